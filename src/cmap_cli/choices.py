@@ -1,0 +1,21 @@
+"""The choices that options offer, each defined once; free of imports, so that ``cmap --help`` is quick."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Preset = Literal["fast", "balanced", "paper", "paper-imagenet100"]
+Perceptual = Literal["ssim", "lpips", "both"]
+LpipsTrunk = Literal["vgg", "alex", "squeeze"]
+Select = Literal["best", "mean", "medoid", "vote"]
+Vote = Literal["soft", "hard"]
+Schedule = Literal["constant", "cosine"]
+Fit = Literal["auto", "tile", "resize", "crop"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ImageFormat = Literal["png", "webp", "tiff", "bmp", "jpeg", "npy", "npz", "safetensors"]
+ModelKind = Literal["gaussian", "unet"]
+
+DEFAULT_MODEL = "cifar10-gaussian"
+DEFAULT_CLASSIFIER = "pyautoattack-resnet18"
+DEFAULT_PRESET: Preset = "balanced"
+DEFAULT_SELECT: Select = "mean"

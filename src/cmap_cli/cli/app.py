@@ -1,0 +1,85 @@
+"""The command ``cmap``: which commands there are, and how failures leave the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cmap_cli import __version__
+from cmap_cli.cli import console
+from cmap_cli.cli.download_weights import download_weights
+from cmap_cli.cli.purify import purify
+from cmap_cli.cli.train import train
+from cmap_cli.errors import CmapError
+
+EPILOG = "Environment: CMAP_WEIGHTS_DIR, CMAP_DEVICE, CMAP_DEBUG=1 (tracebacks)."
+ERROR_SCHEMA = "cmap.error/1"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="cmap",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+app.command()(purify)
+app.command()(train)
+app.command()(download_weights)
+
+
+def print_version(value: bool) -> None:
+    """Answer --version."""
+    if value:
+        console.result(f"cmap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cmap(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Purify adversarial images with a consistency model, and measure honestly what it buys."""
+
+
+def main() -> None:
+    """Run the command line; every failure becomes one sentence, a hint and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except CmapError as error:
+        if debugging():
+            raise
+        code = leave_with(error)
+    except typer.TyperException as error:
+        if debugging():
+            raise
+        usage = CmapError(error.format_message().rstrip("."), "cmap --help, cmap COMMAND --help")
+        usage.exit_code = error.exit_code
+        code = leave_with(usage)
+    except (KeyboardInterrupt, typer.Abort):
+        console.say("interrupted: what was finished is kept, the same command goes on from there")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def debugging() -> bool:
+    """Whether the user wants tracebacks."""
+    return os.environ.get("CMAP_DEBUG") == "1"
+
+
+def leave_with(error: CmapError) -> int:
+    """Print an error the way that was asked for; returns the exit code."""
+    for each in error.problems or [error]:
+        console.fail(each)
+    if "--json" in sys.argv:
+        listed = [{"error": each.message, "hint": each.hint} for each in error.problems or [error]]
+        console.result_json({"schema": ERROR_SCHEMA, "exit_code": error.exit_code, "errors": listed})
+    return error.exit_code

@@ -1,0 +1,122 @@
+"""The only module that prints. stdout is the result and nothing else, stderr is talk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cmap_cli.errors import CmapError
+
+PLAIN_SECONDS = 30.0
+PLAIN_SHARE = 0.02
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """A line of the result, on stdout."""
+    print(text, flush=True)  # noqa: T201
+
+
+def result_json(document: dict[str, Any]) -> None:
+    """The one JSON document of --json, on stdout."""
+    result(json.dumps(document, indent=2, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """Talk, on stderr."""
+    errors.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr."""
+    errors.print(f"[yellow]warning:[/yellow] {escaped(text)}")
+
+
+def fail(error: CmapError) -> None:
+    """An error and its hint, on stderr."""
+    errors.print(f"[bold red]error:[/bold red] {escaped(error.message)}.")
+    if error.hint:
+        errors.print(f"[cyan]hint:[/cyan] {escaped(error.hint)}")
+
+
+def escaped(text: str) -> str:
+    """Text that Rich takes literally."""
+    return text.replace("[", r"\[")
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+class Reporter:
+    """Progress over images with steps inside: a bar on a terminal, else a plain line now and then."""
+
+    def __init__(self, total: int, unit: str, bar: Progress | None) -> None:
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.began = self.told_at = time.monotonic()
+        self.told = 0
+        self.bar = bar
+        self.task = bar.add_task("", total=total, detail="") if bar else None
+
+    def advance(self, count: int = 1) -> None:
+        """``count`` more are done."""
+        self.done += count
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=self.done)
+            return
+        now = time.monotonic()
+        if now - self.told_at >= PLAIN_SECONDS or self.done - self.told >= max(1.0, self.total * PLAIN_SHARE, 1):
+            left = (now - self.began) / self.done * (self.total - self.done)
+            say(f"{self.done}/{self.total} {self.unit}, about {duration(left)} left")
+            self.told_at, self.told = now, self.done
+
+    @property
+    def shows_detail(self) -> bool:
+        """Whether :meth:`detail` is seen by anyone; if not, what it costs can be saved."""
+        return self.bar is not None
+
+    def detail(self, text: str) -> None:
+        """What is going on inside the current one."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, detail=text)
+
+
+@contextmanager
+def reporting(total: int, unit: str, *, quiet: bool = False) -> Iterator[Reporter]:
+    """A Reporter for the duration of a loop; ``quiet`` shows nothing."""
+    if quiet:
+        yield Reporter(total, unit, Progress(disable=True))
+    elif not errors.is_terminal:
+        yield Reporter(total, unit, None)
+    else:
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        with Progress(*columns, console=errors, redirect_stdout=False, transient=True) as bar:
+            yield Reporter(total, unit, bar)
+
+
+def stdin_is_terminal() -> bool:
+    """Whether nobody pipes anything in."""
+    return sys.stdin.isatty()

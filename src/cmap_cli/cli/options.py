@@ -1,0 +1,78 @@
+"""Options that several commands share: the same concept has the same option everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmap_cli.choices import Precision, Preset
+
+INPUT_OUTPUT = "Input and output"
+METHOD = "Method"
+RUNTIME = "Runtime"
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder to write to.", rich_help_panel=INPUT_OUTPUT, show_default=False)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Forget what is in --out and start again.", rich_help_panel=INPUT_OUTPUT)
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout, also on failure.", rich_help_panel=INPUT_OUTPUT),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print nothing but the paths of what is written.", rich_help_panel=INPUT_OUTPUT),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Consistency model: a bundled one (cifar10-gaussian, cifar10-unet) or a folder written by cmap train.",
+        rich_help_panel=METHOD,
+    ),
+]
+PresetOption = Annotated[Preset, typer.Option(help="Settings of the optimisation.", rich_help_panel=METHOD)]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Optimisation steps, instead of the preset's.", rich_help_panel=METHOD)
+]
+NumLatents = Annotated[
+    int | None, typer.Option(min=1, help="Latents an image (K), instead of the preset's.", rich_help_panel=METHOD)
+]
+Seed = Annotated[int, typer.Option(help="Seed of the latents.", rich_help_panel=METHOD)]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="CMAP_DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps; auto takes the best there is.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="What the network computes in; auto is bf16 where the hardware has it.", rich_help_panel=RUNTIME),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="At once; by default what fits into memory.", show_default=False, rich_help_panel=RUNTIME),
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="CMAP_WEIGHTS_DIR",
+        help="Where downloaded weights are kept; by default the user's cache.",
+        show_default=False,
+        rich_help_panel=RUNTIME,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", "-n", help="Say what would be done and how long it takes; do nothing.", rich_help_panel=RUNTIME
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more about what is used and why.", rich_help_panel=RUNTIME)
+]

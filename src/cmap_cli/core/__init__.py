@@ -1,0 +1,21 @@
+"""The method of CMAP: tensors and frozen dataclasses in and out; no files, no network, no printing."""
+
+from cmap_cli.core.predict import classify, hard_vote, select, soft_vote
+from cmap_cli.core.purify import Purifier, PurifyConfig, image_generators
+from cmap_cli.core.similarity import LPIPS, SSIM
+from cmap_cli.core.types import Classifier, ConsistencyModel, Purification
+
+__all__ = [
+    "LPIPS",
+    "SSIM",
+    "Classifier",
+    "ConsistencyModel",
+    "Purification",
+    "Purifier",
+    "PurifyConfig",
+    "classify",
+    "hard_vote",
+    "image_generators",
+    "select",
+    "soft_vote",
+]

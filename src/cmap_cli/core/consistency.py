@@ -1,0 +1,57 @@
+"""Consistency functions: preconditioning, noise levels, one-step generation (Song et al. 2023, arXiv 2303.01469)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cmap_cli.core.types import ConsistencyModel
+
+SIGMA_MIN = 0.002
+SIGMA_MAX = 80.0
+SIGMA_DATA = 0.5
+
+
+def c_skip(sigma: Tensor, sigma_min: float = SIGMA_MIN, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """c_skip(t) = s² / ((t − t_min)² + s²); 1 at t_min."""
+    return sigma_data**2 / ((sigma - sigma_min) ** 2 + sigma_data**2)
+
+
+def c_out(sigma: Tensor, sigma_min: float = SIGMA_MIN, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """c_out(t) = (t − t_min)·s / √(t² + s²); 0 at t_min, which is the boundary condition f(x, t_min) = x."""
+    return (sigma - sigma_min) * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+
+
+def c_in(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """c_in(t) = 1 / √(t² + s²): what the network sees has unit variance at every level."""
+    return 1 / (sigma**2 + sigma_data**2).sqrt()
+
+
+def c_noise(sigma: Tensor) -> Tensor:
+    """c_noise(t) = ¼·ln t: the noise level as the network sees it."""
+    return sigma.log() / 4
+
+
+def to_model_range(x: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return 2 * x - 1
+
+
+def to_unit_range(x: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1]."""
+    return (x + 1) / 2
+
+
+def generate(model: ConsistencyModel, latents: Tensor) -> Tensor:
+    """x̂ = clip(f(z, t_max), −1, 1), one call of the network for all latents.
+
+    Args:
+        model: the consistency model.
+        latents: z, (..., C, H, W).
+
+    Returns:
+        Images (..., C, H, W) in [-1, 1], in the latents' dtype.
+    """
+    flat = latents.reshape(-1, *latents.shape[-3:])
+    sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
+    return model(flat, sigma).to(flat.dtype).clamp(-1, 1).reshape(latents.shape)

@@ -1,0 +1,164 @@
+"""Purification: optimise K latents an image until what they generate matches it (arXiv 2412.08394)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from cmap_cli.choices import Preset, Schedule
+from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
+from cmap_cli.core.losses import purification_objective
+from cmap_cli.core.similarity import SSIM
+from cmap_cli.core.types import ConsistencyModel, Objective, Purification, Similarity, Step
+
+
+@dataclass(frozen=True, slots=True)
+class PurifyConfig:
+    """The settings of a purification; the defaults are the paper's CIFAR-10 row.
+
+    Attributes:
+        num_latents: K, latents an image.
+        steps: iterations of Adam.
+        lr: Adam's learning rate, in units of the latents (their standard deviation is t_max = 80).
+        betas: Adam's decay rates.
+        scale: factor of the whole objective.
+        perceptual_weight: λ_s.
+        latent_weight: λ_d.
+        lr_schedule: "constant" as in the paper, or "cosine" from lr down to 0 over the steps.
+    """
+
+    num_latents: int = 10
+    steps: int = 200
+    lr: float = 2.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    scale: float = 1.0
+    perceptual_weight: float = 2.0
+    latent_weight: float = 0.0005
+    lr_schedule: Schedule = "constant"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work (ValueError)."""
+        if self.num_latents < 1:
+            raise ValueError(f"num_latents must be at least 1, not {self.num_latents}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be a positive number, not {self.lr}")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of 0-based ``step``."""
+        if self.lr_schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+PRESETS: dict[Preset, PurifyConfig] = {
+    "fast": PurifyConfig(steps=20, lr=16.0, lr_schedule="cosine"),
+    "balanced": PurifyConfig(steps=50, lr=8.0, lr_schedule="cosine"),
+    "paper": PurifyConfig(),
+    "paper-imagenet100": PurifyConfig(
+        num_latents=5, steps=300, scale=0.005, perceptual_weight=0.5, latent_weight=0.0002
+    ),
+}
+"""The paper's rows as published (arXiv 2412.08394), and cheaper settings found by measurement (docs/presets.md)."""
+
+
+def image_generators(x: Tensor, seed: int) -> list[Generator]:
+    """One CPU generator an image, seeded from ``seed`` and the image's own values.
+
+    The same image gets the same latents whatever its name, its place in a batch or the batch's size.
+
+    Args:
+        x: images in [0, 1], (B, C, H, W), float32.
+        seed: any integer.
+    """
+    generators = []
+    for image in x.detach().to("cpu", torch.float32).contiguous():
+        digest = hashlib.sha256(f"{seed}:{tuple(image.shape)}:".encode() + image.numpy().tobytes()).digest()
+        generators.append(Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
+    return generators
+
+
+def initial_latents(model: ConsistencyModel, num_latents: int, generators: Sequence[Generator]) -> Tensor:
+    """z_k ~ N(0, t_max² I), (B, K, C, H, W) float32 on the CPU, one generator an image."""
+    shape = (num_latents, *model.image_shape)
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]) * model.sigma_max
+
+
+@dataclass(frozen=True)
+class Purifier:
+    """Perceptual consistency restoration under the latent distribution constraint.
+
+    Attributes:
+        model: the consistency model; its parameters must not require gradients (ValueError otherwise).
+        config: the settings.
+        similarity: the perceptual term; SSIM in the paper.
+        dtype: what the network computes in (autocast); latents, objective and Adam stay float32.
+    """
+
+    model: ConsistencyModel
+    config: PurifyConfig = PurifyConfig()
+    similarity: Similarity = field(default_factory=SSIM)
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        """Refuse a model whose weight gradients would be computed and thrown away at every step."""
+        if isinstance(self.model, torch.nn.Module) and any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("the consistency model must be frozen: call model.requires_grad_(False)")
+
+    def __call__(
+        self,
+        x: Tensor,
+        generators: Sequence[Generator],
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Purification:
+        """Purify a batch; no image influences another.
+
+        Args:
+            x: images in [0, 1], (B, C, H, W), on the model's device.
+            generators: one CPU generator an image, see :func:`image_generators`.
+            on_step: called before each update; reading its values costs a device synchronisation.
+
+        Raises:
+            ValueError: the images have another shape than the model's, or the number of generators is not B.
+        """
+        if x.ndim != 1 + len(self.model.image_shape) or tuple(x.shape[1:]) != tuple(self.model.image_shape):
+            raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
+        if len(generators) != len(x):
+            raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
+        config, y = self.config, to_model_range(x)
+        perceptual_distance = self.similarity(x)
+
+        def evaluate(z: Tensor) -> tuple[Tensor, Objective]:
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                x_hat = generate(self.model, z)
+            return x_hat, purification_objective(
+                x_hat,
+                z,
+                y,
+                perceptual_distance,
+                sigma_max=self.model.sigma_max,
+                scale=config.scale,
+                perceptual_weight=config.perceptual_weight,
+                latent_weight=config.latent_weight,
+            )
+
+        z = initial_latents(self.model, config.num_latents, generators).to(x.device).requires_grad_()
+        adam = torch.optim.Adam([z], lr=config.lr, betas=config.betas)
+        with torch.enable_grad():
+            for index in range(config.steps):
+                adam.param_groups[0]["lr"] = config.lr_at(index)
+                total = evaluate(z)[1].total
+                if on_step is not None:
+                    on_step(Step(index, config.steps, total.detach()))
+                (z.grad,) = torch.autograd.grad(total.sum(), z)
+                adam.step()
+        with torch.no_grad():
+            x_hat, objective = evaluate(z)
+        restoration = objective.pixel + config.perceptual_weight * objective.perceptual
+        return Purification(to_unit_range(x_hat), z.detach(), objective, restoration)

@@ -1,0 +1,109 @@
+"""Perceptual terms: differentiable SSIM, LPIPS, and their sum, each with the target's part computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmap_cli.core.types import PerceptualDistance, Similarity
+
+
+def gaussian_window(size: int, sigma: float) -> Tensor:
+    """The 1-D Gaussian window of SSIM, float64 (size,), normalised to sum 1."""
+    offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    window = torch.exp(-(offset**2) / (2 * sigma**2))
+    return window / window.sum()
+
+
+def blur_matrix(length: int, window: Tensor) -> Tensor:
+    """The matrix A (length, length) with A @ v = v convolved with ``window``, zeros beyond the ends.
+
+    A separable blur of an image X is then A_h X A_wᵀ: two small products, quicker than a depthwise convolution.
+    """
+    radius = len(window) // 2
+    index = torch.arange(length)
+    offset = index[None, :] - index[:, None] + radius
+    inside = (offset >= 0) & (offset < len(window))
+    return torch.where(inside, window[offset.clamp(0, len(window) - 1)], torch.zeros(()).to(window))
+
+
+@dataclass(frozen=True, slots=True)
+class SSIM:
+    """Structural similarity (Wang et al. 2004) with the settings of METHOD: 11×11 Gaussian window, zero padding.
+
+    S = (2 μ_x μ_y + C1)(2 σ_xy + C2) / ((μ_x² + μ_y² + C1)(σ_x² + σ_y² + C2)), on images in [0, 1].
+    """
+
+    window_size: int = 11
+    window_sigma: float = 1.5
+    c1: float = 0.01**2
+    c2: float = 0.03**2
+
+    def blur(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """The window's blur over the last two axes of tensors shaped like ``like``."""
+        window = gaussian_window(self.window_size, self.window_sigma)
+        rows = blur_matrix(like.shape[-2], window).to(like)
+        columns = blur_matrix(like.shape[-1], window).to(like).mT.contiguous()
+        return lambda x: rows @ x @ columns
+
+    def map(self, x: Tensor, y: Tensor) -> Tensor:
+        """The SSIM map of images in [0, 1] that broadcast against each other; same shape, 1 where they agree."""
+        return self.to(y)(x)
+
+    def to(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """The function x -> SSIM map of x and y, with the statistics of y computed once."""
+        blur = self.blur(y)
+        mu_y = blur(y)
+        var_y = blur(y * y) - mu_y**2
+
+        def ssim_map(x: Tensor) -> Tensor:
+            mu_x = blur(x)
+            var_x = blur(x * x) - mu_x**2
+            cov_xy = blur(x * y) - mu_x * mu_y
+            mean_part = (2 * mu_x * mu_y + self.c1) / (mu_x**2 + mu_y**2 + self.c1)
+            return mean_part * (2 * cov_xy + self.c2) / (var_x + var_y + self.c2)
+
+        return ssim_map
+
+    def __call__(self, y: Tensor) -> PerceptualDistance:
+        """−S summed over pixels and channels; a :data:`~cmap_cli.core.types.Similarity`."""
+        ssim_map = self.to(y.unsqueeze(1))
+        return lambda x: -ssim_map(x).sum((-3, -2, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class LPIPS:
+    """LPIPS (Zhang et al. 2018, arXiv 1801.03924), scaled to the size of a sum over pixels and channels.
+
+    LPIPS is a mean over the image; times C·H·W it stands beside the sums of the other terms as 1 − S does.
+
+    Attributes:
+        network: (x, y) in [-1, 1], (N, 3, H, W) each -> (N, 1, 1, 1), as the lpips package's module does.
+    """
+
+    network: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, y: Tensor) -> PerceptualDistance:
+        """C·H·W · LPIPS(x, y); a :data:`~cmap_cli.core.types.Similarity`."""
+
+        def distance(x: Tensor) -> Tensor:
+            target = y.unsqueeze(1).expand_as(x)
+            lpips = self.network(2 * x.flatten(0, 1) - 1, 2 * target.flatten(0, 1) - 1)
+            return lpips.reshape(x.shape[:2]) * y[0].numel()
+
+        return distance
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Several perceptual distances added up."""
+
+    similarities: Sequence[Similarity]
+
+    def __call__(self, y: Tensor) -> PerceptualDistance:
+        """The sum of the distances; a :data:`~cmap_cli.core.types.Similarity`."""
+        distances = [similarity(y) for similarity in self.similarities]
+        return lambda x: torch.stack([distance(x) for distance in distances]).sum(0)

@@ -1,0 +1,94 @@
+"""The protocols the method is written against and the frozen records it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Classifier(Protocol):
+    """Images in [0, 1], (N, C, H, W) -> logits, (N, classes). Normalisation is the classifier's own business."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class ConsistencyModel(Protocol):
+    """f(x, t): a point on the probability-flow ODE at noise level t -> the ODE's origin.
+
+    Attributes:
+        sigma_min: t_min, the level at which f is the identity.
+        sigma_max: t_max, the level of the prior N(0, t_max² I).
+        image_shape: (C, H, W).
+    """
+
+    @property
+    def sigma_min(self) -> float: ...
+
+    @property
+    def sigma_max(self) -> float: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        """X (N, C, H, W) and noise levels (N,) -> images (N, C, H, W) in the model's range, [-1, 1] unclipped."""
+        ...
+
+
+PerceptualDistance = Callable[[Tensor], Tensor]
+"""Candidates (B, K, C, H, W) in [0, 1] -> distance to a fixed target, (B, K); lower is more alike."""
+
+Similarity = Callable[[Tensor], PerceptualDistance]
+"""Targets (B, C, H, W) in [0, 1] -> their PerceptualDistance, with all that depends on the target alone done once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The terms of the purification objective of B images with K latents each, before their weights.
+
+    Attributes:
+        pixel: |x̂_k − y|₁ in the model's range, (B, K).
+        perceptual: the perceptual distance, (B, K).
+        latent: ‖mean_k z‖² + ‖std_k z − t_max‖², (B,).
+        total: the weighted sum that is minimised, (B,).
+    """
+
+    pixel: Tensor
+    perceptual: Tensor
+    latent: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimisation step, as told to ``on_step``.
+
+    Attributes:
+        index: 0-based number of the step.
+        steps: how many there will be.
+        total: the objective before the step's update, (B,), detached and on the device.
+    """
+
+    index: int
+    steps: int
+    total: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Purification:
+    """What purification found for B images.
+
+    Attributes:
+        samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1].
+        latents: their latents, (B, K, C, H, W).
+        objective: its terms at these latents.
+        restoration: pixel plus weighted perceptual term of each candidate, (B, K); lower is closer to the input.
+    """
+
+    samples: Tensor
+    latents: Tensor
+    objective: Objective
+    restoration: Tensor

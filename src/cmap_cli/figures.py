@@ -1,0 +1,79 @@
+"""Sheets of images: a comparison of inputs and results, samples of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+CELL = 96
+MARGIN = 8
+CAPTION = 14
+DIFFERENCE_GAIN = 10.0
+BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An input, what became of it, both (C, H, W) in [0, 1] of the same size, and a line to write under them."""
+
+    before: Tensor
+    after: Tensor
+    caption: str
+
+
+def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int = 2) -> None:
+    """A sheet of rows: input | purified | difference ×10 (grey is no difference)."""
+    width, height = 3 * CELL + 2 * MARGIN, CELL + CAPTION + MARGIN
+    columns = max(1, min(columns, len(comparisons)))
+    rows = math.ceil(len(comparisons) / columns)
+    header = CAPTION + MARGIN
+    sheet = Image.new(
+        "RGB", (columns * (width + 2 * MARGIN) + 2 * MARGIN, rows * (height + MARGIN) + header + 2 * MARGIN), BACKGROUND
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for column in range(columns):
+        for index, title in enumerate(("input", "purified", f"difference ×{DIFFERENCE_GAIN:.0f}")):
+            x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (CELL + MARGIN)
+            draw.text((x, MARGIN), title, INK, font)
+    for index, comparison in enumerate(comparisons):
+        x = 2 * MARGIN + index % columns * (width + 2 * MARGIN)
+        y = header + MARGIN + index // columns * (height + MARGIN)
+        difference = 0.5 + DIFFERENCE_GAIN * (comparison.after - comparison.before)
+        for place, pixels in enumerate((comparison.before, comparison.after, difference)):
+            sheet.paste(cell(pixels), (x + place * (CELL + MARGIN), y))
+        draw.text((x, y + CELL + 1), shortened(comparison.caption, width, font), INK, font)
+    sheet.save(path)
+
+
+def write_samples(path: Path, images: Tensor, columns: int = 8) -> None:
+    """A grid of images (N, C, H, W) in [0, 1]."""
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (CELL + MARGIN) + MARGIN, rows * (CELL + MARGIN) + MARGIN), BACKGROUND)
+    for index, image in enumerate(images):
+        place = (MARGIN + index % columns * (CELL + MARGIN), MARGIN + index // columns * (CELL + MARGIN))
+        sheet.paste(cell(image), place)
+    sheet.save(path)
+
+
+def cell(pixels: Tensor) -> Image.Image:
+    """A picture of an image (C, H, W) in [0, 1] that fits a cell: enlarged without smoothing, reduced with."""
+    values = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).expand(-1, -1, 3).cpu().numpy()
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    factor = CELL / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
+
+
+def shortened(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, its beginning cut off if it is wider than ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text

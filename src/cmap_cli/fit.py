@@ -1,0 +1,150 @@
+"""How an image of any size meets a model of a fixed size: cut it up, and put the results together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn.functional import interpolate, pad
+
+Fit = Literal["auto", "tile", "resize", "crop"]
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """What will be done to an image; made by `plan_fit`.
+
+    Attributes:
+        mode: "exact" needs nothing; "tile" keeps the image's size; "resize" and "crop" give the model's size.
+        image_size: (height, width) of the image in pixels.
+        size: (h, w) of the model and of each patch.
+        tops: the first row of each row of tiles, in the padded image; (0,) unless tiled.
+        lefts: the first column of each column of tiles.
+    """
+
+    mode: Literal["exact", "tile", "resize", "crop"]
+    image_size: tuple[int, int]
+    size: tuple[int, int]
+    tops: tuple[int, ...] = (0,)
+    lefts: tuple[int, ...] = (0,)
+
+    @property
+    def tiles(self) -> int:
+        """How many patches the model will do."""
+        return len(self.tops) * len(self.lefts)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of the result in pixels."""
+        return self.image_size if self.mode == "tile" else self.size
+
+
+def plan_fit(height: int, width: int, size: tuple[int, int], fit: Fit, max_tiles: int = 64) -> FitPlan:
+    """Decides how an image meets the model.
+
+    Args:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        size: (h, w) of the model.
+        fit: "tile" takes overlapping patches at full resolution; "resize" squeezes the image into (h, w);
+            "crop" resizes its shorter side and takes the centre, as torchvision does; "auto" is "tile" up to
+            `max_tiles`, else "resize". All of them leave an image of the model's size as it is.
+        max_tiles: for "auto".
+    """
+    image_size = (height, width)
+    if image_size == size:
+        return FitPlan("exact", image_size, size)
+    tiled = FitPlan("tile", image_size, size, _starts(height, size[0]), _starts(width, size[1]))
+    if fit == "tile" or (fit == "auto" and tiled.tiles <= max_tiles):
+        return tiled
+    return FitPlan("crop" if fit == "crop" else "resize", image_size, size)
+
+
+def _starts(length: int, tile: int) -> tuple[int, ...]:
+    """Where the tiles of one axis begin: in even steps, each overlapping the next by a quarter or more."""
+    if length <= tile:
+        return (0,)
+    longest_step = max(1, tile - -(-tile // 4))
+    steps = -(-(length - tile) // longest_step)
+    return tuple(i * (length - tile) // steps for i in range(steps + 1))
+
+
+def cut(pixels: torch.Tensor, plan: FitPlan) -> torch.Tensor:
+    """Turns an image into what the model takes.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], of the plan's image size.
+        plan: of `plan_fit`.
+
+    Returns:
+        (T, C, h, w) in [0, 1], T is `plan.tiles`.
+    """
+    h, w = plan.size
+    match plan.mode:
+        case "exact":
+            return pixels[None]
+        case "resize":
+            return _resize(pixels, (h, w))[None]
+        case "crop":
+            height, width = plan.image_size
+            wide = width * h >= height * w  # wider than the model, so that its height becomes the model's
+            covering = (h, h * width // height) if wide else (w * height // width, w)
+            top, left = round((covering[0] - h) / 2), round((covering[1] - w) / 2)
+            return _resize(pixels, covering)[None, :, top : top + h, left : left + w]
+        case "tile":
+            padded = _pad(_pad(pixels, w).mT, h).mT
+            return torch.stack([padded[:, y : y + h, x : x + w] for y in plan.tops for x in plan.lefts])
+
+
+def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
+    """Puts the model's results together: the inverse of `cut` for "exact" and "tile".
+
+    Where tiles overlap, the result is their mean, with weights that fall smoothly towards the border of each
+    tile so that no seam shows. A weight is the product of one for the row and one for the column, and each of
+    these sums to 1 over the tiles of its axis.
+
+    Args:
+        patches: (T, C, h, w).
+        plan: the one they were cut by.
+
+    Returns:
+        (C, height, width), of `plan.output_size`.
+    """
+    if plan.mode != "tile":
+        return patches[0]
+    (height, width), (h, w) = plan.image_size, plan.size
+    canvas = patches.new_zeros(patches.shape[1], max(height, h), max(width, w))
+    rows, columns = _weights(plan.tops, h).to(patches), _weights(plan.lefts, w).to(patches)
+    places = [(i, j) for i in range(len(plan.tops)) for j in range(len(plan.lefts))]
+    for patch, (i, j) in zip(patches, places, strict=True):
+        top, left = plan.tops[i], plan.lefts[j]
+        canvas[:, top : top + h, left : left + w] += patch * rows[i, :, None] * columns[j]
+    top, left = (canvas.shape[1] - height) // 2, (canvas.shape[2] - width) // 2
+    return canvas[:, top : top + height, left : left + width]
+
+
+def fit_alpha(alpha: torch.Tensor, plan: FitPlan) -> torch.Tensor:
+    """The transparency of the result: (H, W) in [0, 1] -> `plan.output_size`; tiles leave it as it is."""
+    return alpha if plan.mode in ("exact", "tile") else cut(alpha[None], plan)[0, 0]
+
+
+def _resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(C, H, W) -> (C, *size); bicubic overshoots at edges, hence the clamp."""
+    return interpolate(pixels[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+def _pad(pixels: torch.Tensor, width: int) -> torch.Tensor:
+    """Widens (C, H, W) to `width` on both sides by its mirror image, or its border if too short for that."""
+    missing = max(0, width - pixels.shape[-1])
+    left, right = missing // 2, missing - missing // 2
+    return pad(pixels, (left, right, 0, 0), mode="reflect" if right < pixels.shape[-1] else "replicate")
+
+
+def _weights(starts: tuple[int, ...], tile: int) -> torch.Tensor:
+    """(tiles, tile): how much each tile counts along one axis; positive, with the sum 1 at every pixel."""
+    window = torch.sin(torch.pi * (torch.arange(tile, dtype=torch.float64) + 0.5) / tile) ** 2
+    total = torch.zeros(starts[-1] + tile, dtype=torch.float64)
+    for start in starts:
+        total[start : start + tile] += window
+    return torch.stack([window / total[start : start + tile] for start in starts])

@@ -1,0 +1,101 @@
+"""The exact consistency function of a Gaussian: no training beyond a mean and a covariance."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+
+class GaussianConsistency(nn.Module):
+    """For data N(μ, Σ) the probability-flow ODE has a closed form; so has its consistency function.
+
+    In each principal direction v_i with standard deviation s_i
+
+        f(x, t) = μ + Σ_i v_i · √((s_i² + t_min²) / (s_i² + t²)) · v_iᵀ(x − μ),
+
+    and every direction that is not listed has the standard deviation ``residual``: with residual 0 the model
+    generates inside the span of its directions only. f(x, t_min) = x exactly, whatever the rounding of the v_i.
+
+    Args:
+        mean: μ, (C, H, W), in [-1, 1].
+        directions: orthonormal rows v_i, (n, C·H·W).
+        stds: s_i, (n,).
+        residual: standard deviation of all other directions.
+        sigma_min: t_min.
+        sigma_max: t_max.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    stds: Tensor
+
+    def __init__(
+        self,
+        mean: Tensor,
+        directions: Tensor,
+        stds: Tensor,
+        residual: float = 0.0,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("directions", directions.float())
+        self.register_buffer("stds", stds.float())
+        self.residual = residual
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.mean.shape
+        return channels, height, width
+
+    def gains(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """√((s² + t_min²) / (s² + t²)) for the listed directions, (N, n), and for all others, (N, 1)."""
+
+        def gain(std: Tensor) -> Tensor:
+            return ((std**2 + self.sigma_min**2) / (std**2 + sigma[:, None] ** 2)).sqrt()
+
+        return gain(self.stds), gain(torch.full_like(self.stds[:1], self.residual))
+
+    def wiener_gains(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """s² / (s² + t²), the posterior mean's gains, shapes as of :meth:`gains`."""
+
+        def gain(std: Tensor) -> Tensor:
+            return std**2 / (std**2 + sigma[:, None] ** 2)
+
+        return gain(self.stds), gain(torch.full_like(self.stds[:1], self.residual))
+
+    def coordinates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """X − μ flattened, (N, C·H·W), and its coordinates v_iᵀ(x − μ), (N, n)."""
+        centred = (x - self.mean).flatten(1)
+        return centred, centred @ self.directions.T
+
+    def compose(self, centred: Tensor, coordinates: Tensor, gains: tuple[Tensor, Tensor]) -> Tensor:
+        """μ plus every direction times its gain, (N, C, H, W)."""
+        listed, others = gains
+        flat = others * centred + ((listed - others) * coordinates) @ self.directions
+        return self.mean + flat.reshape(-1, *self.mean.shape)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """f(x, t): (N, C, H, W) and (N,) -> (N, C, H, W)."""
+        with full_precision(x):
+            return self.compose(*self.coordinates(x), self.gains(sigma))
+
+    def estimates(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x, t) and the posterior mean E[x_0 | x_t] (Wiener estimate), shapes as of :meth:`forward`."""
+        with full_precision(x):
+            centred, coordinates = self.coordinates(x)
+            return (
+                self.compose(centred, coordinates, self.gains(sigma)),
+                self.compose(centred, coordinates, self.wiener_gains(sigma)),
+            )
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast here: latents and gains span five decades."""
+    return torch.autocast(x.device.type, enabled=False)
