@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch.nn.functional import interpolate, pad
 
-Fit = Literal["auto", "tile", "resize", "crop"]
+from cmap_cli.choices import Fit
 
 
 @dataclass(frozen=True, slots=True)

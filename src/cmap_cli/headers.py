@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from safetensors import safe_open
 
 from cmap_cli.errors import CmapError, ImageError, UsageError
@@ -24,14 +25,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 SUFFIXES = PICTURE_SUFFIXES | {".npy", ".npz", ".safetensors"}
 READABLE = "PNG, JPEG, WebP, BMP, TIFF, GIF, .npy, .npz and .safetensors can be read"
 
-_PILLOW_FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-)  # the others stay shut: EPS starts Ghostscript
+_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # others stay shut: EPS starts Ghostscript
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # the EXIF orientations that swap width and height
 _CHANNELS = (1, 3, 4)
 _KEYS_SHOWN = 12
@@ -70,7 +64,8 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         _check_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is not worth a line on stderr
-            with Image.open(path, formats=_PILLOW_FORMATS) as picture:
+            # A stream and not a path: Pillow maps a file it has the path of, and garbles a turned TIFF by that.
+            with path.open("rb") as stream, Image.open(stream, formats=_PILLOW_FORMATS) as picture:
                 yield picture
     except Exception as error:  # Pillow's plugins raise whatever the bytes lead them to
         raise explain(path, error) from error
@@ -84,6 +79,8 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with open_picture(path) as picture:
         width, height = picture.size
+        if isinstance(picture, TiffImageFile):  # whose size is upright already, or not, by Pillow's version
+            width, height = picture.tag_v2[ExifTags.Base.ImageWidth], picture.tag_v2[ExifTags.Base.ImageLength]
         orientation = None
         # Without this condition Pillow decodes a whole PNG in search of EXIF data behind its pixels.
         if picture.format != "PNG" or "exif" in picture.info:

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save as save_safetensors
 
 from cmap_cli.errors import ImageError, OutOfSpaceError
-from cmap_cli.headers import ArrayImages, explain, inspect_array, open_picture
-from cmap_cli.inputs import Source
+from cmap_cli.headers import ArrayImages, explain, open_picture
+from cmap_cli.inputs import Source, inspect_source
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow's "L"
 _TOLERANCE = 1e-6
@@ -64,7 +64,7 @@ def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = 10
     Raises:
         ImageError: the file is not there, not readable, too large, damaged or not an image.
     """
-    array = inspect_array(source.path, source.array_key)
+    array = inspect_source(source)
     if array is None:
         with open_picture(source.path) as picture:
             _check_size(source, picture.size, max_pixels)

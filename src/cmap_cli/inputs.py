@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cmap_cli.errors import CmapError, ImageError, UsageError
-from cmap_cli.headers import READABLE, SUFFIXES, explain, inspect_array, picture_size
+from cmap_cli.headers import READABLE, SUFFIXES, ArrayImages, explain, inspect_array, picture_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,5 +252,21 @@ def image_size(source: Source) -> tuple[int, int]:
     Raises:
         ImageError: the header cannot be read.
     """
-    array = inspect_array(source.path, source.array_key)
+    array = inspect_source(source)
     return picture_size(source.path) if array is None else array.size
+
+
+def inspect_source(source: Source) -> ArrayImages | None:
+    """The array that a source is in, from the file's header; None for a picture.
+
+    Raises:
+        ImageError: the header cannot be read, or the image is not in the file any more.
+    """
+    try:
+        array = inspect_array(source.path, source.array_key)
+    except UsageError as error:
+        raise ImageError(error.message, error.hint) from error
+    count = array.count if array else None
+    if (source.index is None) != (count is None) or (source.index or 0) >= (count or 1):
+        raise ImageError(f"{source.path} has changed since it was listed", "Run it again")
+    return array

@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from cmap_cli.choices import ImageFormat
 from cmap_cli.errors import UsageError
 from cmap_cli.headers import SUFFIXES
 from cmap_cli.inputs import Source
 
-Format = Literal["png", "webp", "tiff", "bmp", "jpeg", "npy", "npz", "safetensors"]
-FORMATS: dict[Format, str] = {name: f".{name}" for name in get_args(Format)} | {"jpeg": ".jpg"}
+FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg"}
 
 
 def output_path(source: Source, extension: str) -> Path:
@@ -64,19 +64,21 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
     Raises:
         UsageError: `out` is an input folder or in one, is a file or cannot be written to.
     """
-    root = out.resolve()
-    for folder in folders:
-        if folder.resolve() in (root, *root.parents):
-            raise UsageError(f"--out {out} is in the input folder {folder}", "Choose a folder beside the input")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    missing: list[Path] = []
     try:
+        root = out.resolve()
+        for folder in folders:
+            if folder.resolve() in (root, *root.parents):
+                hint = "Choose a folder beside the input"
+                raise UsageError(f"--out {out} is in the input folder {folder}", hint)
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
+        missing += [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, RuntimeError) as error:  # a circle of symbolic links is a RuntimeError up to Python 3.12
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--out {out} cannot be written to: {reason}", "Choose a folder of your own") from error
     finally:
         for folder in missing:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from cmap_cli.fit import Fit, FitPlan, assemble, cut, fit_alpha, plan_fit
 
@@ -125,11 +126,20 @@ def test_fine_patterns_are_averaged_and_not_picked_from() -> None:
     torch.testing.assert_close(small, torch.full_like(small, 0.5), rtol=0, atol=0.02)
 
 
-def test_crop_is_torchvisions() -> None:
-    from torchvision.transforms import v2
-
-    convention = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)])
-    for height, width in [(45, 77), (77, 45), (33, 34), (100, 333), (20, 25)]:
-        pixels = image(height, width)
-        ours = cut(pixels, plan_fit(height, width, (32, 32), "crop"))[0]
-        torch.testing.assert_close(ours, convention(pixels).clamp(0, 1), rtol=0, atol=1e-6)
+@pytest.mark.parametrize(
+    ("height", "width", "covering", "corner"),  # as torchvision's Resize(32) and CenterCrop(32) have them
+    [
+        (45, 77, (32, 54), (0, 11)),
+        (77, 45, (54, 32), (11, 0)),
+        (33, 34, (32, 32), (0, 0)),
+        (100, 333, (32, 106), (0, 37)),
+        (20, 25, (32, 40), (0, 4)),
+        (20, 22, (32, 35), (0, 2)),
+    ],
+)
+def test_crop_is_torchvisions(height: int, width: int, covering: tuple[int, int], corner: tuple[int, int]) -> None:
+    pixels = image(height, width)
+    resized = interpolate(pixels[None], covering, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = corner
+    expected = resized[:, :, top : top + 32, left : left + 32]
+    assert torch.equal(cut(pixels, plan_fit(height, width, (32, 32), "crop")), expected)

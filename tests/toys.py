@@ -1,0 +1,42 @@
+"""Models and classifiers whose answers are known in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class IsotropicGaussian:
+    """The consistency function of data N(mu, s² I): f(x, t) = mu + (x − mu)·√((s² + t_min²) / (s² + t²))."""
+
+    mu: float = 0.0
+    s: float = 0.4
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    image_shape: tuple[int, int, int] = (3, 8, 8)
+
+    def gain(self, sigma: Tensor) -> Tensor:
+        return ((self.s**2 + self.sigma_min**2) / (self.s**2 + sigma**2)).sqrt()
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.mu + (x - self.mu) * self.gain(sigma)[:, None, None, None]
+
+    def latent_of(self, image: Tensor) -> Tensor:
+        """The latent that generates an image given in [-1, 1]."""
+        return self.mu + (image - self.mu) / self.gain(torch.tensor(self.sigma_max))
+
+
+class BrightnessClassifier(nn.Module):
+    """Class 1 when the mean of an image is above one half, else class 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        brightness = x.mean((1, 2, 3)) - 0.5
+        return torch.stack([-brightness, brightness], 1) * 20
+
+
+def brightness_classifier() -> nn.Module:
+    """A factory for ``--classifier toys:brightness_classifier``."""
+    return BrightnessClassifier()
