@@ -3,9 +3,9 @@
     python benchmarks/purified_accuracy.py adversarial.npz --model cifar10-gaussian --preset paper --preset balanced
 
 adversarial.npz comes from benchmarks/adversarial.py. Each --preset is the name of a preset, or changes to one:
-"paper:steps=50,lr=8,lr_schedule=cosine". Prints a Markdown table: accuracy of the soft vote on the clean and on the
-attacked images; accuracy of the one image that each --select writes; mean L2 distance of it to the clean image; seconds an
-image on this machine. The classifier is the ResNet-18 of pyautoattack.
+"paper:steps=50,lr=8,lr_schedule=cosine". Prints a Markdown table: accuracy of the votes on the clean and on the
+attacked images; accuracy of the one image that each --select writes; mean L2 distance of it to the clean image;
+seconds an image on this machine. The classifier is the ResNet-18 of pyautoattack.
 """
 
 import argparse

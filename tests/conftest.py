@@ -1,0 +1,60 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cmap_cli.models import save_model
+from cmap_cli.nets.gaussian import GaussianConsistency
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a consistency model of 8×8 images, quick to run."""
+    folder = tmp_path_factory.mktemp("model")
+    basis = torch.linalg.qr(torch.randn(192, 60, generator=torch.Generator().manual_seed(0)))[0].T
+    save_model(
+        GaussianConsistency(torch.zeros(3, 8, 8), basis, torch.linspace(2, 0.1, 60)), folder / "model.safetensors"
+    )
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder ``in`` with five 8×8 PNG files, two of them in a subfolder."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a.png", "b.png", "c.png", "sub/d.png", "sub/e.png"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def cmap(tmp_path: Path) -> Run:
+    """Runs ``cmap`` as a real process in ``tmp_path``."""
+
+    def run(*arguments: str | Path, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cmap_cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "CMAP_DEVICE": "cpu", **environment},
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,77 @@
+"""The contract of the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.conftest import Run
+
+
+def test_help_imports_no_torch() -> None:
+    program = (
+        "import sys; sys.argv = ['cmap', '--help']\n"
+        "from cmap_cli.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as leaving: assert leaving.code == 0\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'torchvision'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy), file=sys.stderr)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "heavy: []" in run.stderr
+    for command in ("purify", "train", "download-weights"):
+        assert command in run.stdout
+
+
+def test_help_of_every_command_has_examples_and_panels(cmap: Run) -> None:
+    for command in ("purify", "train", "download-weights"):
+        for flag in ("-h", "--help"):
+            run = cmap(command, flag)
+            assert run.returncode == 0
+            assert f"cmap {command}" in run.stdout
+            assert "Examples:" in run.stdout
+            assert "Input and output" in run.stdout
+
+
+def test_version(cmap: Run) -> None:
+    for flag in ("-V", "--version"):
+        run = cmap(flag)
+        assert run.returncode == 0
+        assert run.stdout.startswith("cmap 0.")
+
+
+def test_usage_errors_are_two_lines_and_exit_2(cmap: Run) -> None:
+    for arguments in (
+        ["purify"],
+        ["purify", "x", "--out", "y", "--preset", "nonsense"],
+        ["purify", "x", "--nonsense"],
+        ["x"],
+    ):
+        run = cmap(*arguments)
+        assert run.returncode == 2, arguments
+        assert run.stdout == ""
+        lines = run.stderr.strip().splitlines()
+        assert lines[0].startswith("error: "), run.stderr
+        assert lines[-1].startswith("hint: ")
+        assert "Traceback" not in run.stderr
+
+
+def test_json_is_one_document_on_failure_too(cmap: Run) -> None:
+    for arguments, code in (
+        (["purify", "nothing", "--out", "y", "--json"], 2),
+        (["purify", "--json"], 2),
+        (["train", "nothing", "--out", "y", "--json"], 2),
+        (["download-weights", "nothing", "--json"], 2),
+    ):
+        run = cmap(*arguments)
+        assert run.returncode == code
+        document = json.loads(run.stdout)
+        assert document["schema"] == "cmap.error/1"
+        assert document["exit_code"] == code
+        assert document["errors"][0]["error"]
+
+
+def test_debug_shows_the_traceback(cmap: Run) -> None:
+    run = cmap("purify", "nothing", "--out", "y", CMAP_DEBUG="1")
+    assert "Traceback" in run.stderr

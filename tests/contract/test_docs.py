@@ -1,0 +1,66 @@
+"""The documents are true: symbols exist, the README's commands run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def symbols() -> list[str]:
+    return re.findall(r"`(cmap_cli[\w.]*:\w+)`", (ROOT / "docs/paper-map.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("symbol", symbols())
+def test_every_symbol_of_the_paper_map_exists(symbol: str) -> None:
+    module, name = symbol.split(":")
+    assert getattr(importlib.import_module(module), name)
+
+
+def test_there_are_symbols() -> None:
+    assert len(symbols()) > 15
+
+
+def test_the_first_command_purifies_the_examples(cmap: Run, tmp_path: Path) -> None:
+    command = COMMANDS[0].replace("\\\n", " ").strip()
+    assert "pip install ." in command
+    arguments = shlex.split(command[command.index("cmap purify") :])
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    run = cmap(*arguments[1:])
+    assert run.returncode == 0, run.stderr
+    assert "24 images purified into clean" in run.stdout
+    regained = re.search(r"(\d+) of 12 that were wrong regained their class", run.stdout)
+    assert regained
+    assert int(regained[1]) >= 1
+    assert len(list((tmp_path / "clean").rglob("*.png"))) == 25
+
+
+def test_the_second_command_runs_the_tests() -> None:
+    assert re.search(r"pip install .*\[dev\]", COMMANDS[1])
+    assert COMMANDS[1].strip().endswith("pytest")
+
+
+def test_the_library_lines_run() -> None:
+    import torch
+
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"x": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["labels"].shape == (2,)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("examples/*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("https://"):
+                assert (document.parent / target).exists(), f"{document}: {target}"

@@ -1,0 +1,221 @@
+"""``cmap purify`` as a user runs it: a real process, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Run
+
+QUICK = ("--preset", "fast", "--steps", "3", "--num-latents", "2")
+
+
+def manifest(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.png"))}
+
+
+def test_a_folder_is_mirrored_and_recorded(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--compare")
+    assert run.returncode == 0, run.stderr
+    assert "5 images purified into clean" in run.stdout
+    out = tmp_path / "clean"
+    names = {"a.png", "b.png", "c.png", "sub/d.png", "sub/e.png"}
+    assert set(written(out)) == names | {"comparison.png"}
+    records = manifest(out)
+    assert {record["output"] for record in records} == names
+    for record in records:
+        assert record["source"] == f"in/{record['output']}"
+        assert (record["width"], record["height"], record["fit"], record["tiles"]) == (8, 8, "exact", 1)
+        assert (record["num_latents"], record["steps"], record["seed"]) == (2, 3, 0)
+        before, after = (
+            np.asarray(Image.open(p), np.float64) / 255 for p in (tmp_path / record["source"], out / record["output"])
+        )
+        assert record["l1"] == pytest.approx(np.abs(before - after).mean(), rel=1e-4)
+        assert record["psnr"] == pytest.approx(-10 * np.log10(((before - after) ** 2).mean()), rel=1e-4)
+        terms = record["pixel_term"] + 2 * record["perceptual_term"] + 0.0005 * 2 * record["latent_term"]
+        assert record["objective"] == pytest.approx(terms, rel=1e-4)
+    with Image.open(out / "comparison.png") as sheet:
+        assert sheet.width > 500
+
+
+def test_batch_size_and_order_do_not_change_the_images(
+    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+) -> None:
+    results = []
+    for out, inputs, batch in (("one", ["in"], "1"), ("four", ["in"], "4"), ("back", ["in/sub", "in/c.png"], "2")):
+        run = cmap("purify", *inputs, "-o", out, "--model", small_model, *QUICK, "--batch-size", batch)
+        assert run.returncode == 0, run.stderr
+        results.append({Path(name).name: data for name, data in written(tmp_path / out).items()})
+    assert results[0] == results[1]
+    assert results[2] == {name: results[0][name] for name in ("c.png", "d.png", "e.png")}
+
+
+def test_stdin_quiet_and_python_m_make_a_pipeline(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = cmap(
+        "purify", "-", "--out", "clean", "--quiet", "--model", small_model, *QUICK, stdin="in/a.png\nin/sub/e.png\n"
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == ["clean/in/a.png", "clean/in/sub/e.png"]
+    assert all((tmp_path / line).exists() for line in run.stdout.splitlines())
+
+
+def test_json_is_one_document(cmap: Run, images: Path, small_model: Path) -> None:
+    run = cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
+    document = json.loads(run.stdout)
+    assert document["schema"] == "cmap.purify/1"
+    assert (document["written"], document["failed"], document["exit_code"]) == (5, 0, 0)
+    assert document["settings"]["steps"] == 3
+    again = json.loads(cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK).stdout)
+    assert (again["written"], again["already_there"]) == (0, 5)
+
+
+def test_dry_run_writes_nothing(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = cmap("purify", "in", "--out", "clean", "--model", small_model, "--dry-run")
+    assert run.returncode == 0, run.stderr
+    assert "5 patches of 8×8" in run.stderr
+    assert not (tmp_path / "clean").exists()
+
+
+def test_bad_images_fail_alone(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.png").write_text("not an image")
+    (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:-40])
+    Image.open(images / "b.png").save(images / "wrong.jpg", format="PNG")
+    run = cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
+    assert run.returncode == 3
+    document = json.loads(run.stdout)
+    assert {failure["source"] for failure in document["failures"]} == {"in/empty.png", "in/text.png", "in/cut.png"}
+    assert run.stderr.count("error:") == 3
+    for name in ("empty.png", "text.png", "cut.png"):
+        assert name in run.stderr
+    assert document["written"] == 6
+    assert not list((tmp_path / "clean").rglob("*.tmp"))
+
+
+def test_usage_errors_come_all_at_once_and_before_any_work(cmap: Run, images: Path, tmp_path: Path) -> None:
+    run = cmap("purify", "nothing.png", "--out", "in/clean", "--select", "vote", "--json")
+    assert run.returncode == 2
+    errors = [problem["error"] for problem in json.loads(run.stdout)["errors"]]
+    assert any("nothing.png" in error for error in errors)
+    assert any("--select vote" in error for error in errors)
+    inside = cmap("purify", "in", "--out", "in/clean")
+    assert inside.returncode == 2
+    assert "is in the input folder" in inside.stderr
+    (images / "a.bmp").write_bytes((images / "a.png").read_bytes())
+    collision = cmap("purify", "in", "--out", "clean")
+    assert collision.returncode == 2
+    assert "both be written" in collision.stderr
+    assert cmap("purify", "in", "--out", "clean", "--steps", "none").returncode == 2
+    assert cmap("purify", "in", "--out", "clean", "--model", "nonsense").returncode == 2
+    assert not (tmp_path / "clean").exists()
+
+
+def test_other_settings_on_the_same_output_are_refused(
+    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+) -> None:
+    assert cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK).returncode == 0
+    before = written(tmp_path / "clean")
+    refused = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5")
+    assert refused.returncode == 2
+    assert "seed was 0 and is now 5" in refused.stderr
+    assert written(tmp_path / "clean") == before
+    forced = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5", "--overwrite")
+    assert forced.returncode == 0, forced.stderr
+    assert written(tmp_path / "clean") != before
+    assert len(manifest(tmp_path / "clean")) == 5
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    for index in range(40):
+        picture = np.random.RandomState(index).randint(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(picture).save(images / f"{index:03d}.png")
+    options = ("--model", str(small_model), "--preset", "fast", "--steps", "40", "--batch-size", "2")
+    assert cmap("purify", "in", "--out", "whole", *options).returncode == 0
+    command = [sys.executable, "-m", "cmap_cli", "purify", "in", "--out", "killed", *options]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "CMAP_DEVICE": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lines = tmp_path / "killed" / "manifest.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 4):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(manifest(tmp_path / "killed"))
+    assert 4 <= done < 45
+    with lines.open("a") as file:
+        file.write('{"source": "in/half')
+    run = cmap("purify", "in", "--out", "killed", *options)
+    assert run.returncode == 0, run.stderr
+    assert "images are there already" in run.stderr
+    assert written(tmp_path / "killed") == written(tmp_path / "whole")
+    assert len(manifest(tmp_path / "killed")) == 45
+
+
+def test_large_images_are_tiled_and_larger_ones_resized_with_a_warning(
+    cmap: Run, small_model: Path, tmp_path: Path
+) -> None:
+    picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 4), np.uint8), "RGBA")
+    picture.save(tmp_path / "photo.png")
+    run = cmap("purify", "photo.png", "--out", "tiled", "--model", small_model, *QUICK)
+    assert run.returncode == 0, run.stderr
+    assert "cut into" in run.stderr
+    with Image.open(tmp_path / "tiled" / "photo.png") as result:
+        assert result.size == (30, 20)
+        np.testing.assert_array_equal(np.asarray(result)[..., 3], np.asarray(picture)[..., 3])
+    run = cmap("purify", "photo.png", "--out", "small", "--model", small_model, *QUICK, "--max-tiles", "4")
+    assert "resized to 8×8" in run.stderr
+    with Image.open(tmp_path / "small" / "photo.png") as result:
+        assert result.size == (8, 8)
+
+
+def test_arrays_in_and_out(cmap: Run, small_model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "batch.npy", np.random.RandomState(0).rand(3, 3, 8, 8).astype(np.float32))
+    run = cmap("purify", "batch.npy", "--out", "clean", "--format", "npy", "--quiet", "--model", small_model, *QUICK)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [f"clean/batch/{i:06d}.npy" for i in range(3)]
+    result = np.load(tmp_path / "clean/batch/000001.npy")
+    assert result.shape == (3, 8, 8)
+    assert result.dtype == np.float32
+
+
+def test_a_classifier_and_labels_fill_the_summary(cmap: Run, small_model: Path, tmp_path: Path) -> None:
+    for name, level in (("bright", 200), ("dark", 60)):
+        Image.new("RGB", (8, 8), (level, level, level)).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("file,label\nbright.png,1\ndark.png,1\n")
+    options = ("--model", small_model, *QUICK, "--classifier", "tests.toys:brightness_classifier")
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    run = cmap("purify", "bright.png", "dark.png", "--out", "clean", *options, "--labels", "labels.csv", **environment)
+    assert run.returncode == 0, run.stderr
+    assert "1 of 2 right as they came" in run.stdout
+    by_source = {record["source"]: record for record in manifest(tmp_path / "clean")}
+    assert (by_source["bright.png"]["before"], by_source["dark.png"]["before"]) == ("1", "0")
+    assert {"after", "vote"} <= set(by_source["dark.png"])
+    unlabelled = cmap("purify", "bright.png", "--out", "other", *options, "--select", "vote", **environment)
+    assert unlabelled.returncode == 0, unlabelled.stderr
+    assert "another class after purification for" in unlabelled.stdout
+
+
+def test_lpips_without_its_trunk_names_the_command(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    options = ("--model", small_model, "--perceptual", "lpips", "--weights-dir", tmp_path / "none")
+    run = cmap("purify", "in", "--out", "clean", *options)
+    assert run.returncode == 2
+    assert "hint: cmap download-weights lpips-vgg" in run.stderr

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
+from cmap_cli.errors import UsageError
+from cmap_cli.purification import patch_batch_size
+from tests.toys import IsotropicGaussian
+from tests.unit.test_nets import unet
+
+CPU = torch.device("cpu")
+
+
+def test_device_by_name() -> None:
+    assert choose_device("cpu").device == CPU
+    assert choose_device("auto").reason
+    for name in ("cuda:99", "toaster"):
+        with pytest.raises(UsageError, match=f"device {name} cannot be used"):
+            choose_device(name)
+
+
+def test_precision_by_name() -> None:
+    assert choose_dtype("fp16", CPU) == torch.float16
+    assert choose_dtype("fp32", CPU) == torch.float32
+    assert choose_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_saved_bytes_counts_each_activation_once() -> None:
+    x = torch.rand(1000, requires_grad=True)
+    assert saved_bytes(lambda: (x * x).sum()) == 4000
+    assert saved_bytes(lambda: x.exp().exp().sum()) == 8000
+
+
+def test_batches_fit_into_memory() -> None:
+    free = available_memory(CPU)
+    assert free > 1 << 20
+    assert choose_batch_size(free, CPU) == 1
+    assert choose_batch_size(free // 8, CPU) in (3, 4, 5)
+    assert choose_batch_size(1, CPU) == 8
+    purifier = Purifier(IsotropicGaussian(), PurifyConfig(num_latents=2))
+    assert patch_batch_size(purifier, CPU) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_stays_close(dtype: torch.dtype) -> None:
+    from cmap_cli.core.purify import image_generators
+
+    model, x = unet().requires_grad_(False), torch.rand(2, 3, 8, 8)
+    config = PurifyConfig(num_latents=2, steps=5)
+    full, reduced = (
+        Purifier(model, config, dtype=d)(x, image_generators(x, 0)).samples for d in (torch.float32, dtype)
+    )
+    assert full.dtype == reduced.dtype == torch.float32
+    assert (full - reduced).abs().mean() < 0.02
