@@ -2,9 +2,10 @@
 
     python examples/make_images.py cifar10.npz
 
-The first 24 images of the paper's 500-image subset that the ResNet-18 of pyautoattack classifies right; nothing is chosen
-by how well it purifies. Every second one is attacked: APGD on the cross-entropy, L∞ 8/255, 100 iterations, pyautoattack,
-seed 0, on that undefended classifier, rounded to 8 bits. cifar10.npz holds x_test (10000, 32, 32, 3) uint8 and y_test.
+The first 24 images of the paper's 500-image subset that the ResNet-18 of pyautoattack classifies right; nothing is
+chosen by how well it purifies. Every second one is attacked: APGD on the cross-entropy, L∞ 8/255, 100 iterations,
+pyautoattack, seed 0, on that undefended classifier, rounded to 8 bits. cifar10.npz holds x_test (10000, 32, 32, 3)
+uint8 and y_test.
 """
 
 import csv

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -140,7 +141,8 @@ def inspect_array(path: Path, key: str | None = None) -> ArrayImages | None:
         kind = _array_kind(path)
         if kind is None:
             return None
-        shapes = _array_shapes(path, kind)
+        status = path.stat()
+        shapes = _array_shapes(path, kind, status.st_mtime_ns, status.st_size)
     except Exception as error:  # as for Pillow
         raise explain(path, error) from error
     key = "" if kind == "npy" else _choose_key(path, shapes, key)
@@ -179,7 +181,8 @@ def _array_kind(path: Path) -> Kind | None:
     return "safetensors" if start[8:] == b"{" else None  # after the eight bytes of the header's length
 
 
-def _array_shapes(path: Path, kind: Kind) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=1)  # every image of a batch asks again
+def _array_shapes(path: Path, kind: Kind, modified: int, size: int) -> dict[str, tuple[int, ...]]:
     """The shape of every array in the file by name; the name is "" in an .npy file."""
     if kind == "npy":
         return {"": np.load(path, mmap_mode="r").shape}

@@ -54,6 +54,18 @@ def check_collisions(sources: Iterable[Source], extension: str, out: Path) -> No
         raise UsageError(clashes[0] + more, "Choose another --out, or do them in separate runs")
 
 
+def check_existing(sources: Iterable[Source], extension: str, out: Path) -> None:
+    """Makes sure that a new run overwrites no file that was there before it.
+
+    Raises:
+        UsageError: the place of a result is taken.
+    """
+    for source in sources:
+        place = out / output_path(source, extension)
+        if place.exists():
+            raise UsageError(f"{place} exists already and is of no earlier run", "Choose another --out, or --overwrite")
+
+
 def check_output_folder(folders: Iterable[Path], out: Path) -> None:
     """Makes sure that results can be written to `out` and will not be inputs of the next run.
 

@@ -26,7 +26,7 @@ from cmap_cli.fit import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.images import DecodedImage, read_image, to_uint8, write_image
 from cmap_cli.inputs import Source, image_size
 from cmap_cli.outputs import output_path
-from cmap_cli.results import Record, ResultFolder, record_key
+from cmap_cli.results import Record, ResultFolder
 
 SURVEYED = 500
 
@@ -112,7 +112,7 @@ def purify_sources(
     queue: list[tuple[ImageInWork, Tensor]] = []
     for source in sources:
         try:
-            if record_key(source_identity(source)) in results.done:
+            if results.has(source_identity(source)):
                 continue
             image = open_image(job, source)
         except ImageError as error:

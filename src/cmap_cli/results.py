@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class ResultFolder:
         else:
             self.manifest_path.unlink(missing_ok=True)
             write_atomically(self.run_path, json.dumps({"schema": "cmap.run/1", "settings": settings}, indent=2) + "\n")
-        self.done = {record_key(record) for record in self.drop_unfinished()}
+        self.done = {record["source"]: identity(record) for record in self.drop_unfinished()}
 
     def refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
         """Name every setting that differs from those in run.json."""
@@ -65,14 +65,26 @@ class ResultFolder:
 
     def drop_unfinished(self) -> list[Record]:
         """The records whose images are there; a half-written last line and failures are taken out of the file."""
-        if not self.manifest_path.exists():
-            return []
         kept = [record for record in self.records() if "output" in record and (self.folder / record["output"]).exists()]
-        write_atomically(self.manifest_path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.rewrite(kept)
         return kept
+
+    def rewrite(self, records: Iterable[Record]) -> None:
+        """Replace the manifest."""
+        write_atomically(self.manifest_path, "".join(json.dumps(record) + "\n" for record in records))
+
+    def has(self, source: Record) -> bool:
+        """Whether the image with these identifying fields is done; if its file has changed since, that is forgotten."""
+        name = source["source"]
+        if name in self.done and self.done[name] != identity(source):
+            self.rewrite([record for record in self.records() if record["source"] != name])
+            del self.done[name]
+        return name in self.done
 
     def records(self) -> Iterator[Record]:
         """The records of the manifest, in the order in which they were finished."""
+        if not self.manifest_path.exists():
+            return
         with self.manifest_path.open(encoding="utf-8") as file:
             for line in file:
                 try:
@@ -89,9 +101,9 @@ class ResultFolder:
             raise writing_error(self.manifest_path, error) from error
 
 
-def record_key(record: Mapping[str, Any]) -> tuple[str, int, int]:
-    """What a finished image is known by: its source, and that file's size and time of change."""
-    return record["source"], record["source_bytes"], record["source_mtime_ns"]
+def identity(record: Mapping[str, Any]) -> tuple[int, int]:
+    """What tells whether a source has changed since it was done: its file's size and time of change."""
+    return record["source_bytes"], record["source_mtime_ns"]
 
 
 def write_atomically(path: Path, text: str) -> None:

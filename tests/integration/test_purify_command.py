@@ -219,3 +219,65 @@ def test_lpips_without_its_trunk_names_the_command(cmap: Run, images: Path, smal
     run = cmap("purify", "in", "--out", "clean", *options)
     assert run.returncode == 2
     assert "hint: cmap download-weights lpips-vgg" in run.stderr
+
+
+def test_files_of_others_are_not_overwritten(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "a.png").write_text("precious")
+    options = ("--model", small_model, *QUICK)
+    run = cmap("purify", "in", "--out", "clean", *options)
+    assert run.returncode == 2
+    assert "clean/a.png exists already" in run.stderr
+    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["a.png"]
+    assert cmap("purify", "in", "--out", "clean", *options, "--overwrite").returncode == 0
+
+
+def test_an_image_that_has_changed_is_done_again(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    options = ("purify", "in", "--out", "clean", "--model", small_model, *QUICK)
+    assert cmap(*options).returncode == 0
+    before = written(tmp_path / "clean")
+    Image.new("RGB", (8, 8), "teal").save(images / "b.png")
+    run = cmap(*options)
+    assert "1 images purified" in run.stdout
+    after = written(tmp_path / "clean")
+    assert {name for name in before if before[name] != after[name]} == {"b.png"}
+    assert len(manifest(tmp_path / "clean")) == 5
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
+    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+) -> None:
+    """File size is limited to what the manifest outgrows after a few records."""
+    for index in range(20):
+        Image.new("RGB", (8, 8), (index * 10, 0, 0)).save(images / f"{index:02d}.png")
+    program = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))\n"
+        "sys.argv = ['cmap', *sys.argv[1:]]\n"
+        "from cmap_cli.cli.app import main\n"
+        "main()\n"
+    )
+    arguments = ("purify", "in", "--out", "clean", "--model", str(small_model), *QUICK, "--batch-size", "1")
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "CMAP_DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "cannot be written" in run.stderr
+    kept = len(manifest_lines(tmp_path / "clean"))
+    assert 1 <= kept < 25
+    resumed = cmap(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(manifest(tmp_path / "clean")) == 25
+
+
+def manifest_lines(out: Path) -> list[str]:
+    """The complete lines of a manifest that may have been cut."""
+    return [line for line in (out / "manifest.jsonl").read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
+from cmap_cli.errors import WeightsError
 from cmap_cli.models import load_model, read_model, save_model
 from cmap_cli.nets.gaussian import GaussianConsistency
 from cmap_cli.nets.unet import UNetConsistency
 from cmap_cli.training.gaussian import fit_gaussian
-from cmap_cli.errors import WeightsError
 
 
 def gaussian(directions: int = 20, residual: float = 0.05) -> GaussianConsistency:
@@ -39,7 +41,7 @@ def test_gaussian_solves_the_probability_flow_ode() -> None:
         return (x - model.estimates(x, t.expand(4))[1]) / t
 
     state = x
-    for t, lower in zip(levels, levels[1:], strict=False):
+    for t, lower in itertools.pairwise(levels):
         first = slope(state, t)
         second = slope(state + (lower - t) * first, lower)
         state = state + (lower - t) * (first + second) / 2
@@ -106,7 +108,7 @@ def test_files_that_are_no_models_are_refused(tmp_path) -> None:
         read_model(tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="cannot be read"):
         read_model(tmp_path / "broken.safetensors")
-    with pytest.raises(WeightsError, match="holds no model.safetensors"):
+    with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
         load_model(str(tmp_path))
     with pytest.raises(WeightsError, match="no consistency-model is called nonsense"):
         load_model("nonsense")

@@ -28,16 +28,16 @@ def data() -> torch.Tensor:
 def train(folder: Path, config: TrainingConfig = RECIPE, stop_after: int | None = None) -> dict[str, torch.Tensor]:
     base = fit_gaussian(data(), 20, keep_residual=True)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def on_progress(progress: Progress) -> None:
         if progress.iteration == stop_after:
-            raise Stopped
+            raise StoppedError
 
     try:
         return train_unet(data(), base, config, folder, on_progress, CPU).backbone.state_dict()
-    except Stopped:
+    except StoppedError:
         return {}
 
 

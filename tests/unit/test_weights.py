@@ -141,7 +141,7 @@ def test_what_is_not_the_file_leaves_the_cache_as_it_was(
         with pytest.raises(WeightsError, match=message):
             obtain_trunk(artefact, cache, None, lambda count: None)
         assert list(cache.iterdir()) == []
-    with pytest.raises(WeightsError, match="holds no squeezenet.pth"):
+    with pytest.raises(WeightsError, match=r"holds no squeezenet\.pth"):
         obtain_trunk(with_url(trunk[1], "https://example.org/squeezenet.pth"), cache, tmp_path, lambda count: None)
     offline = with_url(trunk[1], "https://example.org/squeezenet.pth")
     assert obtain_trunk(offline, cache, trunk[0].parent, lambda count: None).exists()

@@ -16,6 +16,7 @@ from cmap_cli.errors import CmapError
 
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
+PLAIN_PAUSE = 2.0
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -82,7 +83,8 @@ class Reporter:
             self.bar.update(self.task, completed=self.done)
             return
         now = time.monotonic()
-        if now - self.told_at >= PLAIN_SECONDS or self.done - self.told >= max(1.0, self.total * PLAIN_SHARE, 1):
+        waited, progressed = now - self.told_at, self.done - self.told
+        if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= self.total * PLAIN_SHARE):
             left = (now - self.began) / self.done * (self.total - self.done)
             say(f"{self.done}/{self.total} {self.unit}, about {duration(left)} left")
             self.told_at, self.told = now, self.done

@@ -143,9 +143,9 @@ def purify(
     from cmap_cli.device import choose_device, choose_dtype
     from cmap_cli.figures import write_comparison
     from cmap_cli.models import load_identified_model
-    from cmap_cli.outputs import FORMATS
+    from cmap_cli.outputs import FORMATS, check_existing
     from cmap_cli.perceptual import load_similarity
-    from cmap_cli.results import COMPARISON_FILE, ResultFolder
+    from cmap_cli.results import COMPARISON_FILE, RUN_FILE, ResultFolder
     from cmap_cli.summary import summarise
 
     chosen = choose_device(device)
@@ -171,12 +171,6 @@ def purify(
         extension=FORMATS[image_format],
         batch_size=1,
     )
-    looked = purification.survey(job, found.sources)
-    most = batch_size or purification.patch_batch_size(purifier, chosen.device)
-    job = dataclasses.replace(job, batch_size=max(1, min(most, looked.patches)))
-    seconds = purification.seconds_per_patch(purifier, chosen.device, job.batch_size)
-    if not silent:
-        announce(job, looked, seconds, f"{model} on {chosen.device} ({chosen.reason})", preset, verbose)
     settings = {
         "model": model,
         "model_sha256": loaded.sha256,
@@ -191,19 +185,30 @@ def purify(
         "precision": str(dtype).removeprefix("torch."),
         "format": image_format,
     }
-    if dry_run:
+    results = None
+    if not dry_run:
+        if not (overwrite or (out / RUN_FILE).exists()):
+            check_existing(found.sources, job.extension, out)
+        out.mkdir(parents=True, exist_ok=True)
+        results = ResultFolder(out, settings, overwrite=overwrite)
+        if results.done and not silent:
+            console.say(f"{len(results.done)} images are there already")
+    remaining = [source for source in found.sources if results is None or str(source) not in results.done]
+    looked = purification.survey(job, remaining)
+    most = batch_size or purification.patch_batch_size(purifier, chosen.device)
+    job = dataclasses.replace(job, batch_size=max(1, min(most, looked.patches)))
+    seconds = purification.seconds_per_patch(purifier, chosen.device, job.batch_size)
+    if not silent:
+        announce(job, looked, seconds, f"{model} on {chosen.device} ({chosen.reason})", preset, verbose)
+    if results is None:
         if json:
             estimate = {"patches": looked.patches, "seconds": round(looked.patches * seconds, 1)}
             console.result_json({"schema": SCHEMA, "dry_run": True, "settings": settings, "estimate": estimate})
         return
-    out.mkdir(parents=True, exist_ok=True)
-    results = ResultFolder(out, settings, overwrite=overwrite)
-    if results.done and not silent:
-        console.say(f"{len(results.done)} images are there already")
     failures = [{"source": failure.path, "error": failure.error.message} for failure in found.failures]
     for failure in found.failures:
         console.fail(failure.error)
-    written = 0
+    written, already_there = 0, len(results.done)
     for outcome in loop(job, found.sources, results, silent=silent):
         if isinstance(outcome, purification.Failed):
             console.fail(outcome.error)
@@ -223,7 +228,7 @@ def purify(
             "out": str(out),
             "manifest": str(results.manifest_path),
             "written": written,
-            "already_there": len(results.done),
+            "already_there": already_there,
             "failed": len(failures),
             "failures": failures[:JSON_FAILURES],
             "seconds": round(time.monotonic() - began, 3),

@@ -1,12 +1,13 @@
 """The method of CMAP: tensors and frozen dataclasses in and out; no files, no network, no printing."""
 
 from cmap_cli.core.predict import classify, hard_vote, select, soft_vote
-from cmap_cli.core.purify import Purifier, PurifyConfig, image_generators
+from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators
 from cmap_cli.core.similarity import LPIPS, SSIM
 from cmap_cli.core.types import Classifier, ConsistencyModel, Purification
 
 __all__ = [
     "LPIPS",
+    "PRESETS",
     "SSIM",
     "Classifier",
     "ConsistencyModel",
