@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cmap_cli.choices import Preset
+from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators, initial_latents
 from cmap_cli.core.types import Step
+from cmap_cli.nets.gaussian import GaussianConsistency
 from tests.toys import IsotropicGaussian
 
 QUICK = PurifyConfig(num_latents=4, steps=12)
@@ -23,9 +25,9 @@ def images(count: int = 3, seed: int = 0) -> torch.Tensor:
 def test_presets_are_the_published_rows() -> None:
     assert set(PRESETS) == set(get_args(Preset))
     paper = dataclasses.astuple(PRESETS["paper"])
-    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant")
+    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False)
     imagenet = dataclasses.astuple(PRESETS["paper-imagenet100"])
-    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant")
+    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False)
 
 
 def test_without_the_latent_term_every_candidate_becomes_the_input() -> None:
@@ -119,3 +121,42 @@ def test_gradients_of_the_callers_context_do_not_matter() -> None:
         result = purifier(x, image_generators(x, 0))
     assert torch.equal(result.samples, purifier(x, image_generators(x, 0)).samples)
     assert not result.samples.requires_grad
+
+
+def ill_conditioned_model() -> GaussianConsistency:
+    basis = torch.linalg.qr(torch.randn(192, 60, generator=torch.Generator().manual_seed(0)))[0].T
+    return GaussianConsistency(torch.zeros(3, 8, 8), basis, torch.logspace(0.3, -1.7, 60))
+
+
+def test_the_preconditioner_scales_each_direction_as_it_says() -> None:
+    model = ill_conditioned_model()
+    directions, stds = model.principal_directions()
+    precondition = spectral_preconditioner(model, 30.0)
+    outside = torch.linalg.svd(directions, full_matrices=True)[2][-1]
+    for vector, gain in ((directions[0], 1), (directions[20], stds[0] / stds[20]), (directions[-1], 30), (outside, 30)):
+        v = vector.reshape(1, 1, 3, 8, 8)
+        torch.testing.assert_close(precondition(v), v * gain, rtol=1e-3, atol=1e-4)
+    v = torch.randn(1, 2, 3, 8, 8)
+    assert torch.equal(spectral_preconditioner(model, 0.0)(v), v)
+    assert torch.equal(spectral_preconditioner(IsotropicGaussian(), 30.0)(v), v)
+
+
+def test_the_preconditioner_restores_detail_in_fewer_steps() -> None:
+    model = ill_conditioned_model()
+    x = (model(torch.randn(2, 3, 8, 8) * 80, torch.full((2,), 80.0)).clamp(-1, 1) + 1) / 2
+    plain = PurifyConfig(num_latents=3, steps=25, latent_weight=0.0, lr_schedule="cosine")
+    quicker = dataclasses.replace(plain, gain_limit=30.0)
+    slow, quick = (Purifier(model, config)(x, image_generators(x, 0)).objective for config in (plain, quicker))
+    assert (quick.pixel.sum(1) < 0.8 * slow.pixel.sum(1)).all()
+    assert (quick.total < slow.total).all()
+
+
+def test_straight_through_moves_pixels_that_start_clipped() -> None:
+    model, x = IsotropicGaussian(s=2.0), images(1)  # most pixels start outside [-1, 1]
+    config = PurifyConfig(num_latents=2, steps=150, lr=8.0, latent_weight=0.0, lr_schedule="cosine")
+    through = dataclasses.replace(config, straight_through=True)
+    stuck, moved = (Purifier(model, c)(x, image_generators(x, 0)).samples for c in (config, through))
+    assert (stuck - x[:, None]).abs().max() > 0.2
+    assert (moved - x[:, None]).abs().max() < 0.02
+    assert moved.min() >= 0
+    assert moved.max() <= 1

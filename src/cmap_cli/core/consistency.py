@@ -42,16 +42,20 @@ def to_unit_range(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def generate(model: ConsistencyModel, latents: Tensor) -> Tensor:
+def generate(model: ConsistencyModel, latents: Tensor, *, straight_through: bool = False) -> Tensor:
     """x̂ = clip(f(z, t_max), −1, 1), one call of the network for all latents.
 
     Args:
         model: the consistency model.
         latents: z, (..., C, H, W).
+        straight_through: whether the clip is left out of the gradient.
 
     Returns:
         Images (..., C, H, W) in [-1, 1], in the latents' dtype.
     """
     flat = latents.reshape(-1, *latents.shape[-3:])
     sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
-    return model(flat, sigma).to(flat.dtype).clamp(-1, 1).reshape(latents.shape)
+    images = model(flat, sigma).to(flat.dtype).reshape(latents.shape)
+    if straight_through:
+        return images + (images.clamp(-1, 1) - images).detach()
+    return images.clamp(-1, 1)

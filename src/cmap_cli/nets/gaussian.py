@@ -54,6 +54,10 @@ class GaussianConsistency(nn.Module):
         channels, height, width = self.mean.shape
         return channels, height, width
 
+    def principal_directions(self) -> tuple[Tensor, Tensor]:
+        """v_i, (n, C·H·W), and s_i, (n,)."""
+        return self.directions, self.stds
+
     def gains(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """√((s² + t_min²) / (s² + t²)) for the listed directions, (N, n), and for all others, (N, 1)."""
 

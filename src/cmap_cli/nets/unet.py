@@ -112,6 +112,10 @@ class UNetConsistency(nn.Module):
         """(C, H, W)."""
         return self.base.image_shape
 
+    def principal_directions(self) -> tuple[Tensor, Tensor]:
+        """Those of the base."""
+        return self.base.principal_directions()
+
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """f(x, t): (N, C, H, W) and (N,) -> (N, C, H, W)."""
         level = sigma[:, None, None, None]
