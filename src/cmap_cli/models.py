@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cmap_cli.choices import DEFAULT_MODEL
@@ -53,11 +53,8 @@ def save_model(model: Model, path: Path) -> None:
         description |= {"kind": "unet", "widths": list(model.widths)}
         tensors |= {f"backbone.{k}": v.half() for k, v in model.backbone.state_dict().items()}
     temporary = path.with_suffix(".tmp")
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        temporary,
-        {"format": FORMAT, "model": json.dumps(description, sort_keys=True)},
-    )
+    metadata = {"format": FORMAT, "model": json.dumps(description, sort_keys=True)}
+    temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
     temporary.replace(path)
 
 

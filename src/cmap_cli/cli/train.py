@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = "cmap.train/1"
 FEWEST_IMAGES = 2
 SAMPLES = 64
+DIRECTIONS: dict[ModelKind, int] = {"gaussian": 600, "unet": 800}
 
 
 def train(
@@ -50,9 +51,14 @@ def train(
         int, typer.Option(min=1, max=3, help="3 for RGB, 1 for grey.", rich_help_panel=options.METHOD)
     ] = 3,
     directions: Annotated[
-        int,
-        typer.Option(min=1, help="Principal directions of the Gaussian that are kept.", rich_help_panel=options.METHOD),
-    ] = 400,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Principal directions of the Gaussian that are kept; by default 600, for unet 800.",
+            show_default=False,
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     images_seen: Annotated[
         int, typer.Option(min=1, help="unet: training images seen in all.", rich_help_panel=options.METHOD)
     ] = 240_000,
@@ -89,6 +95,8 @@ def train(
 
     found = discover(images, sys.stdin if "-" in images else None)
     check_output_folder(found.folders, out)
+    if (out / "model.safetensors").exists() and not overwrite:
+        raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
     if len(found.sources) < FEWEST_IMAGES:
         raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of images of your domain")
 
@@ -115,7 +123,7 @@ def train(
         data = load_training_images(found.sources, channels, image_size, reading.advance, console.fail)
     if len(data) < FEWEST_IMAGES:
         raise UsageError("fewer than two training images could be read")
-    kept = min(directions, data[0].numel(), len(data) - 1)
+    kept = min(directions or DIRECTIONS[kind], data[0].numel(), len(data) - 1)
     base = fit_gaussian(data, kept, keep_residual=kind == "unet")
     model: Model = base
     if kind == "unet":
@@ -131,8 +139,6 @@ def train(
             model = train_unet(
                 data, base, recipe, out, on_progress, chosen.device, choose_dtype(precision, chosen.device)
             )
-    elif (out / "model.safetensors").exists() and not overwrite:
-        raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
     facts = {
         "kind": kind,
         "images": len(data),

@@ -71,7 +71,7 @@ QUICKER: dict[str, Any] = {
 }
 PRESETS: dict[Preset, PurifyConfig] = {
     "fast": PurifyConfig(steps=8, **QUICKER),
-    "balanced": PurifyConfig(steps=15, **QUICKER),
+    "balanced": PurifyConfig(steps=30, **QUICKER),
     "paper": PurifyConfig(),
     "paper-imagenet100": PurifyConfig(
         num_latents=5, steps=300, scale=0.005, perceptual_weight=0.5, latent_weight=0.0002
