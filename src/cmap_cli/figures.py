@@ -27,7 +27,7 @@ class Comparison:
     caption: str
 
 
-def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int = 2) -> None:
+def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int = 3) -> None:
     """A sheet of rows: input | purified | difference ×10 (grey is no difference)."""
     width, height = 3 * CELL + 2 * MARGIN, CELL + CAPTION + MARGIN
     columns = max(1, min(columns, len(comparisons)))
@@ -38,7 +38,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int
     )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for column in range(columns):
-        for index, title in enumerate(("input", "purified", f"difference ×{DIFFERENCE_GAIN:.0f}")):
+        for index, title in enumerate(("input", "purified", f"difference x{DIFFERENCE_GAIN:.0f}")):
             x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (CELL + MARGIN)
             draw.text((x, MARGIN), title, INK, font)
     for index, comparison in enumerate(comparisons):
@@ -71,9 +71,10 @@ def cell(pixels: Tensor) -> Image.Image:
 
 
 def shortened(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, its beginning cut off if it is wider than ``width`` pixels."""
+    """The text, its beginning cut off if it is wider than ``width`` pixels; "?" for what Pillow's own font lacks."""
+    text = text.encode("ascii", "replace").decode()
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength("…" + text) > width:
+    while text and font.getlength("..." + text) > width:
         text = text[1:]
-    return "…" + text
+    return "..." + text

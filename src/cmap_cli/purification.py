@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cmap_cli.choices import Fit, Select, Vote
 from cmap_cli.classifiers import LoadedClassifier
-from cmap_cli.core.predict import VOTES, classify, select
+from cmap_cli.core.predict import VOTES, classify, most_certain, select
 from cmap_cli.core.purify import Purifier, image_generators
 from cmap_cli.core.similarity import SSIM
-from cmap_cli.core.types import Objective, Purification, Step
-from cmap_cli.device import choose_batch_size, saved_bytes
+from cmap_cli.core.types import Step
 from cmap_cli.errors import ImageError
 from cmap_cli.figures import Comparison
 from cmap_cli.fit import FitPlan, assemble, cut, fit_alpha, plan_fit
-from cmap_cli.images import DecodedImage, read_image, to_uint8, write_image
-from cmap_cli.inputs import Source, image_size
+from cmap_cli.images import read_image, to_uint8, write_image
+from cmap_cli.inputs import Source
 from cmap_cli.outputs import output_path
 from cmap_cli.results import Record, ResultFolder
-
-SURVEYED = 500
 
 
 @dataclass(frozen=True)
@@ -79,13 +74,26 @@ class Failed:
 
 @dataclass(slots=True)
 class ImageInWork:
-    """An image whose patches are waiting or done."""
+    """An image whose patches are waiting or done.
+
+    Attributes:
+        source: where it came from.
+        alpha: its transparency, (H, W), if it has any.
+        plan: how it is cut.
+        patches: what is purified, (T, C, h, w).
+        chosen: the selected candidate of each patch that is done, (C, h, w); not for --select vote.
+        candidates: all K of them, (K, C, h, w); only kept for a classifier.
+        terms: objective, pixel, perceptual and latent term of each patch that is done, (4,).
+        seconds: time spent.
+    """
 
     source: Source
-    decoded: DecodedImage
+    alpha: Tensor | None
     plan: FitPlan
     patches: Tensor
-    results: list[Purification] = field(default_factory=list)
+    chosen: list[Tensor] = field(default_factory=list)
+    candidates: list[Tensor] = field(default_factory=list)
+    terms: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -139,8 +147,8 @@ def open_image(job: Job, source: Source) -> ImageInWork:
     """Read an image and cut it into patches."""
     channels = job.purifier.model.image_shape[0]
     decoded = read_image(source, channels=1 if channels == 1 else 3)
-    plan = job.plan(*decoded.pixels.shape[-2:])
-    return ImageInWork(source, decoded, plan, cut(decoded.pixels, plan))
+    plan = job.plan(decoded.pixels.shape[1], decoded.pixels.shape[2])
+    return ImageInWork(source, decoded.alpha, plan, cut(decoded.pixels, plan))
 
 
 def purify_patches(
@@ -152,56 +160,40 @@ def purify_patches(
     """Purify a batch of patches, and finish each image whose last patch is among them."""
     began = time.perf_counter()
     x = torch.stack([patch for _, patch in batch])
-    purification = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step)
-    purification = map_tensors(purification, lambda tensor: tensor.cpu())
+    found = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step)
+    objective = found.objective
+    terms = torch.stack(
+        [objective.total, objective.pixel.sum(1), objective.perceptual.sum(1), objective.latent], 1
+    ).cpu()
+    chosen = None if job.select == "vote" else select(found, job.select).cpu()
+    samples = None if job.classifier is None else found.samples.cpu()
     seconds = (time.perf_counter() - began) / len(batch)
     for index, (image, _) in enumerate(batch):
-        image.results.append(map_tensors(purification, lambda tensor, i=index: tensor[i : i + 1]))  # type: ignore[misc]
+        image.terms.append(terms[index])
+        if chosen is not None:
+            image.chosen.append(chosen[index])
+        if samples is not None:
+            image.candidates.append(samples[index])
         image.seconds += seconds
-        if len(image.results) == len(image.patches):
+        if len(image.terms) == len(image.patches):
             try:
                 yield finish_image(job, image, results)
             except ImageError as error:
                 yield Failed(str(image.source), error)
 
 
-def map_tensors(purification: Purification, function: Callable[[Tensor], Tensor]) -> Purification:
-    """The purification with a function applied to each of its tensors."""
-
-    def apply(record: Any) -> dict[str, Any]:
-        values = ((f.name, getattr(record, f.name)) for f in dataclasses.fields(record))
-        return {name: function(value) for name, value in values if isinstance(value, Tensor)}
-
-    return Purification(**apply(purification), objective=Objective(**apply(purification.objective)))
-
-
-def concatenate(parts: list[Purification]) -> Purification:
-    """Purifications of one image each -> one of all."""
-
-    def cat(records: list[Any]) -> dict[str, Any]:
-        names = [f.name for f in dataclasses.fields(records[0]) if f.name != "objective"]
-        return {name: torch.cat([getattr(record, name) for record in records]) for name in names}
-
-    return Purification(**cat(parts), objective=Objective(**cat([part.objective for part in parts])))
-
-
 def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
     """Assemble, choose, write and record an image all of whose patches are purified."""
-    patches = concatenate(image.results)
-    image.results.clear()
     predictions: Record = {}
-    if job.classifier is None:
-        chosen = assemble(select(patches, job.select), image.plan)
-    else:
-        candidates = torch.stack([assemble(candidate, image.plan) for candidate in patches.samples.unbind(1)])
+    chosen = assemble(torch.stack(image.chosen), image.plan) if image.chosen else None
+    if job.classifier is not None:
+        candidates = torch.stack([assemble(candidate, image.plan) for candidate in torch.stack(image.candidates, 1)])
         logits = classify_on(job, candidates)
-        if job.select == "vote":
-            whole = dataclasses.replace(patches, samples=candidates[None])
-            chosen = select(whole, "vote", logits[None])[0]
-        else:
-            chosen = assemble(select(patches, job.select), image.plan)
         predictions["vote"] = job.classifier.class_name(int(VOTES[job.vote](logits).argmax()))
-    alpha = None if image.decoded.alpha is None else fit_alpha(image.decoded.alpha, image.plan)
+        if chosen is None:
+            chosen = candidates[int(most_certain(logits[None]))]
+    assert chosen is not None  # the command line asks for a classifier with --select vote
+    alpha = None if image.alpha is None else fit_alpha(image.alpha, image.plan)
     output = output_path(image.source, job.extension)
     write_image(results.folder / output, chosen, alpha)
     before = assemble(image.patches, image.plan)
@@ -209,6 +201,7 @@ def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
     if job.classifier is not None:
         first, second = classify_on(job, torch.stack([before, after])).argmax(-1).tolist()
         predictions |= {"before": job.classifier.class_name(first), "after": job.classifier.class_name(second)}
+    objective, pixel, perceptual, latent = torch.stack(image.terms).mean(0).tolist()
     record = {
         **source_identity(image.source),
         "output": str(output),
@@ -219,7 +212,10 @@ def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
         "seed": job.seed,
         "num_latents": job.purifier.config.num_latents,
         "steps": job.purifier.config.steps,
-        **objective_values(patches.objective),
+        "objective": objective,
+        "pixel_term": pixel,
+        "perceptual_term": perceptual,
+        "latent_term": latent,
         **distances(after, before),
         **predictions,
         "seconds": round(image.seconds, 3),
@@ -240,16 +236,6 @@ def classify_on(job: Job, x: Tensor) -> Tensor:
         return classify(job.classifier.module, x.expand(-1, 3, -1, -1)[None].to(job.device))[0].cpu()
 
 
-def objective_values(objective: Objective) -> Record:
-    """The final objective and its terms before their weights, summed over the latents, mean over tiles."""
-    return {
-        "objective": float(objective.total.mean()),
-        "pixel_term": float(objective.pixel.sum(1).mean()),
-        "perceptual_term": float(objective.perceptual.sum(1).mean()),
-        "latent_term": float(objective.latent.mean()),
-    }
-
-
 def distances(after: Tensor, before: Tensor) -> Mapping[str, float | None]:
     """How far what was written is from the input: mean |difference|, PSNR in dB (None if equal), mean SSIM."""
     difference = after - before
@@ -259,68 +245,6 @@ def distances(after: Tensor, before: Tensor) -> Mapping[str, float | None]:
         "psnr": float(-10 * mse.log10()) if mse > 0 else None,
         "ssim": float(SSIM().map(after[None], before[None]).mean()),
     }
-
-
-def patch_batch_size(purifier: Purifier, device: torch.device) -> int:
-    """How many patches fit on the device at once, from what one patch's latents keep for the backward pass."""
-    x = torch.rand(1, *purifier.model.image_shape, device=device)
-    one_step = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=1))
-    return choose_batch_size(saved_bytes(lambda: one_step(x, image_generators(x, 0)).samples), device)
-
-
-def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int) -> float:
-    """About how long one patch takes at this batch size, extrapolated from a few steps."""
-    x = torch.rand(batch_size, *purifier.model.image_shape, device=device)
-    generators = image_generators(x, 0)
-    timed_steps = min(3, purifier.config.steps)
-
-    def run(steps: int) -> float:
-        short = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=steps))
-        began = time.perf_counter()
-        float(short(x, generators).samples.sum())
-        return time.perf_counter() - began
-
-    run(1)  # first calls allocate and choose kernels
-    return run(timed_steps) / timed_steps * purifier.config.steps / batch_size
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What the inputs will take, from the headers of up to 500 of them, extrapolated to all.
-
-    Attributes:
-        patches: of all images.
-        tiled: images cut into tiles.
-        tiled_patches: the tiles of these.
-        resized: images that "auto" resizes because they need too many tiles.
-        resized_patches: the tiles these would need.
-    """
-
-    patches: int
-    tiled: int
-    tiled_patches: int
-    resized: int
-    resized_patches: int
-
-
-def survey(job: Job, sources: list[Source]) -> Survey:
-    """Look at the sizes of the images; unreadable ones are passed over here."""
-    sample = sources[:: -(-len(sources) // SURVEYED)] if sources else []
-    counts = {"patches": 0, "tiled": 0, "tiled_patches": 0, "resized": 0, "resized_patches": 0}
-    for source in sample:
-        try:
-            width, height = image_size(source)
-        except ImageError:
-            continue
-        plan = job.plan(height, width)
-        counts["patches"] += plan.tiles
-        if plan.mode == "tile":
-            counts["tiled"] += 1
-            counts["tiled_patches"] += plan.tiles
-        elif plan.mode == "resize" and job.fit == "auto":
-            counts["resized"] += 1
-            counts["resized_patches"] += plan_fit(height, width, job.patch_size, "tile").tiles
-    return Survey(**{name: round(count * len(sources) / len(sample)) for name, count in counts.items()})
 
 
 def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: int) -> Iterator[Comparison]:
@@ -337,5 +261,5 @@ def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: in
         before = assemble(image.patches, image.plan)
         caption = output.stem
         if "before" in record:
-            caption += f": {record['before']} → {record['after']}"
+            caption += f": {record['before']} -> {record['after']}"
         yield Comparison(before, after, caption)

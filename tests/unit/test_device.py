@@ -6,7 +6,7 @@ import torch
 from cmap_cli.core.purify import Purifier, PurifyConfig
 from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
 from cmap_cli.errors import UsageError
-from cmap_cli.purification import patch_batch_size
+from cmap_cli.estimate import patch_batch_size
 from tests.toys import IsotropicGaussian
 from tests.unit.test_nets import unet
 

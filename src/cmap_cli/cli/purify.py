@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -24,15 +23,15 @@ from cmap_cli.choices import (
     Vote,
 )
 from cmap_cli.cli import console, options
+from cmap_cli.cli.purify_messages import announce, print_summary
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
     from cmap_cli.classifiers import LoadedClassifier
     from cmap_cli.core.types import Step
     from cmap_cli.inputs import Discovery, Source
-    from cmap_cli.purification import Failed, Job, Survey
+    from cmap_cli.purification import Failed, Job
     from cmap_cli.results import Record, ResultFolder
-    from cmap_cli.summary import Summary
 
 SCHEMA = "cmap.purify/1"
 PARTIAL = 3
@@ -137,7 +136,7 @@ def purify(
             f"{len(found.sources)} images" + (f", {found.skipped} other files skipped" if found.skipped else "")
         )
 
-    from cmap_cli import purification
+    from cmap_cli import estimate, purification
     from cmap_cli.classifiers import load_classifier
     from cmap_cli.core.purify import PRESETS, Purifier
     from cmap_cli.device import choose_device, choose_dtype
@@ -194,16 +193,18 @@ def purify(
         if results.done and not silent:
             console.say(f"{len(results.done)} images are there already")
     remaining = [source for source in found.sources if results is None or str(source) not in results.done]
-    looked = purification.survey(job, remaining)
-    most = batch_size or purification.patch_batch_size(purifier, chosen.device)
+    looked = estimate.survey(job, remaining)
+    most = batch_size or estimate.patch_batch_size(purifier, chosen.device)
     job = dataclasses.replace(job, batch_size=max(1, min(most, looked.patches)))
-    seconds = purification.seconds_per_patch(purifier, chosen.device, job.batch_size)
+    seconds = 0.0
+    if looked.patches and (dry_run or not silent):
+        seconds = estimate.seconds_per_patch(purifier, chosen.device, job.batch_size)
     if not silent:
         announce(job, looked, seconds, f"{model} on {chosen.device} ({chosen.reason})", preset, verbose)
     if results is None:
         if json:
-            estimate = {"patches": looked.patches, "seconds": round(looked.patches * seconds, 1)}
-            console.result_json({"schema": SCHEMA, "dry_run": True, "settings": settings, "estimate": estimate})
+            cost = {"patches": looked.patches, "seconds": round(looked.patches * seconds, 1)}
+            console.result_json({"schema": SCHEMA, "dry_run": True, "settings": settings, "estimate": cost})
         return
     failures = [{"source": failure.path, "error": failure.error.message} for failure in found.failures]
     for failure in found.failures:
@@ -282,29 +283,6 @@ def class_names(labels: dict[Path, str], classifier: LoadedClassifier | None) ->
     return {path: classifier.class_name(classifier.class_index(label)) for path, label in labels.items()}
 
 
-def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, verbose: bool) -> None:
-    """Say what will be done and about how long it takes; warn about what is not done as it stands."""
-    config, (height, width) = job.purifier.config, job.patch_size
-    console.say(
-        f"{where}: preset {preset}, {config.num_latents} latents × {config.steps} steps, "
-        f"{looked.patches} patches of {width}×{height}, about {console.duration(looked.patches * seconds)}"
-    )
-    if verbose:
-        console.say(f"{job.batch_size} patches at once, {job.purifier.dtype}, {console.duration(seconds)} a patch")
-        console.say(f"{config}")
-    if looked.tiled:
-        console.warn(
-            f"{looked.tiled} images are not {width}×{height}: they are cut into {looked.tiled_patches} tiles, about "
-            f"{console.duration(looked.tiled_patches * seconds)}; the model was not made for tiles of larger images"
-        )
-    if looked.resized:
-        cost = console.duration(looked.resized_patches * seconds)
-        console.warn(
-            f"{looked.resized} images need more than {job.max_tiles} tiles and are resized to {width}×{height}; "
-            f"--fit tile keeps their size, with {looked.resized_patches} tiles and about {cost}"
-        )
-
-
 def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool) -> Iterator[Record | Failed]:
     """The outcomes of the images, with progress on stderr."""
     from cmap_cli.purification import purify_sources
@@ -320,30 +298,3 @@ def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool
         for outcome in purify_sources(job, sources, results, on_step if progress.shows_detail else None):
             progress.advance()
             yield outcome
-
-
-def print_summary(out: Path, written: int, failed: int, summary: Summary, job: Job) -> None:
-    """What was done and what it did to the predictions."""
-    console.result(f"{written} images purified into {out}" + (f", {failed} failed" if failed else ""))
-    if summary.l1 is not None:
-        console.result(
-            f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255, "
-            f"PSNR {summary.psnr or math.inf:.1f} dB, SSIM {summary.ssim:.3f}"
-        )
-    if job.classifier is None:
-        return
-    if not summary.labelled:
-        console.result(
-            f"{job.classifier.name}: another class after purification for {summary.changed} of {summary.images}"
-        )
-        return
-    wrong_before = summary.labelled - (summary.right_before or 0)
-    console.result(
-        f"{job.classifier.name}: {summary.right_before} of {summary.labelled} right as they came, "
-        f"{summary.right_after} as written, {summary.right_vote} by the {job.vote} vote of "
-        f"{job.purifier.config.num_latents} candidates"
-    )
-    console.result(
-        f"{summary.regained} of {wrong_before} that were wrong regained their class, "
-        f"{summary.lost} of {summary.right_before} that were right lost it"
-    )

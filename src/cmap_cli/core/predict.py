@@ -25,6 +25,12 @@ def hard_vote(logits: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits).mean(-2)
 
 
+def most_certain(logits: Tensor) -> Tensor:
+    """The candidate with the highest probability of the class that the soft vote gives: (B, K, classes) -> (B,)."""
+    winner = soft_vote(logits).argmax(-1)
+    return logits.softmax(-1).gather(-1, winner[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(-1).argmax(1)
+
+
 VOTES = {"soft": soft_vote, "hard": hard_vote}
 
 
@@ -52,8 +58,5 @@ def select(purification: Purification, how: Select, logits: Tensor | None = None
     else:
         if logits is None:
             raise ValueError('select "vote" needs the logits of the candidates')
-        winner = soft_vote(logits).argmax(-1)
-        index = (
-            logits.softmax(-1).gather(-1, winner[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(-1).argmax(1)
-        )
+        index = most_certain(logits)
     return samples[torch.arange(len(samples), device=samples.device), index]

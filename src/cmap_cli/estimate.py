@@ -1,0 +1,82 @@
+"""What a run will take: how many patches, how many at once, how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.device import choose_batch_size, saved_bytes
+from cmap_cli.errors import ImageError
+from cmap_cli.fit import plan_fit
+from cmap_cli.inputs import Source, image_size
+from cmap_cli.purification import Job
+
+SURVEYED = 500
+
+
+def patch_batch_size(purifier: Purifier, device: torch.device) -> int:
+    """How many patches fit on the device at once, from what one patch's latents keep for the backward pass."""
+    x = torch.rand(1, *purifier.model.image_shape, device=device)
+    one_step = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=1))
+    return choose_batch_size(saved_bytes(lambda: one_step(x, image_generators(x, 0)).samples), device)
+
+
+def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int) -> float:
+    """About how long one patch takes at this batch size, extrapolated from a few steps."""
+    x = torch.rand(batch_size, *purifier.model.image_shape, device=device)
+    generators = image_generators(x, 0)
+    timed_steps = min(3, purifier.config.steps)
+
+    def run(steps: int) -> float:
+        short = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=steps))
+        began = time.perf_counter()
+        float(short(x, generators).samples.sum())
+        return time.perf_counter() - began
+
+    run(1)  # first calls allocate and choose kernels
+    return run(timed_steps) / timed_steps * purifier.config.steps / batch_size
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the inputs will take, from the headers of up to 500 of them, extrapolated to all.
+
+    Attributes:
+        patches: of all images.
+        tiled: images cut into tiles.
+        tiled_patches: the tiles of these.
+        resized: images that "auto" resizes because they need too many tiles.
+        resized_patches: the tiles these would need.
+    """
+
+    patches: int
+    tiled: int
+    tiled_patches: int
+    resized: int
+    resized_patches: int
+
+
+def survey(job: Job, sources: list[Source]) -> Survey:
+    """Look at the sizes of the images; unreadable ones are passed over here."""
+    if not sources:
+        return Survey(0, 0, 0, 0, 0)
+    sample = sources[:: -(-len(sources) // SURVEYED)]
+    counts = {"patches": 0, "tiled": 0, "tiled_patches": 0, "resized": 0, "resized_patches": 0}
+    for source in sample:
+        try:
+            width, height = image_size(source)
+        except ImageError:
+            continue
+        plan = job.plan(height, width)
+        counts["patches"] += plan.tiles
+        if plan.mode == "tile":
+            counts["tiled"] += 1
+            counts["tiled_patches"] += plan.tiles
+        elif plan.mode == "resize" and job.fit == "auto":
+            counts["resized"] += 1
+            counts["resized_patches"] += plan_fit(height, width, job.patch_size, "tile").tiles
+    return Survey(**{name: round(count * len(sources) / len(sample)) for name, count in counts.items()})
