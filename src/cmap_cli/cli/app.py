@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,6 +50,7 @@ def cmap(
 
 def main() -> None:
     """Run the command line; every failure becomes one sentence, a hint and an exit code."""
+    sys.path.append(str(Path.cwd()))  # where a user's package.module:factory is; last, so that it shadows nothing
     try:
         code = app(standalone_mode=False)
     except CmapError as error:

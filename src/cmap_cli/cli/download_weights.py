@@ -12,7 +12,7 @@ from cmap_cli.cli import console, options
 
 def download_weights(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="lpips-vgg, lpips-alex, lpips-squeeze.", show_default=False)
+        list[str], typer.Argument(metavar="NAME", help="lpips-vgg, lpips-alex, lpips-squeeze.", show_default=False)
     ],
     from_dir: Annotated[
         Path | None,

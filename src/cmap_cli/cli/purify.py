@@ -43,7 +43,7 @@ def purify(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Files, folders, patterns in quotes, arrays (.npy, .npz, .safetensors), or - for paths on stdin.",
             show_default=False,
         ),

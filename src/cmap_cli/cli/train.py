@@ -28,7 +28,7 @@ def train(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGES...",
+            metavar="IMAGES",
             help="Training images: files, folders, patterns, arrays such as cifar10.npz:x_train.",
             show_default=False,
         ),
