@@ -15,6 +15,7 @@ from cmap_cli.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY_SHARE = 0.5
+FALLBACK_MEMORY = 2 << 30
 CPU_BATCH_CAP = 8
 ACCELERATOR_BATCH_CAP = 256
 
@@ -69,7 +70,7 @@ def available_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else FALLBACK_MEMORY
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         free = next(

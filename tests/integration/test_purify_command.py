@@ -170,6 +170,42 @@ def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_m
     assert len(manifest(tmp_path / "killed")) == 45
 
 
+def test_control_c_keeps_what_is_finished(images: Path, small_model: Path, tmp_path: Path) -> None:
+    for index in range(40):
+        Image.new("RGB", (8, 8), (index * 5, 0, 0)).save(images / f"{index:03d}.png")
+    arguments = (
+        "purify",
+        "in",
+        "--out",
+        "clean",
+        "--model",
+        str(small_model),
+        "--steps",
+        "60",
+        "--batch-size",
+        "1",
+        "--json",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cmap_cli", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "CMAP_DEVICE": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = tmp_path / "clean" / "manifest.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert json.loads(stdout)["exit_code"] == 130
+    assert 3 <= len(manifest(tmp_path / "clean")) < 45
+
+
 def test_large_images_are_tiled_and_larger_ones_resized_with_a_warning(
     cmap: Run, small_model: Path, tmp_path: Path
 ) -> None:

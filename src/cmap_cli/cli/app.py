@@ -64,8 +64,9 @@ def main() -> None:
         usage.exit_code = error.exit_code
         code = leave_with(usage)
     except (KeyboardInterrupt, typer.Abort):
-        console.say("interrupted: what was finished is kept, the same command goes on from there")
-        code = INTERRUPTED
+        interrupted = CmapError("interrupted; what was finished is kept", "the same command goes on from there")
+        interrupted.exit_code = INTERRUPTED
+        code = leave_with(interrupted)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
