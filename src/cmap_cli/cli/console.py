@@ -17,6 +17,7 @@ from cmap_cli.errors import CmapError
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
 PLAIN_PAUSE = 2.0
+FORESEEABLE_SHARE = 0.1
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -86,7 +87,8 @@ class Reporter:
         waited, progressed = now - self.told_at, self.done - self.told
         if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= self.total * PLAIN_SHARE):
             left = (now - self.began) / self.done * (self.total - self.done)
-            say(f"{self.done}/{self.total} {self.unit}, about {duration(left)} left")
+            known = self.done >= self.total * FORESEEABLE_SHARE
+            say(f"{self.done}/{self.total} {self.unit}" + (f", about {duration(left)} left" if known else ""))
             self.told_at, self.told = now, self.done
 
     @property
