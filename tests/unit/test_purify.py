@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cmap_cli.choices import Preset
+from cmap_cli.core.adam import Adam
 from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators, initial_latents
 from cmap_cli.core.types import Step
@@ -121,6 +122,20 @@ def test_gradients_of_the_callers_context_do_not_matter() -> None:
         result = purifier(x, image_generators(x, 0))
     assert torch.equal(result.samples, purifier(x, image_generators(x, 0)).samples)
     assert not result.samples.requires_grad
+
+
+def test_adam_is_torchs_adam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(50, generator=generator), torch.nn.Parameter(torch.empty(50))
+    theirs.data.copy_(ours)
+    adam, reference = Adam(ours, (0.9, 0.99)), torch.optim.Adam([theirs], betas=(0.9, 0.99))
+    for lr in (2.0, 2.0, 1.0, 0.5):
+        gradient = torch.randn(50, generator=generator) * 10
+        adam.step(gradient, lr)
+        reference.param_groups[0]["lr"] = lr
+        theirs.grad = gradient
+        reference.step()
+        torch.testing.assert_close(ours, theirs.data, rtol=1e-5, atol=1e-6)
 
 
 def ill_conditioned_model() -> GaussianConsistency:

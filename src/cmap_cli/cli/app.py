@@ -53,6 +53,8 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # where a user's package.module:factory is; last, so that it shadows nothing
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # how Typer reports Ctrl-C
+            raise KeyboardInterrupt
     except CmapError as error:
         if debugging():
             raise

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from cmap_cli.choices import Preset, Schedule
+from cmap_cli.core.adam import Adam
 from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
 from cmap_cli.core.losses import purification_objective
 from cmap_cli.core.precondition import spectral_preconditioner
@@ -163,15 +164,14 @@ class Purifier:
         start = initial_latents(self.model, config.num_latents, generators).to(x.device)
         precondition = spectral_preconditioner(self.model, config.gain_limit)
         v = torch.zeros_like(start).requires_grad_()
-        adam = torch.optim.Adam([v], lr=config.lr, betas=config.betas)
+        adam = Adam(v, config.betas)
         with torch.enable_grad():
             for index in range(config.steps):
-                adam.param_groups[0]["lr"] = config.lr_at(index)
                 total = evaluate(start + precondition(v))[1].total
                 if on_step is not None:
                     on_step(Step(index, config.steps, total.detach()))
-                (v.grad,) = torch.autograd.grad(total.sum(), v)
-                adam.step()
+                (gradient,) = torch.autograd.grad(total.sum(), v)
+                adam.step(gradient, config.lr_at(index))
         with torch.no_grad():
             z = start + precondition(v)
             x_hat, objective = evaluate(z)
