@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_m
     for index in range(40):
         picture = np.random.RandomState(index).randint(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(picture).save(images / f"{index:03d}.png")
-    options = ("--model", str(small_model), "--preset", "fast", "--steps", "40", "--batch-size", "2")
+    options = ("--model", str(small_model), "--preset", "fast", "--steps", "25", "--batch-size", "2")
     assert cmap("purify", "in", "--out", "whole", *options).returncode == 0
     command = [sys.executable, "-m", "cmap_cli", "purify", "in", "--out", "killed", *options]
     process = subprocess.Popen(

@@ -62,9 +62,9 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     losses: list[float] = []
     base = fit_gaussian(data(), 20, keep_residual=True)
-    config = dataclasses.replace(RECIPE, images=1600, lr=3e-3)
+    config = dataclasses.replace(RECIPE, images=800, lr=3e-3)
     train_unet(data(), base, config, tmp_path, lambda progress: losses.append(float(progress.loss)), CPU)
-    assert sum(losses[-40:]) < 0.8 * sum(losses[:40])
+    assert sum(losses[-25:]) < 0.8 * sum(losses[:25])
 
 
 def test_the_loss_is_zero_where_both_levels_are_t_min_and_has_no_gradient_through_the_target() -> None:
