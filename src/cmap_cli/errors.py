@@ -36,6 +36,10 @@ class WeightsError(UsageError):
     """A model, classifier or weight file that is missing, unknown or not what it should be."""
 
 
+class DownloadError(CmapError):
+    """No source of an artefact has it, or what came is not what it should be."""
+
+
 class SettingsMismatchError(UsageError):
     """The output folder holds the results of a run with other settings."""
 

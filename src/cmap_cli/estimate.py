@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.types import num_classes
 from cmap_cli.device import choose_batch_size, saved_bytes
 from cmap_cli.errors import ImageError
 from cmap_cli.fit import plan_fit
@@ -22,19 +24,26 @@ def patch_batch_size(purifier: Purifier, device: torch.device) -> int:
     """How many patches fit on the device at once, from what one patch's latents keep for the backward pass."""
     x = torch.rand(1, *purifier.model.image_shape, device=device)
     one_step = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=1))
-    return choose_batch_size(saved_bytes(lambda: one_step(x, image_generators(x, 0)).samples), device)
+    labels = some_labels(purifier, 1, device)
+    return choose_batch_size(saved_bytes(lambda: one_step(x, image_generators(x, 0), labels=labels).samples), device)
+
+
+def some_labels(purifier: Purifier, count: int, device: torch.device) -> Tensor | None:
+    """Labels for a model that needs some."""
+    return torch.zeros(count, dtype=torch.int64, device=device) if num_classes(purifier.model) else None
 
 
 def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int) -> float:
     """About how long one patch takes at this batch size, extrapolated from a few steps."""
     x = torch.rand(batch_size, *purifier.model.image_shape, device=device)
     generators = image_generators(x, 0)
+    labels = some_labels(purifier, batch_size, device)
     timed_steps = min(3, purifier.config.steps)
 
     def run(steps: int) -> float:
         short = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=steps))
         began = time.perf_counter()
-        float(short(x, generators).samples.sum())
+        float(short(x, generators, labels=labels).samples.sum())
         return time.perf_counter() - began
 
     run(1)  # first calls allocate and choose kernels

@@ -12,7 +12,8 @@ from torch import nn
 from cmap_cli.choices import LpipsTrunk, Perceptual
 from cmap_cli.core.similarity import LPIPS, SSIM, Sum
 from cmap_cli.core.types import Similarity
-from cmap_cli.weights import cached_trunk, find_artefact
+from cmap_cli.weights.cache import cached_file
+from cmap_cli.weights.manifest import find_artefact
 
 
 def load_similarity(
@@ -40,7 +41,7 @@ def load_similarity(
 
 def load_lpips(trunk: LpipsTrunk, weights_dir: Path | None = None) -> nn.Module:
     """The lpips package's module, frozen: its own linear heads, the trunk from our cache."""
-    features = load_file(cached_trunk(find_artefact(f"lpips-{trunk}", "lpips-trunk"), weights_dir))
+    features = load_file(cached_file(find_artefact(f"lpips-{trunk}", "lpips-trunk"), weights_dir))
     import lpips
 
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from cmap_cli.classifiers import LoadedClassifier
 from cmap_cli.core.predict import VOTES, classify, most_certain, select
 from cmap_cli.core.purify import Purifier, image_generators
 from cmap_cli.core.similarity import SSIM
-from cmap_cli.core.types import Step
+from cmap_cli.core.types import Step, num_classes
 from cmap_cli.errors import ImageError
 from cmap_cli.figures import Comparison
 from cmap_cli.fit import FitPlan, assemble, cut, fit_alpha, plan_fit
@@ -41,6 +41,7 @@ class Job:
         classifier: shown the images before and after, if there is one.
         extension: of the files written, with its dot.
         batch_size: patches at once.
+        label: of a class-conditional model: the class of all images; None: what the classifier says.
     """
 
     purifier: Purifier
@@ -53,6 +54,7 @@ class Job:
     classifier: LoadedClassifier | None
     extension: str
     batch_size: int
+    label: int | None = None
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -81,6 +83,7 @@ class ImageInWork:
         alpha: its transparency, (H, W), if it has any.
         plan: how it is cut.
         patches: what is purified, (T, C, h, w).
+        label: the class that a class-conditional model is told.
         chosen: the selected candidate of each patch that is done, (C, h, w); not for --select vote.
         candidates: all K of them, (K, C, h, w); only kept for a classifier.
         terms: objective, pixel, perceptual and latent term of each patch that is done, (4,).
@@ -91,6 +94,7 @@ class ImageInWork:
     alpha: Tensor | None
     plan: FitPlan
     patches: Tensor
+    label: int | None = None
     chosen: list[Tensor] = field(default_factory=list)
     candidates: list[Tensor] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)
@@ -148,7 +152,11 @@ def open_image(job: Job, source: Source) -> ImageInWork:
     channels = job.purifier.model.image_shape[0]
     decoded = read_image(source, channels=1 if channels == 1 else 3)
     plan = job.plan(decoded.pixels.shape[1], decoded.pixels.shape[2])
-    return ImageInWork(source, decoded.alpha, plan, cut(decoded.pixels, plan))
+    patches = cut(decoded.pixels, plan)
+    label = job.label
+    if label is None and num_classes(job.purifier.model):
+        label = int(classify_on(job, assemble(patches, plan)[None]).argmax())
+    return ImageInWork(source, decoded.alpha, plan, patches, label)
 
 
 def purify_patches(
@@ -160,7 +168,10 @@ def purify_patches(
     """Purify a batch of patches, and finish each image whose last patch is among them."""
     began = time.perf_counter()
     x = torch.stack([patch for _, patch in batch])
-    found = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step)
+    labels = None
+    if num_classes(job.purifier.model):
+        labels = torch.tensor([image.label for image, _ in batch], device=job.device)
+    found = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step, labels)
     objective = found.objective
     terms = torch.stack(
         [objective.total, objective.pixel.sum(1), objective.perceptual.sum(1), objective.latent], 1
@@ -210,6 +221,7 @@ def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
         "fit": image.plan.mode,
         "tiles": len(image.patches),
         "seed": job.seed,
+        **({} if image.label is None else {"label": image.label}),
         "num_latents": job.purifier.config.num_latents,
         "steps": job.purifier.config.steps,
         "objective": objective,
@@ -231,9 +243,13 @@ def is_float_format(extension: str) -> bool:
 
 def classify_on(job: Job, x: Tensor) -> Tensor:
     """Logits on the CPU of images (N, C, H, W) in [0, 1]; a grey image is shown as RGB."""
-    assert job.classifier is not None
-    with torch.no_grad():
-        return classify(job.classifier.module, x.expand(-1, 3, -1, -1)[None].to(job.device))[0].cpu()
+    assert job.classifier is not None  # nothing asks otherwise
+    try:
+        with torch.no_grad():
+            return classify(job.classifier.module, x.expand(-1, 3, -1, -1)[None].to(job.device))[0].cpu()
+    except RuntimeError as error:
+        size = f"{x.shape[-1]}×{x.shape[-2]}"
+        raise ImageError(f"{job.classifier.name} cannot classify an image of {size}: {error}") from error
 
 
 def distances(after: Tensor, before: Tensor) -> Mapping[str, float | None]:

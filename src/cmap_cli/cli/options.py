@@ -30,7 +30,36 @@ Quiet = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Consistency model: a bundled one (cifar10-gaussian, cifar10-unet) or a folder written by cmap train.",
+        help="Consistency model: a name of cmap download-weights --list, a folder of cmap train or of diffusers, "
+        "hf:org/repo, a TorchScript or torch.export file, package.module:factory.",
+        rich_help_panel=METHOD,
+    ),
+]
+Classifier = Annotated[
+    str | None,
+    typer.Option(
+        help="Sees images before and after: a name of cmap download-weights --list, torchvision:NAME, timm:NAME, "
+        "hf:org/repo, an ONNX, TorchScript or torch.export file, package.module:factory.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+Normalisation = Annotated[
+    str | None,
+    typer.Option(
+        help="What a classifier file expects of images in [0, 1]: none, cifar10, imagenet, half, or MEAN/STD as "
+        "0.5,0.5,0.5/0.25,0.25,0.25.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+ClassLabel = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help="For a class-conditional model: the class of all images, a number or a name that --classifier knows; "
+        "by default what --classifier predicts.",
+        show_default=False,
         rich_help_panel=METHOD,
     ),
 ]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cmap_cli.classifiers import LoadedClassifier
     from cmap_cli.core.types import Step
     from cmap_cli.inputs import Discovery, Source
+    from cmap_cli.models import LoadedModel
     from cmap_cli.purification import Failed, Job
     from cmap_cli.results import Record, ResultFolder
 
@@ -82,14 +83,8 @@ def purify(
             help="Which of the K candidates is written; vote needs --classifier.", rich_help_panel=options.METHOD
         ),
     ] = DEFAULT_SELECT,
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            help="Sees images before and after: pyautoattack-resnet18, torchvision:NAME, package.module:factory.",
-            show_default=False,
-            rich_help_panel=options.METHOD,
-        ),
-    ] = None,
+    classifier: options.Classifier = None,
+    normalisation: options.Normalisation = None,
     vote: Annotated[
         Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=options.METHOD)
     ] = "soft",
@@ -99,6 +94,7 @@ def purify(
     lpips_trunk: Annotated[
         LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD)
     ] = "vgg",
+    class_label: options.ClassLabel = None,
     fit: Annotated[
         Fit,
         typer.Option(
@@ -152,8 +148,17 @@ def purify(
     config = dataclasses.replace(
         published, steps=steps or published.steps, num_latents=num_latents or published.num_latents
     )
-    loaded = load_identified_model(model, chosen.device)
-    shown_to = None if classifier is None else load_classifier(classifier, chosen.device)
+    loaded = load_identified_model(model, chosen.device, weights_dir)
+    shown_to = None
+    if classifier is not None:
+        shown_to = load_classifier(
+            classifier,
+            chosen.device,
+            image_size=loaded.model.image_shape[1:],
+            normalisation=normalisation,
+            weights_dir=weights_dir,
+        )
+    label = condition(loaded, class_label, shown_to)
     true_labels = class_names(labels_by_path, shown_to)
     similarity = load_similarity(perceptual, lpips_trunk, weights_dir, chosen.device)
     dtype = choose_dtype(precision, chosen.device)
@@ -169,6 +174,7 @@ def purify(
         classifier=shown_to,
         extension=FORMATS[image_format],
         batch_size=1,
+        label=label,
     )
     settings = {
         "model": model,
@@ -178,6 +184,8 @@ def purify(
         "select": select,
         "vote": vote,
         "classifier": classifier,
+        "normalisation": normalisation,
+        "class": class_label,
         "fit": fit,
         "max_tiles": max_tiles,
         "seed": seed,
@@ -274,6 +282,34 @@ def validate(
     if problems:
         raise UsageError("several things are wrong", problems=problems)
     return found, true_labels
+
+
+def condition(loaded: LoadedModel, wanted: str | None, classifier: LoadedClassifier | None) -> int | None:
+    """The class that a class-conditional model is told for all images; None: the classifier's prediction, or none."""
+    from cmap_cli.core.types import num_classes
+
+    classes = num_classes(loaded.model)
+    if not classes:
+        if wanted is not None:
+            raise UsageError(f"--class {wanted} is for class-conditional models; {loaded.name} is none")
+        return None
+    if wanted is not None:
+        if wanted.isdecimal() and int(wanted) < classes:
+            return int(wanted)
+        if classifier is not None and classifier.num_classes == classes:
+            return classifier.class_index(wanted)
+        raise UsageError(f"--class {wanted} is no number below {classes}, the classes of {loaded.name}")
+    if classifier is None:
+        raise UsageError(
+            f"{loaded.name} needs a class for each image, one of {classes}",
+            "--classifier NAME tells it what it predicts; --class N is for all images",
+        )
+    if classifier.num_classes != classes:
+        raise UsageError(
+            f"{loaded.name} is conditioned on {classes} classes, {classifier.name} has {classifier.num_classes}",
+            "--class N, or a classifier of the same classes",
+        )
+    return None
 
 
 def class_names(labels: dict[Path, str], classifier: LoadedClassifier | None) -> dict[Path, str]:

