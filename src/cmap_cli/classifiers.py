@@ -59,9 +59,7 @@ class LoadedClassifier:
             return self.classes.index(label)
         if label.isdecimal() and int(label) < self.num_classes:
             return int(label)
-        raise UsageError(
-            f"the label {label!r} is neither a class of {self.name} nor a number below {self.num_classes}"
-        )
+        raise UsageError(f"the label {label!r} is neither a class of {self.name} nor a number below {self.num_classes}")
 
 
 class Prepared(nn.Module):

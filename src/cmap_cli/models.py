@@ -184,7 +184,9 @@ def from_diffusers_folder(name: str, folder: Path, device: torch.device | str) -
 class ProgramConsistency(nn.Module):
     """A TorchScript or torch.export network f(x, t) with the noise levels and image size that its file declares."""
 
-    def __init__(self, network: nn.Module, sigma_min: float, sigma_max: float, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, network: nn.Module, sigma_min: float, sigma_max: float, image_shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
         self.network = network
         self.sigma_min = sigma_min
@@ -209,7 +211,7 @@ def from_program(name: str, path: Path, device: torch.device | str) -> LoadedMod
             f'save it with the extra file {DECLARATION}: {{"sigma_min": 0.002, "sigma_max": 80, '
             '"image_shape": [3, 32, 32]}',
         ) from error
-    model = ProgramConsistency(program.module, sigma_min, sigma_max, (channels, height, width))
+    model = ProgramConsistency(program.module, sigma_min, sigma_max, (channels, height, width)).requires_grad_(False)
     check_consistency_model(name, model, device)
     return LoadedModel(name, sha256(path), model)
 
@@ -221,7 +223,9 @@ def from_factory(name: str, device: torch.device | str) -> LoadedModel:
     if isinstance(model, nn.Module):
         model.to(device).requires_grad_(False).eval()
         for key, tensor in model.state_dict().items():
-            digest.update(key.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(
+                key.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            )
     check_consistency_model(name, model, device)
     return LoadedModel(name, digest.hexdigest(), model)
 
@@ -247,7 +251,9 @@ def check_consistency_model(name: str, model: Any, device: torch.device | str) -
         try:
             out = model(x, torch.full((2,), sigma, device=device), *labels)
         except Exception as error:  # whatever the user's code raises
-            raise WeightsError(f"{name} fails on {tuple(x.shape)} at {sigma:g}: {str(error).splitlines()[0]}") from error
+            raise WeightsError(
+                f"{name} fails on {tuple(x.shape)} at {sigma:g}: {str(error).splitlines()[0]}"
+            ) from error
         if not isinstance(out, Tensor) or out.shape != x.shape:
             raise WeightsError(f"{name} makes {tuple(getattr(out, 'shape', ()))} of images {tuple(x.shape)}")
         if not bool(out.isfinite().all()):

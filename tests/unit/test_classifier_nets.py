@@ -14,10 +14,9 @@ from cmap_cli.nets import cifar_resnet, cifar_resnet50, dm_preact_resnet, dm_wid
 from cmap_cli.nets.cifar_resnet import CifarResNet
 from cmap_cli.nets.cifar_resnet50 import CifarResNet50
 from cmap_cli.nets.classifiers import ARCHITECTURES
-from cmap_cli.nets.normalisation import IMAGENET
 from cmap_cli.nets.dm_preact_resnet import DMPreActResNet18
 from cmap_cli.nets.dm_wide_resnet import DMWideResNet
-from cmap_cli.nets.normalisation import CIFAR10, CIFAR10_PER_IMAGE, Normalisation
+from cmap_cli.nets.normalisation import CIFAR10, CIFAR10_PER_IMAGE, IMAGENET, Normalisation
 from cmap_cli.nets.wide_resnet import WideResNet
 
 PUBLISHED = {  # parameters, entries of the state dict with one counter per batch norm, a name that only this layout has

@@ -119,9 +119,7 @@ def test_temporary_failures_are_waited_out(served: Served, tmp_path: Path) -> No
         assert served.requests["file"] == 3
 
 
-def test_a_server_that_asks_for_time_gets_it(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_asks_for_time_gets_it(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr(fetching.time, "sleep", waited.append)
     served.behaviour["file"] = hostile.fails_first(1, 503, Retry_After="7")
@@ -156,9 +154,7 @@ def test_a_web_page_is_never_saved(served: Served, tmp_path: Path, honest: bool)
         fetch_source(source, tmp_path / "part", QUICK, lambda count: None)
 
 
-def test_google_drives_question_is_answered(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_google_drives_question_is_answered(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "GOOGLE_DRIVE", served.url("download"))
     form = f"""<html><form id="download-form" action="{served.url("download")}" method="get">
         <input type="hidden" name="id" value="THE_ID"><input type="hidden" name="uuid" value="1-2"></form>"""
@@ -196,9 +192,7 @@ def test_encryption_is_not_given_up_on_the_way(tmp_path: Path, monkeypatch: pyte
         fetch("https://example.org/file", tmp_path / "part", EXACT, QUICK, lambda count: None)
 
 
-def test_proxies_of_the_environment_are_used(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_of_the_environment_are_used(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", served.address)
     monkeypatch.setenv("no_proxy", "")
     served.files["http://models.example.org/file"] = CONTENT  # a proxy is asked for whole addresses

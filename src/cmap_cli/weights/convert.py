@@ -12,7 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmap_cli.checkpoints import cifar10, classifier_state, diffusers_folder, hf_classifier, openai_adm, openai_jax, score_sde
+from cmap_cli.checkpoints import (
+    cifar10,
+    classifier_state,
+    diffusers_folder,
+    hf_classifier,
+    openai_adm,
+    openai_jax,
+    score_sde,
+)
 from cmap_cli.checkpoints.adm_configs import ADM_CONFIGS
 from cmap_cli.checkpoints.layout import Converted, layout_sha256
 from cmap_cli.errors import WeightsError
@@ -47,7 +55,9 @@ def read(artefact: Artefact, source: Source, path: Path) -> Converted:
             config = ADM_CONFIGS[artefact.architecture]
             return openai_adm.convert(classifier_state.unwrap(read_pickle(path)), image_size=config["sample_size"])
         case "diffusers":
-            state = read_safetensors(path) if path.suffix == ".safetensors" else classifier_state.unwrap(read_pickle(path))
+            state = (
+                read_safetensors(path) if path.suffix == ".safetensors" else classifier_state.unwrap(read_pickle(path))
+            )
             return diffusers_folder.convert(state, ADM_CONFIGS[artefact.architecture])
         case "hf-repository" if (path / hf_classifier.PREPROCESSOR).is_file():
             return hf_classifier.read_folder(path)
@@ -104,7 +114,9 @@ def classifier(artefact: Artefact, state: Mapping[str, Tensor]) -> Converted:
             f"the file is not a {artefact.architecture}: {name} is {found.get(name, 'missing')} in it and "
             f"{expected.get(name, 'missing')} in the network ({len(wrong)} such differences)"
         )
-    return Converted({"kind": artefact.architecture}, {k: v.contiguous() for k, v in state.items()}, layout_sha256(found))
+    return Converted(
+        {"kind": artefact.architecture}, {k: v.contiguous() for k, v in state.items()}, layout_sha256(found)
+    )
 
 
 def build_network(architecture: str, classes: int) -> torch.nn.Module:

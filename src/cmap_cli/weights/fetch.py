@@ -253,6 +253,9 @@ def cause(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached"
     text = str(error)
+    for known, said in (("NameResolution", "its name cannot be resolved"), ("refused", "it refuses the connection")):
+        if known in text:
+            return said
     if "timed out" in text:
         return "it stopped sending" if "Read" in text else "it does not answer"
     return text.rsplit(">: ", 1)[-1].rstrip(")'\"")

@@ -78,9 +78,7 @@ def timm_artefact(name: str) -> Artefact:
         raise UsageError(f"timm has no pretrained classifier {name}", "see timm.list_models(pretrained=True)")
     # timm writes hf_hub_id "timm/" where the repository is called as the model
     repository = config.hf_hub_id + (name if config.hf_hub_id.endswith("/") else "")
-    source = Source(
-        f"hf:{repository}@main/model.safetensors", "safetensors", ANY_SIZE, "", f"timm-{name}.safetensors"
-    )
+    source = Source(f"hf:{repository}@main/model.safetensors", "safetensors", ANY_SIZE, "", f"timm-{name}.safetensors")
     return Artefact(
         name=f"timm-{name}",
         kind="classifier",

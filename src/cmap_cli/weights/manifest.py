@@ -168,7 +168,9 @@ def read_manifest(path: Path | None = None) -> dict[str, Artefact]:
         for source in artefact.sources:
             if files.setdefault(source.file, artefact.name) != artefact.name:
                 other = files[source.file]
-                problems.append(WeightsError(f"{path}: [{artefact.name}] the file {source.file} is also that of {other}"))
+                problems.append(
+                    WeightsError(f"{path}: [{artefact.name}] the file {source.file} is also that of {other}")
+                )
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -206,7 +208,7 @@ def parse_source(entry: object) -> Source:
     """One source of an entry, checked (WeightsError)."""
     given = dict(entry) if isinstance(entry, dict) else entry
     if isinstance(given, dict) and isinstance(given.get("url"), str):
-        given.setdefault("file", given["url"].rstrip("/").rsplit("/", 1)[-1])
+        given.setdefault("file", re.split("[/:]", given["url"])[-1])
         if isinstance(given.get("size"), int):
             given["size"] = [given["size"], given["size"]]
     fields = checked_fields(Source, given)
@@ -265,4 +267,3 @@ def find_artefact(name: str, kind: Kind) -> Artefact:
         return manifest[name]
     known = ", ".join(sorted(a.name for a in manifest.values() if a.kind == kind))
     raise WeightsError(f"no {kind} is called {name}", f"known names: {known}")
-

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,7 +55,7 @@ class Access:
     mirror: str = ""
     offline: bool = False
     require_hash: bool = False
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
 
 
 def obtain(artefact: Artefact, access: Access, on_bytes: OnBytes, say: Say) -> Path:
