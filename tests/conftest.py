@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from PIL import Image
 
 from cmap_cli.models import save_model
 from cmap_cli.nets.gaussian import GaussianConsistency
+from tests.hostile_server import Served, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -42,6 +43,14 @@ def images(tmp_path: Path) -> Path:
         pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
     return tmp_path / "in"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A Hugging Face of our own."""
+    with serving() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.address)
+        yield served
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from cmap_cli.classifiers import Prepared, load_classifier, parse_normalisation
 from cmap_cli.errors import CmapError, UsageError, WeightsError
 from cmap_cli.weights.libraries import artefact_of
 from cmap_cli.weights.obtain import Access, obtain
-from tests import hostile_server as hostile
 from tests.hostile_server import Served
 
 
@@ -135,14 +133,6 @@ def test_the_default_classifier_knows_cifar10_and_any_size() -> None:
     assert loaded.module(torch.rand(1, 3, 40, 64)).shape == (1, 10)
     with pytest.raises(UsageError, match="neither a class"):
         loaded.class_index("unicorn")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A Hugging Face of our own."""
-    with hostile.serving() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.address)
-        yield served
 
 
 def fetched(name: str, cache: Path) -> None:

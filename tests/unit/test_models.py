@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from cmap_cli.checkpoints.adm_configs import unet_config
 from cmap_cli.core.purify import Purifier, PurifyConfig, image_generators
 from cmap_cli.errors import CmapError, WeightsError
 from cmap_cli.models import load_identified_model, load_model
+from cmap_cli.nets.adm import build
+from cmap_cli.weights.libraries import artefact_of
+from cmap_cli.weights.manifest import read_manifest
+from cmap_cli.weights.obtain import Access, obtain
+from tests.hostile_server import Served
 
 DECLARED = '{"sigma_min": 0.002, "sigma_max": 80, "image_shape": [3, 8, 8]}'
 
@@ -149,6 +156,38 @@ def test_functions_return_models() -> None:
     assert isinstance(loaded.model, Declared)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert load_model("tests.toys:IsotropicGaussian").image_shape == (3, 8, 8)
+
+
+def test_a_repository_with_a_diffusers_model(hub: Served, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    config = unet_config(
+        image_size=16, widths=(32, 32), layers=1, attention=(False, True), num_classes=None, scale_shift=True
+    )
+    model = build({"unet": config | {"attention_head_dim": 16}}).to_empty(device="cpu")
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    base = "org/port/resolve/abc/unet/"
+    hub.files = {
+        f"{base}config.json": json.dumps(config | {"attention_head_dim": 16}).encode(),
+        f"{base}diffusion_pytorch_model.safetensors": save(model.unet.state_dict()),
+    }
+    artefact = artefact_of("hf:org/port@abc", "consistency-model")
+    obtain(artefact, Access(weights_dir=tmp_path), lambda count: None, lambda text: None)
+    hub.files.clear()
+    loaded = load_model("hf:org/port@abc", weights_dir=tmp_path)
+    z, sigma = 80 * torch.randn(2, 3, 16, 16), torch.full((2,), 80.0)
+    torch.testing.assert_close(loaded(z, sigma), model.eval()(z, sigma))
+    with pytest.raises(WeightsError, match="are not in") as caught:
+        load_model("hf:org/other", weights_dir=tmp_path)
+    assert caught.value.hint == "cmap download-weights hf:org/other"
+
+
+def test_bundled_models_are_what_the_manifest_says() -> None:
+    for artefact in read_manifest().values():
+        if artefact.kind == "consistency-model" and artefact.installed:
+            model = load_model(artefact.name)
+            assert (model.sigma_min, model.sigma_max) == artefact.sigma
+            assert model.image_shape == artefact.shape
 
 
 @pytest.mark.parametrize(

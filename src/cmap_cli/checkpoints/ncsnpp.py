@@ -103,11 +103,11 @@ def build(description: Mapping[str, Any]) -> NCSNppConsistency:
     return NCSNppConsistency(backbone, sigma_min, sigma_max)
 
 
-def convert(tensors: Mapping[str, Tensor], naming: Naming, source: str) -> Converted:
+def convert(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converted:
     """The state dict of :class:`NCSNppConsistency` from a foreign one.
 
     Args:
-        tensors: float32, by their foreign names.
+        tensors: float32, by their foreign names; taken out one by one, so that memory holds the weights once.
         naming: of the foreign layout.
         source: what to call the checkpoint in an error.
 
@@ -120,19 +120,19 @@ def convert(tensors: Mapping[str, Tensor], naming: Naming, source: str) -> Conve
         network = build(description).backbone
     except WeightsError as error:
         raise WeightsError(f"{source} is not an NCSN++: {error.message}", HINT) from error
-    taken = {}
+    ours = {}
     for place in places(network):
         name, axes = naming(place)
-        if name not in layout:
+        if name not in tensors:
             raise WeightsError(f"{source} is not an NCSN++: it lacks {name}", HINT)
         if len(layout[name]) != len(axes) or tuple(layout[name][axis] for axis in axes) != place.shape:
             raise WeightsError(f"{source} is not an NCSN++: {name} has the shape {layout[name]}", HINT)
-        if not tensors[name].isfinite().all():
+        tensor = tensors.pop(name)
+        if not tensor.isfinite().all():
             raise WeightsError(f"{source} holds infinite values or NaN in {name}", "download it again")
-        taken[name] = place.key, tensors[name].permute(axes)
-    if unknown := layout.keys() - taken.keys():
-        raise WeightsError(f"{source} is not an NCSN++: it also holds {min(unknown)[:100]}", HINT)
-    ours = {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in taken.values()}
+        ours[place.key] = tensor.detach().permute(axes).clone(memory_format=torch.contiguous_format)
+    if tensors:
+        raise WeightsError(f"{source} is not an NCSN++: it also holds {min(tensors)[:100]}", HINT)
     return Converted(description, ours, layout_sha256(layout))
 
 

@@ -147,7 +147,7 @@ def cached_file(artefact: Artefact, weights_dir: Path | None = None) -> Path:
             names today.
     """
     path = cached_path(artefact, weights_dir)
-    hint = f"cmap download-weights {artefact.name}"
+    hint = artefact.command
     if not path.is_file():
         raise WeightsError(f"the weights {artefact.name} are not in {path.parent}", hint)
     try:

@@ -64,6 +64,7 @@ def torchvision_artefact(name: str) -> Artefact:
         labels="imagenet1k",
         mean=mean,
         std=std,
+        typed=f"torchvision:{name}",
     )
 
 
@@ -92,6 +93,7 @@ def timm_artefact(name: str) -> Artefact:
         labels="imagenet1k" if config.num_classes == 1000 else "",
         mean=tuple(config.mean),
         std=tuple(config.std),
+        typed=f"timm:{name}",
     )
 
 
@@ -113,4 +115,5 @@ def repository_artefact(rest: str, kind: Kind) -> Artefact:
         page=f"https://huggingface.co/{repository}",
         sources=(source,),
         refused=refused,
+        typed=f"hf:{rest}",
     )

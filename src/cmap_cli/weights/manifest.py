@@ -92,7 +92,7 @@ class Artefact:
     """One entry of the manifest.
 
     Attributes:
-        name: what users type.
+        name: of the entry, and of its file in the cache.
         kind: what it is for.
         architecture: which network (or trunk, or data set) the file holds.
         licence: SPDX identifier, or the licence in words.
@@ -108,6 +108,7 @@ class Artefact:
         std: divided by after that.
         contents_sha256: of a data set's decoded arrays, one after the other; holds for every source.
         refused: files that must never be taken for it.
+        typed: what users type, where it is not the name: ``torchvision:NAME``; never in the manifest.
     """
 
     name: str
@@ -126,6 +127,12 @@ class Artefact:
     std: tuple[float, ...] = ()
     contents_sha256: str = ""
     refused: tuple[Refused, ...] = ()
+    typed: str = ""
+
+    @property
+    def command(self) -> str:
+        """What fetches it."""
+        return f"cmap download-weights {self.typed or self.name}"
 
     @property
     def installed(self) -> bool:
@@ -182,7 +189,7 @@ def parse_artefact(name: str, entry: object) -> Artefact:
     """One table of the manifest, checked (WeightsError without the name)."""
     if not SAFE_NAME.fullmatch(name):
         raise WeightsError("is no name: letters, digits, dots, hyphens and underscores only")
-    fields = checked_fields(Artefact, entry, absent=("name",))
+    fields = checked_fields(Artefact, entry, absent=("name", "typed"))
     kind = fields["kind"]
     if kind not in get_args(Kind):
         raise WeightsError(f"has the unknown kind {kind}")

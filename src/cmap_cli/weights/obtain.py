@@ -135,7 +135,7 @@ def by_hand(artefact: Artefact) -> str:
     """What to do without a connection."""
     return (
         f"fetch {artefact.sources[0].file} (see {artefact.page}) into a folder DIR, then: "
-        f"cmap download-weights {artefact.name} --from-dir DIR"
+        f"{artefact.command} --from-dir DIR"
     )
 
 
