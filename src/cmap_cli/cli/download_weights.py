@@ -27,8 +27,8 @@ def download_weights(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
-            help="Of --list, or torchvision:NAME, timm:NAME, hf:org/repo[@revision]; nothing: what the default "
+            metavar="NAME",
+            help="Of --list, or torchvision:NAME, timm:NAME, hf:org/repo@revision; nothing: what the default "
             "commands need.",
             show_default=False,
         ),
