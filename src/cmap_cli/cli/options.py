@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cmap_cli.choices import Precision, Preset
+from cmap_cli.choices import Precision, Preset, Vote
 
 INPUT_OUTPUT = "Input and output"
+THREAT = "Threat model"
 METHOD = "Method"
 RUNTIME = "Runtime"
 
@@ -105,3 +106,45 @@ DryRun = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say more about what is used and why.", rich_help_panel=RUNTIME)
 ]
+
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        help="autoattack, autoattack-plus, autoattack-rand, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, pgd, fgsm, "
+        "disruption, noise, or NAME@ACCESS; several times for several.",
+        show_default="the protocol's",
+        rich_help_panel=THREAT,
+    ),
+]
+Accesses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--access",
+        help="What the attacker sees: transfer (the bare classifier), surrogate (a one-step denoiser before it), bpda "
+        "(the defence, its gradient replaced by the identity), white-box (the defence, differentiated), adaptive, "
+        "black-box (the defence's scores).",
+        show_default="the attack's own",
+        rich_help_panel=THREAT,
+    ),
+]
+NormOption = Annotated[str, typer.Option("--norm", help="Linf, L2 or L1.", rich_help_panel=THREAT)]
+AttackSteps = Annotated[
+    int, typer.Option(min=1, help="Steps of pgd; the reference is 100 or more.", rich_help_panel=THREAT)
+]
+Restarts = Annotated[int, typer.Option(min=1, help="Random restarts of pgd.", rich_help_panel=THREAT)]
+EOT = Annotated[
+    int,
+    typer.Option(
+        "--eot", min=1, help="Draws of the defence in every gradient; the reference is 20.", rich_help_panel=THREAT
+    ),
+]
+Queries = Annotated[int, typer.Option(min=1, help="Of square; AutoAttack's is 5000.", rich_help_panel=THREAT)]
+Unroll = Annotated[
+    str,
+    typer.Option(
+        help="How many of the last optimisation steps white-box gradients go back through: all, or a number.",
+        rich_help_panel=THREAT,
+    ),
+]
+VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]

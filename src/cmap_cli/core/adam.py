@@ -9,12 +9,38 @@ import torch
 from torch import Tensor
 
 EPS = 1e-8
+TINY = torch.finfo(torch.float32).tiny
+"""Where √ŝ has no derivative: below it √ŝ vanishes beside ε, so this bound changes no value and gives gradients one."""
+
+
+def adam_update(
+    v: Tensor, first: Tensor, second: Tensor, gradient: Tensor, *, step: int, lr: float, betas: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step, v ← v − lr · m̂ / (√ŝ + ε), with m and s the running means of the gradient and its square.
+
+    Hats correct the bias of starting at 0. Every element is updated on its own, so images of a batch do not interact.
+
+    Args:
+        v: what is optimised.
+        first: m before the step, of v's shape; 0 at first.
+        second: s before the step.
+        gradient: at v.
+        step: 1-based number of the step.
+        lr: learning rate.
+        betas: decay rates of m and s.
+
+    Returns:
+        v, m and s after the step, differentiable in all four tensors.
+    """
+    beta1, beta2 = betas
+    first = first.lerp(gradient, 1 - beta1)
+    second = (second * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = (second / (1 - beta2**step)).clamp(min=TINY).sqrt() + EPS
+    return v.addcdiv(first, denominator, value=-lr / (1 - beta1**step)), first, second
 
 
 class Adam:
-    """v ← v − lr · m̂ / (√ŝ + ε), m and s the running means of the gradient and of its square, hats for their bias.
-
-    Every element is updated on its own, so images of a batch do not interact.
+    """A tensor and its two running means, see :func:`adam_update`.
 
     Args:
         v: what is optimised; changed in place.
@@ -32,8 +58,7 @@ class Adam:
     def step(self, gradient: Tensor, lr: float) -> None:
         """One update with the gradient at v."""
         self.steps += 1
-        beta1, beta2 = self.betas
-        self.first.lerp_(gradient, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (self.second / (1 - beta2**self.steps)).sqrt_().add_(EPS)
-        self.v.addcdiv_(self.first, denominator, value=-lr / (1 - beta1**self.steps))
+        v, self.first, self.second = adam_update(
+            self.v, self.first, self.second, gradient, step=self.steps, lr=lr, betas=self.betas
+        )
+        self.v.copy_(v)

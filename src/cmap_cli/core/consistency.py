@@ -42,24 +42,49 @@ def to_unit_range(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def generate(
-    model: ConsistencyModel, latents: Tensor, *, labels: Tensor | None = None, straight_through: bool = False
-) -> Tensor:
-    """x̂ = clip(f(z, t_max), −1, 1), one call of the network for all latents.
+def karras_levels(
+    n: int = 18, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = 7.0
+) -> list[float]:
+    """sigma_i = (t_min^(1/ρ) + i/(n − 1) · (t_max^(1/ρ) − t_min^(1/ρ)))^ρ, i = 0 … n − 1 (Karras et al. 2022).
+
+    Returns:
+        n noise levels from t_min up to t_max.
+
+    Raises:
+        ValueError: fewer than two levels.
+    """
+    if n < 2:
+        raise ValueError(f"a grid of noise levels needs two at least, not {n}")
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return [(low + index / (n - 1) * (high - low)) ** rho for index in range(n)]
+
+
+def decode(model: ConsistencyModel, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    """f(z, t_max), one call of the network for all latents.
 
     Args:
         model: the consistency model.
         latents: z, (..., C, H, W).
         labels: of a class-conditional model, (...), int64.
-        straight_through: whether the clip is left out of the gradient.
 
     Returns:
-        Images (..., C, H, W) in [-1, 1], in the latents' dtype.
+        Images (..., C, H, W) not yet clipped to [-1, 1], in the latents' dtype.
     """
     flat = latents.reshape(-1, *latents.shape[-3:])
     sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
     conditions = () if labels is None else (labels.reshape(-1),)
-    images = model(flat, sigma, *conditions).to(flat.dtype).reshape(latents.shape)
+    return model(flat, sigma, *conditions).to(flat.dtype).reshape(latents.shape)
+
+
+def clip(images: Tensor, *, straight_through: bool = False) -> Tensor:
+    """clip(x̂, −1, 1); ``straight_through`` leaves the clip out of the gradient."""
     if straight_through:
         return images + (images.clamp(-1, 1) - images).detach()
     return images.clamp(-1, 1)
+
+
+def generate(
+    model: ConsistencyModel, latents: Tensor, *, labels: Tensor | None = None, straight_through: bool = False
+) -> Tensor:
+    """x̂ = clip(f(z, t_max), −1, 1): :func:`decode`, then :func:`clip`, to images (..., C, H, W) in [-1, 1]."""
+    return clip(decode(model, latents, labels), straight_through=straight_through)

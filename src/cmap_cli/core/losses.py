@@ -5,6 +5,8 @@ L = scale · [ Σ_k |x̂_k − y|₁ + λ_s · Σ_k (−S(x̂_k, y)) + λ_d · K
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,17 +14,18 @@ from cmap_cli.core.consistency import to_unit_range
 from cmap_cli.core.types import Objective, PerceptualDistance
 
 
-def pixel_distance(x_hat: Tensor, y: Tensor) -> Tensor:
+def pixel_distance(x_hat: Tensor, y: Tensor, absolute: Callable[[Tensor], Tensor] = torch.abs) -> Tensor:
     """|x̂_k − y|₁, summed over pixels and channels.
 
     Args:
         x_hat: candidates in [-1, 1], (B, K, C, H, W).
         y: targets in [-1, 1], (B, C, H, W).
+        absolute: |·|; :mod:`cmap_cli.core.unroll` passes one that has a second derivative.
 
     Returns:
         (B, K).
     """
-    return (x_hat - y.unsqueeze(1)).abs().sum((-3, -2, -1))
+    return absolute(x_hat - y.unsqueeze(1)).sum((-3, -2, -1))
 
 
 def latent_distribution_distance(latents: Tensor, sigma_max: float) -> Tensor:
@@ -54,6 +57,7 @@ def purification_objective(
     scale: float,
     perceptual_weight: float,
     latent_weight: float,
+    absolute: Callable[[Tensor], Tensor] = torch.abs,
 ) -> Objective:
     """L and its terms, one value per image.
 
@@ -66,8 +70,9 @@ def purification_objective(
         scale: factor of the whole objective.
         perceptual_weight: λ_s.
         latent_weight: λ_d.
+        absolute: of the pixel term, see :func:`pixel_distance`.
     """
-    pixel = pixel_distance(x_hat, y)
+    pixel = pixel_distance(x_hat, y, absolute)
     perceptual = perceptual_distance(to_unit_range(x_hat))
     latent = latent_distribution_distance(latents, sigma_max)
     num_latents = latents.shape[1]

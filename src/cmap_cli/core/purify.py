@@ -13,11 +13,19 @@ from torch import Generator, Tensor
 
 from cmap_cli.choices import Preset, Schedule
 from cmap_cli.core.adam import Adam
-from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
+from cmap_cli.core.consistency import clip, decode, to_model_range, to_unit_range
 from cmap_cli.core.losses import purification_objective
 from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.similarity import SSIM
-from cmap_cli.core.types import ConsistencyModel, Objective, Purification, Similarity, Step, num_classes
+from cmap_cli.core.types import (
+    ConsistencyModel,
+    Objective,
+    PerceptualDistance,
+    Purification,
+    Similarity,
+    Step,
+    num_classes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,82 @@ def initial_latents(model: ConsistencyModel, num_latents: int, generators: Seque
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators]) * model.sigma_max
 
 
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """The objective of B images as a function of v, with latents z = z_0 + P·v; Adam moves v from 0.
+
+    Attributes:
+        model: the consistency model.
+        config: the settings.
+        dtype: what the network computes in.
+        y: targets in [-1, 1], (B, C, H, W).
+        perceptual_distance: to the targets.
+        start: z_0, (B, K, C, H, W).
+        precondition: P.
+        labels: of a class-conditional model, (B, K).
+    """
+
+    model: ConsistencyModel
+    config: PurifyConfig
+    dtype: torch.dtype
+    y: Tensor
+    perceptual_distance: PerceptualDistance
+    start: Tensor
+    precondition: Callable[[Tensor], Tensor]
+    labels: Tensor | None = None
+
+    def latents(self, v: Tensor) -> Tensor:
+        """The latents z = z_0 + P·v, (B, K, C, H, W)."""
+        return self.start + self.precondition(v)
+
+    def images(self, z: Tensor) -> Tensor:
+        """f(z, t_max), (B, K, C, H, W), not yet clipped."""
+        with torch.autocast(z.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return decode(self.model, z, self.labels)
+
+    def candidates(self, z: Tensor) -> Tensor:
+        """x̂ in [-1, 1], (B, K, C, H, W)."""
+        return clip(self.images(z), straight_through=self.config.straight_through)
+
+    def objective(self, x_hat: Tensor, z: Tensor, absolute: Callable[[Tensor], Tensor] = torch.abs) -> Objective:
+        """L and its terms, see :func:`~cmap_cli.core.losses.purification_objective`."""
+        return purification_objective(
+            x_hat,
+            z,
+            self.y,
+            self.perceptual_distance,
+            sigma_max=self.model.sigma_max,
+            scale=self.config.scale,
+            perceptual_weight=self.config.perceptual_weight,
+            latent_weight=self.config.latent_weight,
+            absolute=absolute,
+        )
+
+    def run(
+        self, on_step: Callable[[Step], None] | None = None, before_step: Callable[[Adam], None] | None = None
+    ) -> Tensor:
+        """The latents after all steps, (B, K, C, H, W).
+
+        Args:
+            on_step: told the objective before each update.
+            before_step: shown the state before each update, of which v is changed in place.
+        """
+        v = torch.zeros_like(self.start).requires_grad_()
+        adam = Adam(v, self.config.betas)
+        for index in range(self.config.steps):
+            if before_step is not None:
+                before_step(adam)
+            with torch.enable_grad():
+                z = self.latents(v)
+                total = self.objective(self.candidates(z), z).total
+                (gradient,) = torch.autograd.grad(total.sum(), v)
+            if on_step is not None:
+                on_step(Step(index, self.config.steps, total.detach()))
+            adam.step(gradient, self.config.lr_at(index))
+        with torch.no_grad():
+            return self.latents(v)
+
+
 @dataclass(frozen=True)
 class Purifier:
     """Perceptual consistency restoration under the latent distribution constraint.
@@ -124,6 +208,37 @@ class Purifier:
         if isinstance(self.model, torch.nn.Module) and any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the consistency model must be frozen: call model.requires_grad_(False)")
 
+    def start(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """The latents that purification of x starts from, (B, K, C, H, W) on x's device.
+
+        Raises:
+            ValueError: the images have another shape than the model's, or the number of generators is not B.
+        """
+        if x.ndim != 1 + len(self.model.image_shape) or tuple(x.shape[1:]) != tuple(self.model.image_shape):
+            raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
+        if len(generators) != len(x):
+            raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
+        return initial_latents(self.model, self.config.num_latents, generators).to(x)
+
+    def descent(self, x: Tensor, start: Tensor, labels: Tensor | None = None) -> Descent:
+        """What is minimised for images x in [0, 1], (B, C, H, W), from the latents ``start``.
+
+        Raises:
+            ValueError: labels, (B,), are missing or not wanted.
+        """
+        if (labels is not None) != bool(num_classes(self.model)):
+            raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
+        return Descent(
+            self.model,
+            self.config,
+            self.dtype,
+            to_model_range(x),
+            self.similarity(x),
+            start,
+            spectral_preconditioner(self.model, self.config.gain_limit),
+            None if labels is None else labels[:, None].expand(-1, self.config.num_latents),
+        )
+
     def __call__(
         self,
         x: Tensor,
@@ -143,43 +258,10 @@ class Purifier:
             ValueError: the images have another shape than the model's, the number of generators is not B, or labels
                 are missing or not wanted.
         """
-        if x.ndim != 1 + len(self.model.image_shape) or tuple(x.shape[1:]) != tuple(self.model.image_shape):
-            raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
-        if len(generators) != len(x):
-            raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
-        if (labels is not None) != bool(num_classes(self.model)):
-            raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
-        config, y = self.config, to_model_range(x)
-        labels = None if labels is None else labels[:, None].expand(-1, config.num_latents)
-        perceptual_distance = self.similarity(x)
-
-        def evaluate(z: Tensor) -> tuple[Tensor, Objective]:
-            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                x_hat = generate(self.model, z, labels=labels, straight_through=config.straight_through)
-            return x_hat, purification_objective(
-                x_hat,
-                z,
-                y,
-                perceptual_distance,
-                sigma_max=self.model.sigma_max,
-                scale=config.scale,
-                perceptual_weight=config.perceptual_weight,
-                latent_weight=config.latent_weight,
-            )
-
-        start = initial_latents(self.model, config.num_latents, generators).to(x.device)
-        precondition = spectral_preconditioner(self.model, config.gain_limit)
-        v = torch.zeros_like(start).requires_grad_()
-        adam = Adam(v, config.betas)
-        with torch.enable_grad():
-            for index in range(config.steps):
-                total = evaluate(start + precondition(v))[1].total
-                if on_step is not None:
-                    on_step(Step(index, config.steps, total.detach()))
-                (gradient,) = torch.autograd.grad(total.sum(), v)
-                adam.step(gradient, config.lr_at(index))
+        descent = self.descent(x, self.start(x, generators), labels)
+        z = descent.run(on_step)
         with torch.no_grad():
-            z = start + precondition(v)
-            x_hat, objective = evaluate(z)
-        restoration = objective.pixel + config.perceptual_weight * objective.perceptual
+            x_hat = descent.candidates(z)
+            objective = descent.objective(x_hat, z)
+        restoration = objective.pixel + self.config.perceptual_weight * objective.perceptual
         return Purification(to_unit_range(x_hat), z, objective, restoration)

@@ -1,0 +1,105 @@
+"""Consistency disruption: the attack that the paper tailored to CMAP (arXiv 2412.08394), with its code's faults mended.
+
+It works in the latent space of the defence itself: latents that purification would find, moved until the classifier
+errs on what they generate, pulled into the ball around the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cmap_cli.attacks.gradients import cross_entropy, margin
+from cmap_cli.attacks.pgd import is_better
+from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.types import AttackResult
+from cmap_cli.choices import Access
+from cmap_cli.core.adam import Adam
+from cmap_cli.core.consistency import to_unit_range
+from cmap_cli.core.passes import RowSeeds
+from cmap_cli.core.predict import classify
+from cmap_cli.core.purify import Descent, Purifier
+from cmap_cli.threat import ThreatModel
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyDisruption:
+    """Minimise L(z) − adv_factor · Σ_k cross-entropy(classifier(project(x̂_k)), y) after some steps on L alone.
+
+    Adam, its settings and L are the purifier's; the learning rate's schedule runs over ``total``. In the backward
+    pass the projection lets gradients through: x̂ is outside the ball at most pixels, where they would all be 0.
+    Of the K projected images the one is returned that the deployed defence fails on most often, because that defence
+    takes one image an example.
+
+    Attributes:
+        threat: norm and radius.
+        purifier: the defence's own.
+        classifier: the defence's own, images in [0, 1] -> logits.
+        first: steps on L alone, as in purification of the clean image.
+        total: all steps.
+        adv_factor: weight of the cross-entropy, in units of L (a sum over pixels and channels).
+        evaluations: calls of the deployed defence for each of the K images.
+        access: adaptive.
+    """
+
+    threat: ThreatModel
+    purifier: Purifier
+    classifier: nn.Module
+    first: int = 200
+    total: int = 1000
+    adv_factor: float = 1000.0
+    evaluations: int = 5
+    access: Access = "adaptive"
+
+    @property
+    def name(self) -> str:
+        """With the number of steps."""
+        return f"consistency disruption-{self.total}"
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
+        """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`; ``model`` is the deployed defence."""
+        with seeded(model, seed):
+            start = self.purifier.start(x, RowSeeds(seed).generators(len(x)))
+            candidates = self._optimise(self.purifier.descent(x, start), x, y)
+            best = x.clone()
+            best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
+            for candidate in candidates.unbind(1):
+                loss, fooled = self._evaluate(model, candidate, y)
+                better = is_better(fooled, loss, best_fooled, best_loss)
+                best = torch.where(better[:, None, None, None], candidate, best)
+                best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
+            return AttackResult(best, best_fooled > 0.5)
+
+    def _optimise(self, descent: Descent, x: Tensor, y: Tensor) -> Tensor:
+        """The K projected images after all steps, (B, K, C, H, W)."""
+        config = replace(descent.config, steps=self.total)
+        v = torch.zeros_like(descent.start).requires_grad_()
+        adam = Adam(v, config.betas)
+        labels = y.repeat_interleave(config.num_latents)
+        for index in range(self.total):
+            with torch.enable_grad():
+                z = descent.latents(v)
+                x_hat = descent.candidates(z)
+                total = descent.objective(x_hat, z).total.sum()
+                if index >= self.first:
+                    free = to_unit_range(x_hat)
+                    pulled = free + (self._project(free, x) - free).detach()
+                    logits = classify(self.classifier, pulled).flatten(0, 1)
+                    total = total - self.adv_factor * cross_entropy(logits, labels).sum()
+                (gradient,) = torch.autograd.grad(total, v)
+            adam.step(gradient, config.lr_at(index))
+        with torch.no_grad():
+            return self._project(to_unit_range(descent.candidates(descent.latents(v))), x)
+
+    def _project(self, samples: Tensor, x: Tensor) -> Tensor:
+        """Every candidate (B, K, C, H, W) into the ball around its image."""
+        around = x.unsqueeze(1).expand_as(samples)
+        return self.threat.project(samples.flatten(0, 1), around.flatten(0, 1)).reshape(samples.shape)
+
+    def _evaluate(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean margin and share of failures of the deployed defence over fresh draws, (B,) each."""
+        with torch.no_grad():
+            margins = torch.stack([margin(model(x_adv), y) for _ in range(self.evaluations)])
+        return margins.mean(0), (margins > 0).float().mean(0)

@@ -1,0 +1,91 @@
+"""Losses that attacks climb, and their gradients with what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cmap_cli.attacks.types import GradientDiagnostics
+
+LossName = Literal["ce", "margin"]
+
+
+def margin(scores: Tensor, y: Tensor) -> Tensor:
+    """max_{i≠y} s_i − s_y: (B, classes), (B,) -> (B,); above 0 exactly where the prediction is wrong, ties aside."""
+    true = F.one_hot(y, scores.shape[1]).bool()
+    return scores.masked_fill(true, -torch.inf).amax(1) - scores.gather(1, y[:, None]).squeeze(1)
+
+
+def cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
+    """−log softmax(s)_y: (B, classes), (B,) -> (B,)."""
+    return F.cross_entropy(scores, y, reduction="none")
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+
+
+class GradientProbe:
+    """Gradients of the mean loss over draws of a model, and a record of their defects.
+
+    Args:
+        model: images -> scores.
+        y: labels, (B,).
+        loss: "ce" or "margin".
+        eot: calls of the model for each gradient.
+    """
+
+    def __init__(self, model: nn.Module, y: Tensor, loss: LossName, eot: int) -> None:
+        self.model = model
+        self.y = y
+        self.loss = LOSSES[loss]
+        self.eot = eot
+        self.entries = self.zeros = self.non_finite = 0
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient at x, and what its draws say of x.
+
+        Returns:
+            the gradient (B, C, H, W), entries that are not finite replaced by 0; the mean loss, (B,); the share of
+            draws that x fools, (B,).
+        """
+        total = torch.zeros_like(x)
+        loss = fooled = torch.zeros(len(x), device=x.device)
+        for _ in range(self.eot):
+            gradient, drawn_loss, wrong = self.draw(x)
+            total += gradient
+            loss, fooled = loss + drawn_loss, fooled + wrong
+        return total / self.eot, loss / self.eot, fooled / self.eot
+
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient, loss and error of one call."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            scores = self.model(x)
+            losses = self.loss(scores, self.y)
+            (gradient,) = torch.autograd.grad(losses.sum(), x)
+        finite = gradient.isfinite()
+        self.entries += gradient.numel()
+        self.zeros += int((gradient == 0).sum())
+        self.non_finite += int((~finite).sum())
+        wrong = (scores.argmax(1) != self.y).float()
+        return gradient.where(finite, 0), losses.detach(), wrong
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and share of fooled draws, (B,) each, over fresh draws and without gradients."""
+        with torch.no_grad():
+            draws = [self.model(x) for _ in range(self.eot)]
+        loss = torch.stack([self.loss(scores, self.y) for scores in draws]).mean(0)
+        return loss, torch.stack([scores.argmax(1) != self.y for scores in draws]).float().mean(0)
+
+    def diagnostics(self, x: Tensor) -> GradientDiagnostics:
+        """The defects so far, and the cosine between two draws at the clean images x."""
+        first, second = (self.draw(x)[0].flatten(1) for _ in range(2))
+        there = first.any(1) & second.any(1)
+        # largest entry 1 first: squares of small gradients underflow
+        first, second = (g[there] / g[there].abs().amax(1, keepdim=True) for g in (first, second))
+        cosine = float(F.cosine_similarity(first, second).mean()) if there.any() else 0.0
+        return GradientDiagnostics(self.zeros / self.entries, self.non_finite, cosine)

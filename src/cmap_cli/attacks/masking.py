@@ -1,0 +1,184 @@
+"""Signs that a defence hides its gradients rather than resists (Athalye et al. 2018, Carlini et al. 2019).
+
+Pure functions on counts: what contradicts the order that honest attacks keep among themselves is a flag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from cmap_cli.attacks.types import GradientDiagnostics
+from cmap_cli.choices import Access
+
+Role = Literal["iterative", "single-step", "noise", "other"]
+WHITE: tuple[Access, ...] = ("white-box", "bpda", "adaptive")
+Z = 1.645
+"""One-sided 95 %: differences that chance explains as well do not fire."""
+NEAR_CHANCE = 1.5
+"""Accuracy at a very large eps may be this many times chance before it is called above chance."""
+ZERO_SHARE = 0.2
+"""Share of entries of exactly 0 from which gradients are called vanished; honest networks stay far below it."""
+NOISE_COSINE = 0.05
+"""Mean cosine between two draws below which gradients are called noise; random vectors of 3072 entries have ±0.02."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One attack at one radius: how many of n images the defence still gets right.
+
+    Attributes:
+        attack: its name.
+        role: what it is to the checks; "other" for anything that is neither plain PGD, FGSM nor noise.
+        access: what it knew of the defence.
+        eps: the radius, in one norm for all that are compared.
+        correct: images classified correctly under it.
+        n: images, the same ones for all.
+        diagnostics: of its gradients.
+    """
+
+    attack: str
+    role: Role
+    access: Access
+    eps: float
+    correct: int
+    n: int
+    diagnostics: GradientDiagnostics | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.correct / self.n
+
+    def __str__(self) -> str:
+        """Name, access, radius and accuracy."""
+        return f"{self.attack} ({self.access}, eps {self.eps:.4g}) leaves {self.correct} of {self.n} right"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The outcome of one check.
+
+    Attributes:
+        name: of the check, fit as a key.
+        fired: whether it found a sign of masking.
+        what: a sentence: what was found, that nothing was, or what is missing to tell.
+        checked: whether there was anything to check.
+    """
+
+    name: str
+    fired: bool
+    what: str
+    checked: bool = True
+
+
+def exceeds(first: Measurement, second: Measurement) -> bool:
+    """Whether the first accuracy is above the second by more than chance: one-sided test of two proportions."""
+    pooled = (first.correct + second.correct) / (first.n + second.n)
+    deviation = math.sqrt(pooled * (1 - pooled) * (1 / first.n + 1 / second.n))
+    return first.accuracy - second.accuracy > Z * deviation
+
+
+def masking_flags(measurements: Sequence[Measurement], classes: int, large_eps: float) -> list[Flag]:
+    """All checks of docs/evaluation.md, each with its outcome.
+
+    Args:
+        measurements: of one defence and one norm, on the same images.
+        classes: of the data; chance is 1 / classes.
+        large_eps: radius from which an attack can make any image of any other, 0.5 for Linf.
+    """
+    runs = list(measurements)
+    pairs = list(product(runs, runs))
+    iterative = [run for run in runs if run.role == "iterative"]
+    larger = [
+        (big, small)
+        for big, small in pairs
+        if (big.attack, big.role, big.access) == (small.attack, small.role, small.access)
+        and big.eps > small.eps
+        and big.role != "noise"
+    ]
+    single = [(a, b) for a, b in pairs if _same(a, b) and a in iterative and b.role == "single-step"]
+    white = [run for run in runs if run.access in WHITE and run.role in ("iterative", "other")]
+    bests = [min((run for run in white if run.eps == eps), key=lambda run: run.accuracy) for eps in _radii(white)]
+    others = [run for run in runs if run.access in ("transfer", "surrogate", "black-box") and run.role != "noise"]
+    ignorant = [(a, b) for a, b in product(bests, others) if a.eps == b.eps]
+    noise = [(a, b) for a, b in product(iterative, runs) if a.eps == b.eps and b.role == "noise"]
+    return [
+        _order("larger-eps", larger, "more accurate at a larger eps", "one attack at two radii"),
+        _chance(runs, classes, large_eps),
+        _order("single-step", single, "iterating is weaker than a single step", "PGD and FGSM at one eps"),
+        _order(
+            "weaker-access",
+            ignorant,
+            "attacks on the defence itself are weaker than one that knows less of it",
+            "attacks through the defence beside transfer, surrogate or black-box ones at one eps",
+        ),
+        _order("noise", noise, "an attack is weaker than random noise of the same norm", "PGD and random noise"),
+        *_gradients([run for run in runs if run.diagnostics is not None]),
+    ]
+
+
+def _same(a: Measurement, b: Measurement) -> bool:
+    return a.access == b.access and a.eps == b.eps
+
+
+def _radii(runs: Sequence[Measurement]) -> list[float]:
+    return sorted({run.eps for run in runs})
+
+
+def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: str, needed: str) -> Flag:
+    """The first of each pair has to leave no more right than the second."""
+    if not pairs:
+        return Flag(name, False, f"not checked: needs {needed}", checked=False)
+    for first, second in pairs:
+        if exceeds(first, second):
+            return Flag(name, True, f"{wrong}: {first}, {second}")
+    return Flag(name, False, f"{len(pairs)} comparison(s) as they should be")
+
+
+def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag:
+    """At a radius where nothing of the image is left, nothing above chance may be left of the accuracy."""
+    large = [run for run in runs if run.eps >= large_eps and run.role == "iterative"]
+    if not large:
+        return Flag("chance", False, f"not checked: needs PGD at eps {large_eps:.4g} or more", checked=False)
+    strongest = min(large, key=lambda run: run.accuracy)
+    bound = NEAR_CHANCE / classes
+    if strongest.accuracy > bound + Z * math.sqrt(bound * (1 - bound) / strongest.n):
+        what = f"images that an attack may replace entirely are still recognised: {strongest}, chance is 1 in {classes}"
+        return Flag("chance", True, what)
+    return Flag("chance", False, f"no better than chance at a very large eps: {strongest}")
+
+
+def _gradients(runs: Sequence[Measurement]) -> Iterator[Flag]:
+    """Zero entries, entries that are no numbers, and draws that do not agree."""
+    for name, defect in GRADIENT_DEFECTS.items():
+        defects = {str(run): defect(run.diagnostics) for run in runs if run.diagnostics is not None}
+        if not defects:
+            yield Flag(name, False, "not checked: needs an attack that follows gradients", checked=False)
+            continue
+        bad = [f"{defect} in {run}" for run, defect in defects.items() if defect]
+        yield Flag(name, bool(bad), "; ".join(bad) or "gradients are as they should be")
+
+
+def _zero(found: GradientDiagnostics) -> str:
+    return f"{found.zero_share:.0%} of a gradient exactly 0" if found.zero_share > ZERO_SHARE else ""
+
+
+def _not_finite(found: GradientDiagnostics) -> str:
+    return f"{found.non_finite} entries of a gradient not finite" if found.non_finite else ""
+
+
+def _random(found: GradientDiagnostics) -> str:
+    if found.cosine >= NOISE_COSINE or _zero(found) or _not_finite(found):  # those say it already
+        return ""
+    return f"a cosine of {found.cosine:.2f} between two draws of a gradient"
+
+
+GRADIENT_DEFECTS: dict[str, Callable[[GradientDiagnostics], str]] = {
+    "zero-gradients": _zero,
+    "not-finite-gradients": _not_finite,
+    "random-gradients": _random,
+}

@@ -1,0 +1,41 @@
+"""Random noise of the full radius: a control that every attack has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.types import AttackResult
+from cmap_cli.choices import Access
+from cmap_cli.threat import ThreatModel
+
+
+@dataclass(frozen=True, slots=True)
+class RandomNoise:
+    """±eps for each pixel and channel in Linf; a random direction of length eps in L2 and L1; then clipped to [0, 1].
+
+    Attributes:
+        threat: norm and radius.
+        access: black-box, it looks at nothing.
+    """
+
+    threat: ThreatModel
+    access: Access = "black-box"
+
+    @property
+    def name(self) -> str:
+        """Of the control."""
+        return "random noise"
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
+        """One random image for each, see :class:`~cmap_cli.attacks.types.Attack`."""
+        with seeded(model, seed) as generator, torch.no_grad():
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            if self.threat.norm == "Linf":
+                noise = noise.sign()
+            length = self.threat.distance(noise, torch.zeros_like(noise))[:, None, None, None]
+            x_adv = self.threat.project(x + self.threat.eps * noise / length, x)
+            return AttackResult(x_adv, model(x_adv).argmax(1) != y)

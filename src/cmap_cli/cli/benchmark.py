@@ -1,0 +1,240 @@
+"""``cmap benchmark``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmap_cli.choices import (
+    DEFAULT_CLASSIFIER,
+    DEFAULT_MODEL,
+    DEFAULT_PRESET,
+    FailOn,
+    Protocol,
+    Split,
+)
+from cmap_cli.cli import console, options
+from cmap_cli.errors import CmapError, UsageError
+
+SCHEMA = "cmap.benchmark-result/1"
+FAILED = 1
+REPORT = "report.html"
+CI = "Conditions for CI"
+
+
+def benchmark(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="cifar10, imagenet100:FOLDER, a folder of class folders, a CSV of file,label, .npz, .safetensors.",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = "cifar10",
+    split: Annotated[
+        Split,
+        typer.Option(
+            help="Of cifar10: subset is the paper's 500 test images, and comes with cmap.",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = "subset",
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Images: the first n.", rich_help_panel=options.INPUT_OUTPUT)
+    ] = 24,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder to write to.",
+            show_default="one of the user's cache",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
+    report_only: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Build the report of this folder again, from its records; attack nothing.",
+            show_default=False,
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the columns file and label, for images in folders.",
+            show_default=False,
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    attack: options.Attacks = None,
+    access: options.Accesses = None,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(
+            help="end-to-end attacks the defence that is deployed; paper repeats the published protocol, which attacks "
+            "a surrogate.",
+            rich_help_panel=options.THREAT,
+        ),
+    ] = "end-to-end",
+    norm: options.NormOption = "Linf",
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Radius, 8/255 or 0.5; several times for a curve.",
+            show_default="8/255, 0.5 for L2, 12 for L1",
+            rich_help_panel=options.THREAT,
+        ),
+    ] = None,
+    attack_steps: options.AttackSteps = 20,
+    restarts: options.Restarts = 1,
+    eot: options.EOT = 1,
+    queries: options.Queries = 200,
+    unroll: options.Unroll = "all",
+    reevaluations: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How often the defence is asked about each image, with fresh latents; the reference is 20.",
+            rich_help_panel=options.THREAT,
+        ),
+    ] = 5,
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="cmap, onestep (diffuse and denoise once), jpeg (quality 75), none; several times, side by side.",
+            show_default="cmap",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
+    classifier: options.Classifier = DEFAULT_CLASSIFIER,
+    normalisation: options.Normalisation = None,
+    model: options.Model = DEFAULT_MODEL,
+    preset: options.PresetOption = DEFAULT_PRESET,
+    steps: options.Steps = None,
+    num_latents: options.NumLatents = None,
+    vote: options.VoteOption = "soft",
+    seed: options.Seed = 0,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with 1 if robust accuracy is lower.", rich_help_panel=CI),
+    ] = None,
+    fail_under_clean: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with 1 if defended clean accuracy is lower.", rich_help_panel=CI),
+    ] = None,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(help="What must not be lower: the estimate, or its interval's lower end.", rich_help_panel=CI),
+    ] = "estimate",
+    fail_on_flags: Annotated[
+        bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
+    ] = False,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = "auto",
+    batch_size: options.BatchSize = None,
+    weights_dir: options.WeightsDir = None,
+    dry_run: options.DryRun = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Measure robust accuracy: attack the defended classifier, ask it again, report with intervals.
+
+    Examples:
+
+      cmap benchmark --dataset cifar10 --attack autoattack
+
+      cmap benchmark --n 100 --attack pgd@white-box --attack-steps 100 --eot 20 --out report
+
+      cmap benchmark --report-only report --fail-under 0.5 --fail-on interval
+
+    The same command resumes an interrupted run. OUT/report.html is the report, OUT/records.jsonl its data.
+    """
+    silent = quiet or json
+    if report_only is not None:
+        finish(report_only, json=json, quiet=quiet, conditions=(fail_under, fail_under_clean, fail_on, fail_on_flags))
+        return
+    from cmap_cli.cli import campaign
+
+    threat = campaign.ThreatOptions(
+        tuple(attack or ()),
+        tuple(access or ()),
+        protocol,
+        norm,
+        tuple(eps or ()),
+        attack_steps,
+        restarts,
+        eot,
+        queries,
+        unroll,
+        reevaluations,
+    )
+    method = campaign.MethodOptions(
+        campaign.parse_defenses(defense or ["cmap"]),
+        classifier or DEFAULT_CLASSIFIER,
+        normalisation,
+        model,
+        preset,
+        steps,
+        num_latents,
+        vote,
+        seed,
+        device,
+        precision,
+        batch_size,
+        weights_dir,
+    )
+    prepared = campaign.prepare(dataset, split, n, labels, threat, method)
+    if not prepared.campaign.dataset.labelled:
+        raise UsageError(
+            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
+        )
+    folder = out or prepared.default_folder()
+    cost = campaign.announce(prepared, folder, verbose=verbose) if dry_run or not silent else None
+    if dry_run:
+        if json and cost is not None:
+            estimate = dataclasses.asdict(cost)
+            console.result_json(
+                {"schema": SCHEMA, "dry_run": True, "settings": prepared.settings, "estimate": estimate}
+            )
+        return
+    from cmap_cli.benchmark import BenchmarkFolder, run_campaign
+
+    results = BenchmarkFolder(folder, prepared.settings, prepared.provenance, overwrite=overwrite)
+    total = len(prepared.campaign.work())
+    with console.reporting(total, "chunks", quiet=silent) as progress:
+        run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
+    finish(folder, json=json, quiet=quiet, conditions=(fail_under, fail_under_clean, fail_on, fail_on_flags))
+
+
+def finish(
+    folder: Path, *, json: bool, quiet: bool, conditions: tuple[float | None, float | None, FailOn, bool]
+) -> None:
+    """Build the report from the records, show it, and see whether it meets the user's conditions."""
+    from cmap_cli.judge import unmet, write_judged_report
+    from cmap_cli.report.markdown import summary
+
+    report = write_judged_report(folder)
+    missed = unmet(report, *conditions)
+    if json:
+        document = {"schema": SCHEMA, "exit_code": FAILED if missed else 0, "out": str(folder), "missed": missed}
+        console.result_json(document | {"report": report.as_json()})
+    elif quiet:
+        console.result(str(folder / REPORT))
+    else:
+        if report.headline is not None:
+            console.result(summary(report.headline).replace("**", ""))
+        for flag in report.flags:
+            if flag.fired:
+                console.warn(flag.what)
+        console.result(f"report: {folder / REPORT}")
+    for text in missed:
+        console.fail(CmapError(text))
+    if missed:
+        raise typer.Exit(FAILED)

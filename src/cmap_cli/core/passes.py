@@ -1,0 +1,67 @@
+"""What an attack cost, and which random numbers a defence drew under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(slots=True)
+class Passes:
+    """Images that went through a defence, counted as they go; one is a whole purification with its vote.
+
+    Attributes:
+        forward: images scored.
+        backward: images that a gradient was computed for.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def count(self, scores: Tensor) -> Tensor:
+        """Count the rows of scores (B, classes), and once more each time a gradient comes back; returns them."""
+        self.forward += len(scores)
+        if scores.requires_grad:
+
+            def came_back(_: Tensor) -> None:
+                self.backward += len(scores)
+
+            scores.register_hook(came_back)  # type: ignore[no-untyped-call]
+        return scores
+
+
+class RowSeeds:
+    """The random numbers of a defence under attack: fresh ones for every row of every call, or frozen ones.
+
+    Args:
+        seed: of the one generator that fresh seeds come from.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.generator = Generator().manual_seed(seed)
+        self.frozen: tuple[int, ...] | None = None
+
+    def reseed(self, seed: int) -> None:
+        """Start the fresh seeds again."""
+        self.generator.manual_seed(seed)
+
+    def freeze(self, seeds: Sequence[int] | None) -> None:
+        """Use these seeds at every call, one a row or one for all; None for fresh ones again."""
+        self.frozen = None if seeds is None else tuple(seeds)
+
+    def generators(self, rows: int) -> list[Generator]:
+        """A CPU generator for each row.
+
+        Raises:
+            ValueError: the frozen seeds are neither one nor as many as rows.
+        """
+        if self.frozen is None:
+            seeds = torch.randint(1 << 62, (rows,), generator=self.generator).tolist()
+        elif len(self.frozen) in (1, rows):
+            seeds = list(self.frozen) * (rows // len(self.frozen))
+        else:
+            raise ValueError(f"{len(self.frozen)} frozen seeds for {rows} images")
+        return [Generator().manual_seed(seed) for seed in seeds]

@@ -1,0 +1,142 @@
+"""Accuracies of a randomised classifier over re-evaluations, and how sure one can be of a count."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from statistics import NormalDist
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A count of images and its share.
+
+    Attributes:
+        right: images classified right.
+        n: images in all, at least one.
+        value: right / n.
+        low: lower end of the Wilson 95 % interval.
+        high: upper end.
+    """
+
+    right: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image under one condition, or under the worst of several.
+
+    Attributes:
+        voted_right: the vote of the draws is the true class.
+        always_right: every draw is.
+        mean: share of draws that are.
+        draws: how many there were; the fewest, where several conditions are combined.
+    """
+
+    voted_right: bool
+    always_right: bool
+    mean: float
+    draws: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The three accuracies of a randomised classifier on a set of images.
+
+    Attributes:
+        vote: images whose vote over the draws is right; a tie for the most frequent class counts as wrong.
+        worst_of_n: images that are right in every draw.
+        average: mean over draws and images; no count of images, hence without an interval.
+        draws: the numbers of draws met, ascending; one entry when all images had the same.
+    """
+
+    vote: Rate
+    worst_of_n: Rate
+    average: float
+    draws: tuple[int, ...]
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n), the score interval of Wilson (1927).
+
+    Args:
+        successes: from 0 to n.
+        n: trials, at least one.
+        confidence: between 0 and 1; z is the standard normal quantile of (1 + confidence) / 2.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Raises:
+        ValueError: the counts or the confidence are out of range.
+    """
+    if not 0 <= successes <= n or n < 1 or not 0 < confidence < 1:
+        raise ValueError(f"no interval for {successes} of {n} at confidence {confidence}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return 0.0 if successes == 0 else max(0.0, low), 1.0 if successes == n else min(1.0, high)
+
+
+def rate(right: int, n: int) -> Rate | None:
+    """The share with its Wilson 95 % interval; None without images."""
+    return Rate(right, n, right / n, *wilson_interval(right, n)) if n else None
+
+
+def share(right: Collection[bool]) -> Rate | None:
+    """The rate of True."""
+    return rate(sum(right), len(right))
+
+
+def majority(draws: Sequence[int]) -> int | None:
+    """The class most often predicted; None for a tie, which is then right for no label."""
+    counts = Counter(draws).most_common(2)
+    if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
+        return None
+    return counts[0][0]
+
+
+def outcome(draws: Sequence[int], label: int) -> Outcome:
+    """What the draws, at least one, say about an image of class ``label``."""
+    right = sum(draw == label for draw in draws)
+    return shared_outcome(majority(draws) == label, right, len(draws))
+
+
+@lru_cache(maxsize=4096)
+def shared_outcome(voted_right: bool, right: int, draws: int) -> Outcome:
+    """Few outcomes differ, so that 100,000 records need few objects."""
+    return Outcome(voted_right, right == draws, right / draws, draws)
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """An image under an attacker who has the choice: right only if right everywhere, the smallest mean."""
+    return reduce(worse, outcomes)
+
+
+def worse(one: Outcome, other: Outcome) -> Outcome:
+    """The worse of two in each respect."""
+    return Outcome(
+        one.voted_right and other.voted_right,
+        one.always_right and other.always_right,
+        min(one.mean, other.mean),
+        min(one.draws, other.draws),
+    )
+
+
+def accuracy(outcomes: Collection[Outcome]) -> Accuracy | None:
+    """The accuracies over images, in whatever order; None without images."""
+    vote = share([one.voted_right for one in outcomes])
+    worst_of_n = share([one.always_right for one in outcomes])
+    if vote is None or worst_of_n is None:
+        return None
+    average = math.fsum(one.mean for one in outcomes) / len(outcomes)
+    return Accuracy(vote, worst_of_n, average, tuple(sorted({one.draws for one in outcomes})))

@@ -1,0 +1,78 @@
+"""Threat models: in which ball around an image an attacker may move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from cmap_cli.choices import Norm
+from cmap_cli.errors import UsageError
+
+NORMS: dict[str, Norm] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+@dataclass(frozen=True, slots=True)
+class ThreatModel:
+    """Images in [0, 1] within ``eps`` of the original in the given norm.
+
+    Attributes:
+        norm: "Linf", "L2" or "L1", over all pixels and channels of an image.
+        eps: the radius, in units of [0, 1].
+        spelled: the radius as the user wrote it, "8/255".
+    """
+
+    norm: Norm
+    eps: float
+    spelled: str
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """‖x_adv − x‖ of images (B, C, H, W) -> (B,)."""
+        order = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[self.norm]
+        distance: Tensor = torch.linalg.vector_norm((x_adv - x).flatten(1), order, dim=1)
+        return distance
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The images moved into the ball around x and into [0, 1]; for L2 and L1 along the line to x, then clipped.
+
+        Clipping to [0, 1] moves towards x, which is in [0, 1], so the result stays in the ball.
+        """
+        if self.norm == "Linf":
+            return (x + (x_adv - x).clamp(-self.eps, self.eps)).clamp(0, 1)
+        distance = self.distance(x_adv, x).clamp(min=1e-12)
+        factor = (self.eps / distance).clamp(max=1)[:, None, None, None]
+        return (x + factor * (x_adv - x)).clamp(0, 1)
+
+    def random_start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random image of the ball: uniform for Linf; a random direction at a uniform share of eps otherwise."""
+        if self.norm == "Linf":
+            noise = 2 * torch.rand(x.shape, generator=generator) - 1
+            return self.project(x + self.eps * noise.to(x), x)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        share = torch.rand(len(x), generator=generator).to(x)[:, None, None, None]
+        size = self.distance(noise, torch.zeros_like(noise)).clamp(min=1e-12)[:, None, None, None]
+        return self.project(x + self.eps * share * noise / size, x)
+
+
+def parse_threat(norm: str, eps: str) -> ThreatModel:
+    """A threat model from what the user wrote.
+
+    Args:
+        norm: "Linf", "L2" or "L1" in any case.
+        eps: a number or a fraction, "0.5" or "8/255".
+
+    Raises:
+        UsageError: either is something else.
+    """
+    try:
+        value = float(Fraction(eps.strip()))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--eps {eps} is no number", "write 8/255 or 0.5") from error
+    if norm.lower() not in NORMS:
+        raise UsageError(f"--norm {norm} is none of {', '.join(NORMS.values())}")
+    if not 0 < value < math.inf:
+        raise UsageError(f"--eps {eps} is not above 0")
+    return ThreatModel(NORMS[norm.lower()], value, eps.strip())
