@@ -15,7 +15,7 @@ from cmap_cli.attacks.noise import RandomNoise
 from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
 from cmap_cli.attacks.types import Attack
 from cmap_cli.choices import Defense, Vote
-from cmap_cli.core.defended import SMOOTHING, DefendedClassifier, Gradient
+from cmap_cli.core.defended import DefendedClassifier, Gradient
 from cmap_cli.core.onestep import OneStepDefense
 from cmap_cli.core.passes import Passes
 from cmap_cli.core.predict import VOTES, classify, select
@@ -49,7 +49,7 @@ class Budget:
     eot: int = 1
     queries: int = 5000
     unroll: int | None = None
-    smoothing: float = SMOOTHING
+    smoothing: float = 0.0
     disruption: int = 1000
     paper: bool = False
 

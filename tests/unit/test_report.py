@@ -156,7 +156,9 @@ def test_images_without_a_label_are_told(tmp_path: Path) -> None:
     assert any(warning.startswith("4 images have no label") for warning in report.warnings)
 
 
-@pytest.mark.parametrize(("unroll", "words"), [(None, "exact through all"), (3, "truncated to its last 3 steps")])
+@pytest.mark.parametrize(
+    ("unroll", "words"), [(None, "exact, through all its steps"), (3, "truncated to its last 3 steps")]
+)
 def test_white_box_says_how_much_is_differentiated(tmp_path: Path, unroll: int | None, words: str) -> None:
     write_report(write_run(tmp_path, [attacked(0, "pgd@white-box", [1])], budget={"unroll": unroll}))
     assert words in (tmp_path / "report.html").read_text()

@@ -75,6 +75,7 @@ def attack(
     eot: options.EOT = 1,
     queries: options.Queries = 5000,
     unroll: options.Unroll = "all",
+    smoothing: options.Smoothing = 0.0,
     defense: Annotated[
         Defense, typer.Option(help="What the attack goes through, if it does.", rich_help_panel=options.METHOD)
     ] = "cmap",
@@ -109,7 +110,18 @@ def attack(
 
     silent = quiet or json
     threat = campaign.ThreatOptions(
-        (name,), tuple(access or ()), None, norm, (eps,) if eps else (), attack_steps, restarts, eot, queries, unroll, 1
+        (name,),
+        tuple(access or ()),
+        None,
+        norm,
+        (eps,) if eps else (),
+        attack_steps,
+        restarts,
+        eot,
+        queries,
+        unroll,
+        smoothing,
+        1,
     )
     method = campaign.MethodOptions(
         (defense,),

@@ -98,6 +98,7 @@ def benchmark(
     eot: options.EOT = 1,
     queries: options.Queries = 200,
     unroll: options.Unroll = "all",
+    smoothing: options.Smoothing = 0.0,
     reevaluations: Annotated[
         int,
         typer.Option(
@@ -173,6 +174,7 @@ def benchmark(
         eot,
         queries,
         unroll,
+        smoothing,
         reevaluations,
     )
     method = campaign.MethodOptions(

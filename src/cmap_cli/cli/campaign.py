@@ -77,6 +77,7 @@ class ThreatOptions:
     eot: int
     queries: int
     unroll: str
+    smoothing: float
     reevaluations: int
 
 
@@ -137,6 +138,7 @@ def parse_threat_options(
         eot=options.eot,
         queries=options.queries,
         unroll=None if options.unroll == "all" else int(options.unroll),
+        smoothing=options.smoothing,
         paper=options.protocol == "paper",
     )
     return specs, tuple(dict.fromkeys(threats)), budget

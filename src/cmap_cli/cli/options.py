@@ -147,4 +147,12 @@ Unroll = Annotated[
         rich_help_panel=THREAT,
     ),
 ]
+Smoothing = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Of the pixel term's kinks in white-box gradients, in units of [-1, 1]; 0 for the exact gradient.",
+        rich_help_panel=THREAT,
+    ),
+]
 VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]

@@ -42,9 +42,10 @@ def described_access(access: str, settings: Mapping[str, Any]) -> str:
     if access != "white-box" or "unroll" not in budget:
         return words
     unroll = budget["unroll"]
-    return (
-        f"{words}, exact through all its steps" if unroll is None else f"{words}, truncated to its last {unroll} steps"
-    )
+    reach = "through all its steps" if unroll is None else f"truncated to its last {unroll} steps"
+    exact = "" if budget.get("smoothing") else ", exact"
+    smoothed = ", kinks of the objective smoothed in the backward pass" if budget.get("smoothing") else ""
+    return f"{words}{exact}, {reach}{smoothed}"
 
 
 def subject(settings: Mapping[str, Any]) -> str:
