@@ -20,12 +20,12 @@ def test_help_imports_no_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "heavy: []" in run.stderr
-    for command in ("purify", "train", "download-weights"):
+    for command in ("purify", "attack", "benchmark", "train", "download-weights"):
         assert command in run.stdout
 
 
 def test_help_of_every_command_has_examples_and_panels(cmap: Run) -> None:
-    for command in ("purify", "train", "download-weights"):
+    for command in ("purify", "attack", "benchmark", "train", "download-weights"):
         for flag in ("-h", "--help"):
             run = cmap(command, flag)
             assert run.returncode == 0

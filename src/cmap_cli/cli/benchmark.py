@@ -42,7 +42,7 @@ def benchmark(
     ] = "subset",
     n: Annotated[
         int, typer.Option("--n", min=1, help="Images: the first n.", rich_help_panel=options.INPUT_OUTPUT)
-    ] = 24,
+    ] = 16,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,10 +93,11 @@ def benchmark(
             rich_help_panel=options.THREAT,
         ),
     ] = None,
-    attack_steps: options.AttackSteps = 20,
+    attack_steps: options.AttackSteps = 10,
     restarts: options.Restarts = 1,
     eot: options.EOT = 1,
-    queries: options.Queries = 200,
+    queries: options.Queries = 50,
+    disruption_steps: options.DisruptionSteps = 100,
     unroll: options.Unroll = "all",
     smoothing: options.Smoothing = 0.0,
     reevaluations: Annotated[
@@ -164,33 +165,34 @@ def benchmark(
     from cmap_cli.cli import campaign
 
     threat = campaign.ThreatOptions(
-        tuple(attack or ()),
-        tuple(access or ()),
-        protocol,
-        norm,
-        tuple(eps or ()),
-        attack_steps,
-        restarts,
-        eot,
-        queries,
-        unroll,
-        smoothing,
-        reevaluations,
+        attacks=tuple(attack or ()),
+        accesses=tuple(access or ()),
+        protocol=protocol,
+        norm=norm,
+        eps=tuple(eps or ()),
+        attack_steps=attack_steps,
+        restarts=restarts,
+        eot=eot,
+        queries=queries,
+        disruption_steps=disruption_steps,
+        unroll=unroll,
+        smoothing=smoothing,
+        reevaluations=reevaluations,
     )
     method = campaign.MethodOptions(
-        campaign.parse_defenses(defense or ["cmap"]),
-        classifier or DEFAULT_CLASSIFIER,
-        normalisation,
-        model,
-        preset,
-        steps,
-        num_latents,
-        vote,
-        seed,
-        device,
-        precision,
-        batch_size,
-        weights_dir,
+        defenses=campaign.parse_defenses(defense or ["cmap"]),
+        classifier=classifier or DEFAULT_CLASSIFIER,
+        normalisation=normalisation,
+        model=model,
+        preset=preset,
+        steps=steps,
+        num_latents=num_latents,
+        vote=vote,
+        seed=seed,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        weights_dir=weights_dir,
     )
     prepared = campaign.prepare(dataset, split, n, labels, threat, method)
     if not prepared.campaign.dataset.labelled:

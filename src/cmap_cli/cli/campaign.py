@@ -76,6 +76,7 @@ class ThreatOptions:
     restarts: int
     eot: int
     queries: int
+    disruption_steps: int
     unroll: str
     smoothing: float
     reevaluations: int
@@ -137,6 +138,7 @@ def parse_threat_options(
         restarts=options.restarts,
         eot=options.eot,
         queries=options.queries,
+        disruption=options.disruption_steps,
         unroll=None if options.unroll == "all" else int(options.unroll),
         smoothing=options.smoothing,
         paper=options.protocol == "paper",

@@ -140,6 +140,9 @@ EOT = Annotated[
     ),
 ]
 Queries = Annotated[int, typer.Option(min=1, help="Of square; AutoAttack's is 5000.", rich_help_panel=THREAT)]
+DisruptionSteps = Annotated[
+    int, typer.Option(min=5, help="Of disruption; the paper's is 1000.", rich_help_panel=THREAT)
+]
 Unroll = Annotated[
     str,
     typer.Option(
