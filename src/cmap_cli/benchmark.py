@@ -242,50 +242,56 @@ def do_chunk(
     else:
         found = attack_images(campaign.defenses, item.spec, item.threat, item.target, campaign.budget, x, y)
         relative = Path(ADVERSARIAL) / item.name / f"{start:06d}.safetensors"
-    x_adv = found.x_adv
     seconds = (time.perf_counter() - began) / len(x)
-    undefended = predict(campaign.classifier.module, x_adv)
-    distance = torch.zeros(len(x)) if item.threat is None else item.threat.distance(x_adv, x).cpu()
-    unchanged = (x_adv == x).flatten(1).all(1).cpu()
-    stored = {"x": x, "x_adv": x_adv, "y": y}
+    made = [
+        {
+            "image": start + row,
+            "key": batch.keys[row],
+            "label": int(y[row]),
+            "label_is_prediction": bool(unlabelled[row]),
+            **described(item, found, x, row),
+            "seconds": round(seconds, 4),
+            "file": None if relative is None else relative.as_posix(),
+            "row": None if relative is None else row,
+        }
+        for row in range(len(x))
+    ]
+    undefended = predict(campaign.classifier.module, found.x_adv)
+    stored = {"x": x, "x_adv": found.x_adv, "y": y}
     records = []
     for name in campaign.evaluated(item):
-        draws, purified = campaign.defenses.evaluate(name, x_adv, campaign.reevaluations)
+        draws, purified = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
         if purified is not None and (name == "cmap" or "purified" not in stored):
             stored["purified"] = purified
         records += [
-            {
-                "item": item.name,
-                "image": start + row,
-                "key": batch.keys[row],
-                "label": int(y[row]),
-                "label_is_prediction": bool(unlabelled[row]),
-                "defense": name,
-                "attack": "clean" if item.spec is None else item.spec.name,
-                "access": None if item.spec is None else item.spec.access,
-                "norm": None if item.threat is None else item.threat.norm,
-                "eps": None if item.threat is None else item.threat.spelled,
-                "eps_value": None if item.threat is None else item.threat.eps,
-                "control": item.spec is not None and item.spec.control,
-                "distance": float(distance[row]),
-                "undefended": undefended[row],
-                "draws": [draw[row] for draw in draws],
-                "reported_success": bool(found.reported_success[row]),
-                "unchanged": bool(unchanged[row]) and item.spec is not None,
-                "method": found.method,
-                "gradient": found.gradient,
-                "flags": list(found.flags),
-                "seconds": round(seconds, 4),
-                "forward": found.passes.forward / len(x),
-                "backward": found.passes.backward / len(x),
-                "file": None if relative is None else relative.as_posix(),
-                "row": None if relative is None else row,
-            }
+            {**made[row], "defense": name, "undefended": undefended[row], "draws": [draw[row] for draw in draws]}
             for row in range(len(x))
         ]
     if relative is not None:
         folder.write_images(relative, stored)
     yield from records
+
+
+def described(item: Item, found: Outcome, x: Tensor, row: int) -> Record:
+    """What a record says of an item and of what its attack made of one image."""
+    here = slice(row, row + 1)
+    about: Record = {"item": item.name, "method": found.method, "gradient": found.gradient, "flags": list(found.flags)}
+    about |= {"forward": found.passes.forward / len(x), "backward": found.passes.backward / len(x)}
+    if item.spec is None or item.threat is None:
+        absent = dict.fromkeys(("access", "norm", "eps", "eps_value"))
+        nothing = {"control": False, "distance": 0.0, "reported_success": False, "unchanged": False}
+        return about | {"attack": "clean"} | absent | nothing
+    return about | {
+        "attack": item.spec.name,
+        "access": item.spec.access,
+        "norm": item.threat.norm,
+        "eps": item.threat.spelled,
+        "eps_value": item.threat.eps,
+        "control": item.spec.control,
+        "distance": float(item.threat.distance(found.x_adv[here], x[here])),
+        "reported_success": bool(found.reported_success[row]),
+        "unchanged": bool((found.x_adv[row] == x[row]).all()),
+    }
 
 
 def predict(classifier: nn.Module, x: Tensor) -> list[int]:
