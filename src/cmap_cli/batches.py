@@ -160,6 +160,31 @@ def draw(dataset: Dataset, n: int, seed: int = 0) -> Dataset:
     return dataset.select([int(position) for position in chosen])
 
 
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """Several data sets, at least one, as one in their order.
+
+    Raises:
+        UsageError: they have different classes, or two images would have the same key.
+    """
+    first = datasets[0]
+    if len(datasets) == 1:
+        return first
+    for other in datasets[1:]:
+        if other.classes != first.classes:
+            raise UsageError(f"{first.name} and {other.name} have different classes", "Take them one after the other")
+    keys = tuple(key for dataset in datasets for key in dataset.keys)
+    if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+        raise UsageError(f"two images are called {repeated[0]}", "Give each of them once")
+    return replace(
+        first,
+        name=" ".join(dataset.name for dataset in datasets),
+        indices=tuple(range(len(keys))),
+        labels=torch.cat([dataset.labels for dataset in datasets]),
+        keys=keys,
+        sources=tuple(source for dataset in datasets for source in dataset.sources),
+    )
+
+
 def match_classes(dataset: Dataset, classifier_classes: Sequence[str], num_classes: int) -> Dataset:
     """The data set with its labels in the classifier's numbering.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cmap_cli.batches import Dataset, ImageBatch, draw, match_classes
+from cmap_cli.batches import Dataset, ImageBatch, draw, join, match_classes
 from cmap_cli.choices import Split
 from cmap_cli.classifiers import CIFAR10_CLASSES
 from cmap_cli.errors import CmapError, UsageError
@@ -25,7 +25,7 @@ from cmap_cli.labelled_arrays import list_array, read_array
 from cmap_cli.weights.cache import local_file
 from cmap_cli.weights.manifest import find_artefact
 
-__all__ = ["Dataset", "ImageBatch", "Split", "draw", "load_dataset", "match_classes"]
+__all__ = ["Dataset", "ImageBatch", "Split", "draw", "join", "load_dataset", "match_classes"]
 
 
 SUBSET = 500

@@ -70,7 +70,7 @@ def safe_relative(key: str) -> Path:
     parts = [part for part in Path(key).parts if part not in ("/", "..", ".")]
     if not parts:
         raise CmapError(f"the image {key!r} has no name")
-    return Path(*parts[:-1], f"{parts[-1]}.png")
+    return Path(*parts[:-1], parts[-1] if parts[-1].endswith(".png") else f"{parts[-1]}.png")
 
 
 def sheet(campaign: Campaign, folder: BenchmarkFolder, most: int) -> list[Comparison]:

@@ -116,6 +116,8 @@ def parse_attacks(
             allowed = next((each for each in ACCESSES[name] if each == access), None)
             if allowed is None:
                 problems.append(UsageError(f"{name} cannot have the access {access}", ", ".join(ACCESSES[name])))
+            elif protocol == "paper" and allowed != "surrogate":
+                problems.append(UsageError(f"--protocol paper attacks the surrogate, not {name}@{access}"))
             else:
                 specs.append(AttackSpec(name, allowed))
     if problems:

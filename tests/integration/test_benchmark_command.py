@@ -257,3 +257,39 @@ def test_attack_takes_the_prediction_where_there_is_no_label(
     assert json.loads(run.stdout)["images"] == 5
     lines = [json.loads(line) for line in (tmp_path / "o" / "manifest.jsonl").read_text().splitlines()]
     assert all(line["label_is_prediction"] for line in lines)
+
+
+def test_defences_side_by_side_in_every_norm(cmap: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    four = [argument for name in ("cmap", "onestep", "jpeg", "none") for argument in ("--defense", name)]
+    for norm, eps in (("L2", "0.3"), ("l1", "3")):
+        options = [*without(toy, "--eps", "--n"), "--n", "4", "--norm", norm, "--eps", eps, "--out", norm]
+        run = cmap("benchmark", *options, *four, "--attack", "pgd", "--attack", "apgd-ce", PYTHONPATH=ROOT)
+        assert run.returncode == 0, run.stderr
+        report = json.loads((tmp_path / norm / "report.json").read_text())
+        assert [one["defense"] for one in report["defenses"]] == ["cmap", "onestep", "jpeg", "none"]
+        assert report["complete"]
+
+
+def test_the_papers_protocol_is_labelled_as_such(cmap: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    options = [*without(toy, "--n"), "--n", "2", "--protocol", "paper", "--attack", "pgd", "--out", "o"]
+    run = cmap("benchmark", *options, PYTHONPATH=ROOT)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    assert report["headline"]["access"] == ["surrogate"]
+    assert any(warning.startswith("Published protocol") for warning in report["warnings"])
+
+
+def test_attack_takes_what_purify_takes(cmap: Run, toy: tuple[str, ...], images: Path, tmp_path: Path) -> None:
+    options = (
+        *without(toy, "--dataset", "--reevaluations", "--n"),
+        "--attack",
+        "fgsm@transfer",
+        "--out",
+        "o",
+        "--quiet",
+    )
+    run = cmap("attack", "-", *options, stdin="in/a.png\nin/b.png\n", PYTHONPATH=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["o/images/in/a.png", "o/images/in/b.png"]
+    run = cmap("attack", "in/a.png", "in/a.png", *options, PYTHONPATH=ROOT)
+    assert (run.returncode, "two images are called" in run.stderr) == (2, True)

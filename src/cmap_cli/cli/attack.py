@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,11 @@ SHOWN = 24
 
 def attack(
     images: Annotated[
-        str,
+        list[str],
         typer.Argument(
             metavar="IMAGES",
-            help="cifar10, imagenet100:FOLDER, a folder, a pattern in quotes, a CSV of file,label, an array file.",
+            help="cifar10, imagenet100:FOLDER, files, folders, patterns in quotes, a CSV of file,label, arrays, or - "
+            "for paths on stdin.",
             show_default=False,
         ),
     ],
@@ -140,7 +142,10 @@ def attack(
         batch_size=batch_size,
         weights_dir=weights_dir,
     )
-    prepared = campaign.prepare(images, split, n, labels, threat, method)
+    names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
+    if not names:
+        raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
+    prepared = campaign.prepare(names, split, n, labels, threat, method)
     if len(prepared.campaign.specs) > 1:
         raise UsageError("cmap attack makes one attack with one access", "cmap benchmark runs several")
     if not prepared.campaign.dataset.labelled:

@@ -194,7 +194,7 @@ def benchmark(
         batch_size=batch_size,
         weights_dir=weights_dir,
     )
-    prepared = campaign.prepare(dataset, split, n, labels, threat, method)
+    prepared = campaign.prepare([dataset], split, n, labels, threat, method)
     if not prepared.campaign.dataset.labelled:
         raise UsageError(
             f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"

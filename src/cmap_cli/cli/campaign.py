@@ -26,7 +26,7 @@ from cmap_cli.cli import console
 from cmap_cli.core.purify import PRESETS, Purifier
 from cmap_cli.core.types import num_classes
 from cmap_cli.cost import THOROUGH_IMAGES, Cost, measure_cost
-from cmap_cli.datasets import Dataset, load_dataset, match_classes
+from cmap_cli.datasets import Dataset, join, load_dataset, match_classes
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.estimate import patch_batch_size
@@ -147,7 +147,7 @@ def parse_threat_options(
 
 
 def prepare(
-    dataset_name: str,
+    names: Sequence[str],
     split: Split,
     n: int | None,
     labels: Path | None,
@@ -173,14 +173,21 @@ def prepare(
         normalisation=method.normalisation,
         weights_dir=method.weights_dir,
     )
-    dataset = load_dataset(
-        dataset_name,
-        n=n,
-        split=split,
-        image_size=(height, width),
-        labels=labels,
-        weights_dir=method.weights_dir,
-    )
+    size = (height, width)
+    found = [
+        load_dataset(
+            name,
+            n=n if len(names) == 1 else None,
+            split=split,
+            image_size=size,
+            labels=labels,
+            weights_dir=method.weights_dir,
+        )
+        for name in names
+    ]
+    dataset = join(found)
+    if n is not None and n < len(dataset):
+        dataset = dataset.select(range(n))
     if num_classes(loaded.model):
         raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
