@@ -88,7 +88,6 @@ def test_nothing_is_unpacked_where_an_archive_says(tmp_path: Path, batches: tupl
     x, y, digest = batches
     inside = tmp_path / "inside"
     inside.mkdir()
-    evil = {"../escaped": b"x", "/tmp/escaped-from-an-archive": b"x", **binary(x, y)}
+    evil = {"../escaped": b"x", f"{tmp_path}/escaped-too": b"x", **binary(x, y)}
     cifar10.read_binary_archive(archive(inside / "a.tar.gz", evil), digest)
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
-    assert not Path("/tmp/escaped-from-an-archive").exists()
