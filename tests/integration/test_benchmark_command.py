@@ -189,7 +189,7 @@ def test_a_dry_run_says_what_it_would_cost(cmap: Run, toy: tuple[str, ...], tmp_
 
 
 def test_kill_9_at_random_moments_changes_nothing(cmap: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
-    command = ("benchmark", *toy, "--attack", "pgd@bpda", "--attack", "apgd-ce@transfer")
+    command = ("benchmark", *toy, "--attack", "pgd@bpda", "--attack", "apgd-ce@transfer", "--chunk", "1")
     assert cmap(*command, "--out", "whole", PYTHONPATH=ROOT).returncode == 0
     moments = random.Random(0)
     killed = 0

@@ -93,6 +93,7 @@ def attack(
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
+    chunk: options.Chunk = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
@@ -140,6 +141,7 @@ def attack(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        chunk=chunk,
         weights_dir=weights_dir,
     )
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]

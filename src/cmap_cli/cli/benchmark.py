@@ -142,6 +142,7 @@ def benchmark(
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
+    chunk: options.Chunk = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
@@ -192,6 +193,7 @@ def benchmark(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        chunk=chunk,
         weights_dir=weights_dir,
     )
     prepared = campaign.prepare([dataset], split, n, labels, threat, method)

@@ -57,6 +57,7 @@ class MethodOptions:
     device: str
     precision: Precision
     batch_size: int | None
+    chunk: int | None
     weights_dir: Path | None
 
 
@@ -199,7 +200,7 @@ def prepare(
     purifier = Purifier(loaded.model, config, dtype=dtype)
     batch = method.batch_size or patch_batch_size(purifier, chosen.device)
     defenses = Defenses(method.defenses, classifier.module, purifier, method.vote, batch, method.seed)
-    chunk = min(CHUNK.get(chosen.device.type, 8), len(dataset))
+    chunk = min(method.chunk or CHUNK.get(chosen.device.type, 8), len(dataset))
     campaign = Campaign(
         dataset,
         classifier,

@@ -158,4 +158,13 @@ Smoothing = Annotated[
         rich_help_panel=THREAT,
     ),
 ]
+Chunk = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images attacked together; a run resumes at chunks, with 1 at every image.",
+        show_default="8 on a CPU, 64 on CUDA",
+        rich_help_panel=RUNTIME,
+    ),
+]
 VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]
