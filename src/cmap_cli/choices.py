@@ -20,6 +20,8 @@ Protocol = Literal["end-to-end", "paper"]
 FailOn = Literal["estimate", "interval"]
 Split = Literal["subset", "test", "train"]
 ModelKind = Literal["gaussian", "unet"]
+Preconditioning = Literal["gaussian", "plain"]
+TrainingPreset = Literal["bundled", "accelerator"]
 
 DEFAULT_MODEL = "cifar10-gaussian"
 DEFAULT_CLASSIFIER = "pyautoattack-resnet18"

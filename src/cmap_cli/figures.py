@@ -32,8 +32,9 @@ def write_comparison(
     comparisons: Sequence[Comparison],
     columns: int = 3,
     titles: tuple[str, str] = ("input", "purified"),
+    gain: float = DIFFERENCE_GAIN,
 ) -> None:
-    """A sheet of rows: before | after | difference ×10 (grey is no difference)."""
+    """A sheet of rows: before | after | difference times ``gain`` (grey is no difference)."""
     width, height = 3 * CELL + 2 * MARGIN, CELL + CAPTION + MARGIN
     columns = max(1, min(columns, len(comparisons)))
     rows = math.ceil(len(comparisons) / columns)
@@ -43,13 +44,13 @@ def write_comparison(
     )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for column in range(columns):
-        for index, title in enumerate((*titles, f"difference x{DIFFERENCE_GAIN:.0f}")):
+        for index, title in enumerate((*titles, f"difference x{gain:g}")):
             x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (CELL + MARGIN)
             draw.text((x, MARGIN), title, INK, font)
     for index, comparison in enumerate(comparisons):
         x = 2 * MARGIN + index % columns * (width + 2 * MARGIN)
         y = header + MARGIN + index // columns * (height + MARGIN)
-        difference = 0.5 + DIFFERENCE_GAIN * (comparison.after - comparison.before)
+        difference = 0.5 + gain * (comparison.after - comparison.before)
         for place, pixels in enumerate((comparison.before, comparison.after, difference)):
             sheet.paste(cell(pixels), (x + place * (CELL + MARGIN), y))
         draw.text((x, y + CELL + 1), shortened(comparison.caption, width, font), INK, font)

@@ -68,7 +68,12 @@ def save_model(model: Model, path: Path) -> None:
         "sigma_max": base.sigma_max,
     }
     if isinstance(model, UNetConsistency):
-        description |= {"kind": "unet", "widths": list(model.widths)}
+        description |= {
+            "kind": "unet",
+            "widths": list(model.widths),
+            "blocks": model.blocks,
+            "preconditioning": model.preconditioning,
+        }
         tensors |= {f"backbone.{k}": v.half() for k, v in model.backbone.state_dict().items()}
     temporary = path.with_suffix(".tmp")
     metadata = {"format": MODEL_FORMAT, "model": json.dumps(description, sort_keys=True)}
@@ -112,7 +117,9 @@ def build_model(description: dict[str, Any], tensors: dict[str, Tensor]) -> nn.M
     )
     if description["kind"] == "gaussian":
         return base
-    model = UNetConsistency(base, description["widths"])
+    model = UNetConsistency(
+        base, description["widths"], description.get("blocks", 1), description.get("preconditioning", "gaussian")
+    )
     model.backbone.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items()})
     return model
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
+from cmap_cli.weights.cache import CONVERTER_VERSION, cached_path, record_in_lock, sha256
+from cmap_cli.weights.manifest import find_artefact
 from tests.conftest import Run
 
 
@@ -67,7 +70,37 @@ def test_usage_errors_of_train(cmap: Run, domain: Path) -> None:
         (["--widths", "20"], "multiples of 16"),
         (["--kind", "unet", "--image-size", "10", "--widths", "16,16"], "no multiple of 4"),
         (["--channels", "2"], "neither grey nor RGB"),
+        (["--preset", "bundled", "--kind", "gaussian"], "a recipe of a unet"),
     ):
         run = cmap("train", "domain.npz:x_train", "--out", "model", *arguments)
         assert run.returncode == 2
         assert message in run.stderr
+    nothing = cmap("train", "--out", "model")
+    assert (nothing.returncode, "no training images are given" in nothing.stderr) == (2, True)
+
+
+def put_cifar10(weights_dir: Path) -> None:
+    """A cache with 50 training images of CIFAR-10's format."""
+    weights_dir.mkdir()
+    artefact = find_artefact("cifar10", "dataset")
+    path = cached_path(artefact, weights_dir)
+    x = np.random.RandomState(0).randint(0, 256, (50, 32, 32, 3), np.uint8)
+    source = artefact.sources[0]
+    metadata = {"source": source.url, "source_sha256": "0" * 64, "converter": str(CONVERTER_VERSION)}
+    labels = np.zeros(50, np.uint8)
+    save_file({"x_train": x, "y_train": labels, "x_test": x, "y_test": labels}, path, metadata)
+    record_in_lock(weights_dir, artefact, source, "0" * 64, sha256(path))
+
+
+def test_a_preset_takes_the_training_split_of_cifar10_from_the_cache(cmap: Run, tmp_path: Path) -> None:
+    absent = cmap("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache")
+    assert absent.returncode == 2
+    assert "cmap download-weights cifar10" in absent.stderr
+    put_cifar10(tmp_path / "cache")
+    small = ("--images-seen", "8", "--batch-size", "4", "--widths", "16,16", "--preconditioning", "plain")
+    run = cmap("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache", "--json", *small)
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    recipe = json.loads(document["recipe"])
+    assert (document["kind"], document["images"]) == ("unet", 50)
+    assert (recipe["preconditioning"], recipe["widths"], recipe["images"]) == ("plain", [16, 16], 8)

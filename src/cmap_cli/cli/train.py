@@ -7,16 +7,18 @@ import json as json_module
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmap_cli.choices import ModelKind
+from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
 from cmap_cli.cli import console, options
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cmap_cli.models import Model
+    from cmap_cli.training.recipe import TrainingConfig
 
 SCHEMA = "cmap.train/1"
 FEWEST_IMAGES = 2
@@ -25,26 +27,39 @@ DIRECTIONS: dict[ModelKind, int] = {"gaussian": 600, "unet": 800}
 
 
 def train(
+    out: options.Out,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGES",
-            help="Training images: files, folders, patterns, arrays such as cifar10.npz:x_train.",
+            help="Training images: files, folders, patterns, arrays such as cifar10.npz:x_train. With --preset, by "
+            "default the training split of CIFAR-10, after cmap download-weights cifar10.",
             show_default=False,
         ),
-    ],
-    out: options.Out,
+    ] = None,
     kind: Annotated[
-        ModelKind,
+        ModelKind | None,
         typer.Option(
-            help="gaussian: closed form, a minute; unet: a network on top of it, hours on a CPU.",
+            help="gaussian: closed form, a minute; unet: a network on top of it, more than an hour on a CPU.",
+            show_default="gaussian; unet with --preset",
             rich_help_panel=options.METHOD,
         ),
-    ] = "gaussian",
+    ] = None,
+    preset: Annotated[
+        TrainingPreset | None,
+        typer.Option(
+            help="Recipe of a unet. bundled made the model in the package; accelerator is the same network with the "
+            "budget of a GPU. The options below change it.",
+            show_default="bundled",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     image_size: Annotated[
         int,
         typer.Option(
-            min=4, help="Side of the model's images; a multiple of 8 for unet.", rich_help_panel=options.METHOD
+            min=4,
+            help="Side of the model's images; for unet a multiple of 2 to the number of widths.",
+            rich_help_panel=options.METHOD,
         ),
     ] = 32,
     channels: Annotated[
@@ -60,21 +75,60 @@ def train(
         ),
     ] = None,
     images_seen: Annotated[
-        int, typer.Option(min=1, help="unet: training images seen in all.", rich_help_panel=options.METHOD)
-    ] = 240_000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="unet: training images seen in all.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     train_batch: Annotated[
-        int, typer.Option("--batch-size", min=1, help="unet: images an iteration.", rich_help_panel=options.METHOD)
-    ] = 64,
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="unet: images an iteration.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     widths: Annotated[
-        str, typer.Option(help="unet: channels of its levels, multiples of 16.", rich_help_panel=options.METHOD)
-    ] = "64,128,128",
-    lr: Annotated[float, typer.Option(help="unet: peak learning rate.", rich_help_panel=options.METHOD)] = 6e-4,
+        str | None,
+        typer.Option(
+            help="unet: channels of its levels, multiples of 16, such as 64,96,128,128.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="unet: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD),
+    ] = None,
+    preconditioning: Annotated[
+        Preconditioning | None,
+        typer.Option(
+            help="unet: what the network is added to: the closed form, or plainly c_skip·x.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="unet: fuse its kernels with torch.compile, which takes a minute and a C++ compiler or Triton.",
+            show_default="on CUDA",
+            rich_help_panel=options.RUNTIME,
+        ),
+    ] = None,
+    weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
 ) -> None:
     """Make a consistency model of your own image domain, for cmap purify --model DIR.
@@ -83,17 +137,31 @@ def train(
 
       cmap train ./photos --out ./my-model
 
-      cmap train cifar10.npz:x_train --kind unet --out ./cifar10-unet
+      cmap train ./photos --kind unet --out ./my-model
+
+      cmap train --preset bundled --out ./cifar10-unet
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
     began = time.monotonic()
-    level_widths = parse_widths(widths)
-    check_shape(kind, image_size, channels, level_widths)
+    kind = kind or ("unet" if preset else "gaussian")
+    if kind == "gaussian" and preset:
+        raise UsageError(f"--preset {preset} is a recipe of a unet, not of a gaussian", "leave out --kind")
+    recipe = adjust(
+        preset,
+        images=images_seen,
+        batch_size=train_batch,
+        widths=None if widths is None else parse_widths(widths),
+        lr=lr,
+        preconditioning=preconditioning,
+        seed=seed,
+    )
+    check_shape(kind, image_size, channels, recipe.widths)
     from cmap_cli.inputs import discover
     from cmap_cli.outputs import check_output_folder
 
-    found = discover(images, sys.stdin if "-" in images else None)
+    named = images or training_split(preset, weights_dir)
+    found = discover(named, sys.stdin if "-" in named else None)
     check_output_folder(found.folders, out)
     if (out / "model.safetensors").exists() and not overwrite:
         raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
@@ -103,16 +171,16 @@ def train(
     import torch
 
     from cmap_cli.device import choose_device, choose_dtype
-    from cmap_cli.training.consistency import CHECKPOINT, Progress, TrainingConfig, train_unet
+    from cmap_cli.training.checkpoint import CHECKPOINT
     from cmap_cli.training.data import load_training_images
     from cmap_cli.training.gaussian import fit_gaussian
+    from cmap_cli.training.loop import Progress, train_unet
     from cmap_cli.training.results import write_results
 
     chosen = choose_device(device)
     silent = quiet or json
-    recipe = TrainingConfig(images=images_seen, batch_size=train_batch, widths=level_widths, lr=lr, seed=seed)
     if not silent:
-        work = f"{recipe.iterations} iterations of {train_batch} images" if kind == "unet" else "a covariance"
+        work = f"{recipe.iterations} iterations of {recipe.batch_size} images" if kind == "unet" else "a covariance"
         console.say(f"{kind} model of {len(found.sources)} images: {work} on {chosen.device} ({chosen.reason})")
     if dry_run:
         return
@@ -126,6 +194,7 @@ def train(
     kept = min(directions or DIRECTIONS[kind], data[0].numel(), len(data) - 1)
     base = fit_gaussian(data, kept, keep_residual=kind == "unet")
     model: Model = base
+    seconds = time.monotonic() - began
     if kind == "unet":
         if overwrite:
             (out / CHECKPOINT).unlink(missing_ok=True)
@@ -136,17 +205,24 @@ def train(
                 if training.shows_detail and progress.iteration % 10 == 0:
                     training.detail(f"loss {float(progress.loss):.2f}")
 
-            model = train_unet(
-                data, base, recipe, out, on_progress, chosen.device, choose_dtype(precision, chosen.device)
+            model, seconds = train_unet(
+                data,
+                base,
+                recipe,
+                out,
+                on_progress,
+                chosen.device,
+                choose_dtype(precision, chosen.device),
+                compiled=chosen.device.type == "cuda" if compiled is None else compiled,
             )
-    facts = {
+    facts: dict[str, Any] = {
         "kind": kind,
         "images": len(data),
         "image shape": list(data.shape[1:]),
         "directions": kept,
         "command": shlex.join(["cmap", *sys.argv[1:]]),
         "device": f"{chosen.device} ({chosen.reason}), torch {torch.__version__}",
-        "seconds of this run": round(time.monotonic() - began),
+        "seconds of training": round(seconds),
     }
     if kind == "unet":
         facts["recipe"] = json_module.dumps(dataclasses.asdict(recipe))
@@ -155,6 +231,24 @@ def train(
         console.result_json({"schema": SCHEMA, "model": str(path), **facts})
     else:
         console.result(str(path))
+
+
+def adjust(preset: TrainingPreset | None, **changes: object) -> TrainingConfig:
+    """The recipe of a preset with what the user changed; None is no change."""
+    from cmap_cli.training.recipe import RECIPES
+
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(RECIPES[preset or "bundled"], **given)
+
+
+def training_split(preset: TrainingPreset | None, weights_dir: Path | None) -> list[str]:
+    """The training images of the presets: CIFAR-10's, from the cache (WeightsError: not downloaded yet)."""
+    if preset is None:
+        raise UsageError("no training images are given", "cmap train ./photos --out ./my-model")
+    from cmap_cli.weights.cache import local_file
+    from cmap_cli.weights.manifest import find_artefact
+
+    return [f"{local_file(find_artefact('cifar10', 'dataset'), weights_dir)}:x_train"]
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
