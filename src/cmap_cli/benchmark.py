@@ -2,223 +2,144 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cmap_cli.attacking import Budget, Defenses, Outcome, attack_images
-from cmap_cli.choices import Defense
-from cmap_cli.classifiers import LoadedClassifier
-from cmap_cli.datasets import Dataset, ImageBatch
-from cmap_cli.plan import LARGE, AttackSpec, controls, large_control
-from cmap_cli.results import Record, refuse_other_settings, write_atomically, writing_error
-from cmap_cli.threat import ThreatModel, parse_threat
+from cmap_cli.attacking import Outcome, attack_images
+from cmap_cli.batches import ImageBatch
+from cmap_cli.campaign import Campaign, Item
+from cmap_cli.journal import Journal, read_lines, writing_error
+from cmap_cli.parts import forget_parts
+from cmap_cli.results import MANIFEST, Record, claim_settings
+from cmap_cli.sharding import WHOLE, Shard
 
 SETTINGS_FILE = "benchmark.json"
-RECORDS_FILE = "records.jsonl"
+RECORDS = "records"
 ADVERSARIAL = "adversarial"
 SCHEMA = "cmap.benchmark/1"
-CONTROL_IMAGES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to do with every image: an attack at one eps, or nothing (the clean control).
-
-    Attributes:
-        spec: the attack; None for the clean images.
-        threat: its ball; None for the clean images.
-        target: the defence that it goes through; None where what it makes is the same for all defences.
-    """
-
-    spec: AttackSpec | None
-    threat: ThreatModel | None
-    target: Defense | None
-
-    @property
-    def name(self) -> str:
-        """Fit for a folder: ``pgd-white-box-Linf-8_255-cmap``."""
-        if self.spec is None or self.threat is None:
-            return "clean"
-        control = ["control"] if self.spec.control else []
-        eps = self.threat.spelled.replace("/", "_")
-        parts = [*control, self.spec.name, self.spec.access, self.threat.norm, eps]
-        return "-".join(parts if self.target is None else [*parts, self.target])
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """All that determines a benchmark's records.
-
-    Attributes:
-        dataset: the images, all labelled.
-        classifier: undefended.
-        defenses: what stands before it.
-        specs: the attacks.
-        with_controls: whether attacks that only serve the masking checks run besides.
-        threats: the balls.
-        budget: of each attack.
-        reevaluations: how often each defence is asked again about each image, with fresh randomness.
-        chunk: images that are attacked together; an attack's random numbers depend on it.
-        device: where to compute.
-    """
-
-    dataset: Dataset
-    classifier: LoadedClassifier
-    defenses: Defenses
-    specs: Sequence[AttackSpec]
-    threats: Sequence[ThreatModel]
-    budget: Budget
-    reevaluations: int
-    chunk: int
-    device: torch.device
-    with_controls: bool = True
-
-    def items(self) -> Iterator[Item]:
-        """What is done with each chunk of images, in this order."""
-        yield Item(None, None, None)
-        for threat in self.threats:
-            for spec in (*self.specs, *(controls(self.specs) if self.with_controls else ())):
-                yield from self.items_of(spec, threat)
-        large = large_control(self.specs) if self.with_controls else None
-        if large is not None:
-            norm = self.threats[0].norm
-            yield from self.items_of(large, parse_threat(norm, LARGE[norm]))
-
-    def items_of(self, spec: AttackSpec, threat: ThreatModel) -> Iterator[Item]:
-        """One item, or one for each defence that the attack has to go through."""
-        if spec.regardless:
-            yield Item(spec, threat, None)
-        else:
-            yield from (Item(spec, threat, name) for name in self.defenses.names if spec.applies_to(name))
-
-    def chunks(self, item: Item) -> Iterator[tuple[int, int]]:
-        """(start, stop) of the images that an item is done with: all of them, a few for a control."""
-        control = item.spec is not None and item.spec.control
-        count = min(len(self.dataset), CONTROL_IMAGES) if control else len(self.dataset)
-        return ((start, min(start + self.chunk, count)) for start in range(0, count, self.chunk))
-
-    def evaluated(self, item: Item) -> list[Defense]:
-        """The defences that are shown what an item makes."""
-        if item.target is not None:
-            return [item.target]
-        return [name for name in self.defenses.names if item.spec is None or item.spec.applies_to(name)]
-
-    def work(self) -> list[tuple[Item, int, int]]:
-        """Everything there is to do: all items of the first chunk, then of the next."""
-        listed = [(item, start, stop) for item in self.items() for start, stop in self.chunks(item)]
-        return sorted(listed, key=lambda each: each[1])
 
 
 class BenchmarkFolder:
     """benchmark.json (settings, provenance) and records.jsonl of a run.
 
     Records of a chunk are appended together after its adversarial images are in place, so after a kill the file never
-    claims too much; what is incomplete is taken out and done again.
+    claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
+    a shard and records of its own; what any of them has done is done. Use it in a ``with`` statement.
 
     Args:
         folder: the output folder.
         settings: what determines the records; a run goes on only with equal ones.
         provenance: what is known besides, kept from the first start.
-        overwrite: forget what is there.
+        overwrite: forget what is there, of all shards.
+        shard: whose records are written.
 
     Raises:
         SettingsMismatchError: the folder holds records of other settings.
+        CmapError: another process is writing them.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], provenance: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        shard: Shard = WHOLE,
     ) -> None:
         self.folder = folder
-        self.records_path = folder / RECORDS_FILE
-        settings_path = folder / SETTINGS_FILE
+        self.shard = shard
         folder.mkdir(parents=True, exist_ok=True)
-        if settings_path.exists() and not overwrite:
-            refuse_other_settings(settings_path, settings)
-            return
-        self.records_path.unlink(missing_ok=True)
-        shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
-        document = {"schema": SCHEMA, "settings": settings, "provenance": provenance}
-        write_atomically(settings_path, json.dumps(document, indent=2) + "\n")
+        self.journal = Journal(folder, RECORDS, shard)
+        self.journal.open()
+        try:
+            if overwrite:
+                forget_parts(self.journal, MANIFEST)
+                shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
+            document = {"schema": SCHEMA, "settings": settings, "provenance": provenance}
+            claim_settings(folder / SETTINGS_FILE, document, overwrite=overwrite)
+        except BaseException:
+            self.journal.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
 
     def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
-        """The (item, first image) of every chunk whose records are all there; others are taken out of the file."""
+        """The (item, first image) of every chunk whose records are all there, in the file of any shard.
+
+        The others are taken out of the file of this process.
+        """
         expected = {
             (item.name, start): (stop - start) * len(campaign.evaluated(item)) for item, start, stop in campaign.work()
         }
-        found = Counter(
-            (record["item"], record["image"] // campaign.chunk * campaign.chunk) for record in self.records()
-        )
-        done = {key for key, count in expected.items() if found[key] == count}
-        if self.records_path.exists():  # also when nothing is incomplete: a half line may be at its end
-            self.keep(done, campaign.chunk)
-        return done
-
-    def keep(self, done: set[tuple[str, int]], chunk: int) -> None:
-        """Rewrite the records without those of incomplete chunks."""
-        temporary = self.records_path.with_name(f".{RECORDS_FILE}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            for record in self.records():
-                if (record["item"], record["image"] // chunk * chunk) in done:
-                    file.write(json.dumps(record) + "\n")
-        temporary.replace(self.records_path)
+        complete = set()
+        for path in self.journal.paths():
+            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path))
+            here = {key for key, count in expected.items() if found[key] == count}
+            if path == self.journal.path:  # also when nothing is incomplete: a half line may be at its end
+                self.journal.rewrite(record for record in self.records() if chunk_of(record, campaign.chunk) in here)
+            complete |= here
+        return complete
 
     def records(self) -> Iterator[Record]:
-        """The records in the order in which they were made; a line that a kill cut short is left out."""
-        if not self.records_path.exists():
-            return
-        with self.records_path.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    return
+        """The records of this process in the order in which they were made."""
+        return self.journal.records()
 
     def append(self, records: Sequence[Record]) -> None:
         """Add the records of a chunk (OutOfSpaceError when the disk is full)."""
-        try:
-            with self.records_path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
-        except OSError as error:
-            raise writing_error(self.records_path, error) from error
+        self.journal.append(records)
 
     def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
         """Write a chunk's images losslessly (OutOfSpaceError when the disk is full)."""
         path = self.folder / relative
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_name(f".cmap-{uuid.uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
             temporary.replace(path)
         except OSError as error:
             raise writing_error(path, error) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def chunk_of(record: Record, chunk: int) -> tuple[str, int]:
+    """(item, first image) of the chunk that a record belongs to."""
+    return record["item"], record["image"] // chunk * chunk
 
 
 def run_campaign(campaign: Campaign, folder: BenchmarkFolder, on_chunk: Callable[[int], None]) -> None:
-    """Do what is not done yet.
+    """Do what is not done yet of the folder's shard.
 
     Args:
         campaign: what.
         folder: where the records go.
-        on_chunk: told how many chunks are done, those of earlier runs included.
+        on_chunk: told how many of the shard's chunks are done, those of earlier runs included.
 
     Raises:
         OutOfSpaceError: nothing more can be written; the same call goes on from there.
         ImageError: an image cannot be read.
     """
-    done = folder.resume(campaign)
+    own = campaign.share(folder.shard)
+    done = folder.resume(campaign) & {(item.name, start) for item, start, _ in own}
     on_chunk(len(done))
     batch, batch_start = None, -1
-    for item, start, stop in campaign.work():
+    for item, start, stop in own:
         if (item.name, start) in done:
             continue
         if batch is None or (start, len(batch.x)) != (batch_start, stop - start):

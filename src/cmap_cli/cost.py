@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cmap_cli.attacking import Budget
-from cmap_cli.benchmark import Campaign, Item
+from cmap_cli.campaign import Campaign, Item
 from cmap_cli.core.passes import Passes
 
 THOROUGH_IMAGES = 500

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from cmap_cli.benchmark import BenchmarkFolder, Campaign, predict
+from cmap_cli.benchmark import BenchmarkFolder, chunk_of, predict
+from cmap_cli.campaign import Campaign
 from cmap_cli.errors import CmapError
 from cmap_cli.figures import Comparison
 from cmap_cli.images import to_uint8, write_image
-from cmap_cli.results import MANIFEST_FILE, Record, write_atomically
+from cmap_cli.journal import Journal
+from cmap_cli.results import MANIFEST, Record
 
 IMAGES = "images"
 
 
 def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Record]:
-    """Write every adversarial image as PNG and manifest.jsonl, one line an image.
+    """Write every adversarial image of the folder's shard as PNG and its manifest.jsonl, one line an image.
 
     Rounding to 8 bits can undo a small perturbation, so the written image is shown to the classifier and the defence
     anew; it can also leave the ball by half a level, so its distance is measured anew.
@@ -27,10 +29,14 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Recor
     Yields:
         The manifest's lines.
     """
-    lines: list[str] = []
-    for record in folder.records():
-        if record["attack"] == "clean" or record["row"] is None:
+    manifest = Journal(folder.folder, MANIFEST, folder.shard)
+    manifest.rewrite([])
+    own = {(item.name, start) for item, start, _ in campaign.share(folder.shard)}
+    told = set()
+    for record in folder.journal.all_records():  # another shard may have attacked what is now this one's
+        if record["row"] is None or chunk_of(record, campaign.chunk) not in own or record["image"] in told:
             continue
+        told.add(record["image"])
         tensors = load_file(folder.folder / record["file"])
         row = record["row"]
         x, x_adv = tensors["x"][row], tensors["x_adv"][row]
@@ -60,9 +66,8 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Recor
             "png_success": predict(campaign.classifier.module, rounded)[0] != record["label"],
             "png_success_defended": draws[0][0] != record["label"],
         }
-        lines.append(json.dumps(line) + "\n")
+        manifest.append([line])
         yield line
-    write_atomically(folder.folder / MANIFEST_FILE, "".join(lines))
 
 
 def safe_relative(key: str) -> Path:
@@ -73,15 +78,31 @@ def safe_relative(key: str) -> Path:
     return Path(*parts[:-1], parts[-1] if parts[-1].endswith(".png") else f"{parts[-1]}.png")
 
 
-def sheet(campaign: Campaign, folder: BenchmarkFolder, most: int) -> list[Comparison]:
-    """The first images before and after the attack, for a picture sheet."""
+def count_successes(folder: Path) -> dict[str, int]:
+    """How many of the images in a folder's manifest.jsonl deceive what, as floats and as PNG."""
+    counts = {"images": 0, "success": 0, "success_defended": 0, "png_success": 0, "png_success_defended": 0}
+    for line in Journal(folder, MANIFEST).records():
+        counts["images"] += 1
+        for key in list(counts)[1:]:
+            counts[key] += line[key]
+    return counts
+
+
+def sheet(folder: Path, classes: Sequence[str], most: int) -> list[Comparison]:
+    """The first images before and after the attack, for a picture sheet.
+
+    Args:
+        folder: the output folder.
+        classes: their names, as far as they have any.
+        most: how many.
+    """
+
+    def name(label: int) -> str:
+        return classes[label] if label < len(classes) else str(label)
+
     comparisons: list[Comparison] = []
-    for record in folder.records():
-        if record["row"] is None or len(comparisons) == most:
-            continue
-        tensors = load_file(folder.folder / record["file"])
-        before, after = (tensors[name][record["row"]] for name in ("x", "x_adv"))
-        classifier = campaign.classifier
-        caption = f"{classifier.class_name(record['label'])} -> {classifier.class_name(record['undefended'])}"
-        comparisons.append(Comparison(before.to(torch.float32), after.to(torch.float32), caption))
+    for line in islice(Journal(folder, MANIFEST).records(), most):
+        tensors = load_file(folder / line["file"])
+        before, after = (tensors[each][line["row"]].to(torch.float32) for each in ("x", "x_adv"))
+        comparisons.append(Comparison(before, after, f"{name(line['label'])} -> {name(line['classifier'])}"))
     return comparisons

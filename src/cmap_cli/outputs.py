@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -54,15 +53,21 @@ def check_collisions(sources: Iterable[Source], extension: str, out: Path) -> No
         raise UsageError(clashes[0] + more, "Choose another --out, or do them in separate runs")
 
 
-def check_existing(sources: Iterable[Source], extension: str, out: Path) -> None:
+def check_existing(sources: Iterable[Source], extension: str, out: Path, begun: Callable[[], bool]) -> None:
     """Makes sure that a new run overwrites no file that was there before it.
+
+    Args:
+        sources: the inputs.
+        extension: the results' suffix.
+        out: the output folder.
+        begun: whether another process has begun this very run meanwhile, and written the file.
 
     Raises:
         UsageError: the place of a result is taken.
     """
     for source in sources:
         place = out / output_path(source, extension)
-        if place.exists():
+        if place.exists() and not begun():
             raise UsageError(f"{place} exists already and is of no earlier run", "Choose another --out, or --overwrite")
 
 
@@ -76,7 +81,6 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
     Raises:
         UsageError: `out` is an input folder or in one, is a file or cannot be written to.
     """
-    missing: list[Path] = []
     try:
         root = out.resolve()
         for folder in folders:
@@ -85,14 +89,12 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
                 raise UsageError(f"--out {out} is in the input folder {folder}", hint)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
-        missing += [folder for folder in (out, *out.parents) if not folder.exists()]
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        there = next(folder for folder in (out, *out.parents) if folder.exists())
+        with tempfile.TemporaryDirectory(prefix=".cmap-", dir=there) as probe:
+            # beside the place, not at it: another process of the same job may be making it just now
+            (Path(probe) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=probe):
+                pass
     except (OSError, RuntimeError) as error:  # a circle of symbolic links is a RuntimeError up to Python 3.12
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--out {out} cannot be written to: {reason}", "Choose a folder of your own") from error
-    finally:
-        for folder in missing:
-            with suppress(OSError):
-                folder.rmdir()

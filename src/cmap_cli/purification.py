@@ -1,10 +1,10 @@
-"""Purify many images of any size: cut into patches, batch, purify, assemble, choose, write, record."""
+"""Purify images of any size: cut into patches, purify a batch of them, assemble, choose, write, record."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -23,7 +23,7 @@ from cmap_cli.fit import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.images import read_image, to_uint8, write_image
 from cmap_cli.inputs import Source
 from cmap_cli.outputs import output_path
-from cmap_cli.results import Record, ResultFolder
+from cmap_cli.results import Record, ResultFolder, source_identity
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
         vote: how the candidates' predictions are combined.
         classifier: shown the images before and after, if there is one.
         extension: of the files written, with its dot.
-        batch_size: patches at once.
+        batch_size: patches at once, neither more nor less.
         label: of a class-conditional model: the class of all images; None: what the classifier says.
     """
 
@@ -80,6 +80,7 @@ class ImageInWork:
 
     Attributes:
         source: where it came from.
+        origin: the fields of its record that say which bytes were read.
         alpha: its transparency, (H, W), if it has any.
         plan: how it is cut.
         patches: what is purified, (T, C, h, w).
@@ -91,6 +92,7 @@ class ImageInWork:
     """
 
     source: Source
+    origin: Record
     alpha: Tensor | None
     plan: FitPlan
     patches: Tensor
@@ -101,76 +103,35 @@ class ImageInWork:
     seconds: float = 0.0
 
 
-def purify_sources(
-    job: Job,
-    sources: Iterable[Source],
-    results: ResultFolder,
-    on_step: Callable[[Step], None] | None = None,
-) -> Iterator[Record | Failed]:
-    """Purify the sources that ``results`` does not have yet, one batch of patches at a time.
-
-    Args:
-        job: how.
-        sources: which images; read when their turn comes, so memory does not grow with their number.
-        results: where they go; each record is appended after its image is written.
-        on_step: told about every optimisation step.
-
-    Yields:
-        The record of each image when it is written, or why it could not be done.
-
-    Raises:
-        OutOfSpaceError: nothing more can be written.
-    """
-    queue: list[tuple[ImageInWork, Tensor]] = []
-    for source in sources:
-        try:
-            if results.has(source_identity(source)):
-                continue
-            image = open_image(job, source)
-        except ImageError as error:
-            yield Failed(str(source), error)
-            continue
-        queue += [(image, patch) for patch in image.patches]
-        while len(queue) >= job.batch_size:
-            yield from purify_patches(job, queue[: job.batch_size], results, on_step)
-            del queue[: job.batch_size]
-    if queue:
-        yield from purify_patches(job, queue, results, on_step)
-
-
-def source_identity(source: Source) -> Record:
-    """The fields of a record that say which bytes it was made from."""
-    try:
-        stat = source.path.stat()
-    except OSError as error:
-        raise ImageError(f"{source} cannot be read: {error.strerror or error}") from error
-    return {"source": str(source), "source_bytes": stat.st_size, "source_mtime_ns": stat.st_mtime_ns}
-
-
 def open_image(job: Job, source: Source) -> ImageInWork:
-    """Read an image and cut it into patches."""
+    """Read an image and cut it into patches (ImageError if it cannot be)."""
+    origin = source_identity(source)  # before it is read: what changes from here on is done again
     channels = job.purifier.model.image_shape[0]
     decoded = read_image(source, channels=1 if channels == 1 else 3)
     plan = job.plan(decoded.pixels.shape[1], decoded.pixels.shape[2])
-    patches = cut(decoded.pixels, plan)
-    label = job.label
-    if label is None and num_classes(job.purifier.model):
-        label = int(classify_on(job, assemble(patches, plan)[None]).argmax())
-    return ImageInWork(source, decoded.alpha, plan, patches, label)
+    return ImageInWork(source, origin, decoded.alpha, plan, cut(decoded.pixels, plan), job.label)
+
+
+def tell_class(job: Job, image: ImageInWork) -> None:
+    """For a class-conditional model without a class for all images: what the classifier sees (ImageError if none)."""
+    if image.label is None and num_classes(job.purifier.model):
+        image.label = int(classify_on(job, assemble(image.patches, image.plan)[None]).argmax())
 
 
 def purify_patches(
-    job: Job,
-    batch: list[tuple[ImageInWork, Tensor]],
-    results: ResultFolder,
-    on_step: Callable[[Step], None] | None,
-) -> Iterator[Record | Failed]:
-    """Purify a batch of patches, and finish each image whose last patch is among them."""
+    job: Job, batch: list[tuple[ImageInWork, Tensor]], on_step: Callable[[Step], None] | None
+) -> Iterator[ImageInWork]:
+    """Purify a batch of patches; gives each image whose last patch is among them.
+
+    A batch that is not full is filled up with copies of its last patch: how sums are rounded depends on the size of a
+    batch, and with one size for all an image does not depend on how many others there are, or in which shard.
+    """
     began = time.perf_counter()
-    x = torch.stack([patch for _, patch in batch])
+    filled = [*batch, *[batch[-1]] * (job.batch_size - len(batch))]
+    x = torch.stack([patch for _, patch in filled])
     labels = None
     if num_classes(job.purifier.model):
-        labels = torch.tensor([image.label for image, _ in batch], device=job.device)
+        labels = torch.tensor([image.label for image, _ in filled], device=job.device)
     found = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step, labels)
     objective = found.objective
     terms = torch.stack(
@@ -187,10 +148,7 @@ def purify_patches(
             image.candidates.append(samples[index])
         image.seconds += seconds
         if len(image.terms) == len(image.patches):
-            try:
-                yield finish_image(job, image, results)
-            except ImageError as error:
-                yield Failed(str(image.source), error)
+            yield image
 
 
 def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
@@ -214,7 +172,7 @@ def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
         predictions |= {"before": job.classifier.class_name(first), "after": job.classifier.class_name(second)}
     objective, pixel, perceptual, latent = torch.stack(image.terms).mean(0).tolist()
     record = {
-        **source_identity(image.source),
+        **image.origin,
         "output": str(output),
         "width": after.shape[-1],
         "height": after.shape[-2],

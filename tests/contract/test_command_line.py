@@ -20,12 +20,12 @@ def test_help_imports_no_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "heavy: []" in run.stderr
-    for command in ("purify", "attack", "benchmark", "train", "download-weights"):
+    for command in ("purify", "attack", "benchmark", "merge", "train", "download-weights"):
         assert command in run.stdout
 
 
 def test_help_of_every_command_has_examples_and_panels(cmap: Run) -> None:
-    for command in ("purify", "attack", "benchmark", "train", "download-weights"):
+    for command in ("purify", "attack", "benchmark", "merge", "train", "download-weights"):
         for flag in ("-h", "--help"):
             run = cmap(command, flag)
             assert run.returncode == 0
@@ -61,6 +61,7 @@ def test_json_is_one_document_on_failure_too(cmap: Run) -> None:
     for arguments, code in (
         (["purify", "nothing", "--out", "y", "--json"], 2),
         (["purify", "--json"], 2),
+        (["merge", "nothing", "--json"], 2),
         (["train", "nothing", "--out", "y", "--json"], 2),
         (["download-weights", "nothing", "--json"], 2),
     ):

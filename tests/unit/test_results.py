@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
 from PIL import Image
 
-from cmap_cli.errors import SettingsMismatchError, UsageError
+from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
 from cmap_cli.figures import CELL, Comparison, write_comparison, write_samples
+from cmap_cli.inputs import Source
 from cmap_cli.labels import read_labels
-from cmap_cli.results import Record, ResultFolder
+from cmap_cli.results import Record, ResultFolder, source_identity
+from cmap_cli.sharding import Shard
 from cmap_cli.summary import summarise
 
 
@@ -38,14 +40,58 @@ def test_a_folder_resumes_from_whole_records_whose_images_exist(tmp_path: Path) 
     first.append(record("gone.png"))
     with first.manifest_path.open("a") as file:
         file.write('{"source": "cu')
+    with pytest.raises(CmapError, match="another process is writing"):
+        ResultFolder(tmp_path, {"steps": 1})
+    first.close()
+    assert not list(tmp_path.glob(".*"))
     second = ResultFolder(tmp_path, {"steps": 1})
     assert second.resumes
     assert set(second.done) == {"a.png", "b.png"}
     assert second.manifest_path.read_text().count("\n") == 2
     assert second.has(record("a.png"))
     assert not second.has(record("b.png", source_mtime_ns=3))
-    assert [entry["source"] for entry in second.records()] == ["a.png"]
+    second.close()
     assert ResultFolder(tmp_path, {"steps": 2}, overwrite=True).done == {}
+
+
+def test_images_that_have_changed_are_forgotten_at_once(tmp_path: Path) -> None:
+    sources = []
+    with ResultFolder(tmp_path / "out", {"steps": 1}) as results:
+        for name in ("a.png", "b.png", "c.png"):
+            (tmp_path / name).write_text("1")
+            (tmp_path / "out" / name).touch()
+            sources.append(Source(tmp_path / name, None, None, PurePosixPath(name)))
+            results.append(record(name, **source_identity(sources[-1])))
+    (tmp_path / "b.png").write_text("22")
+    (tmp_path / "c.png").unlink()
+    with ResultFolder(tmp_path / "out", {"steps": 1}) as results:
+        results.forget_changed(sources)
+        assert [str(source) in results.done for source in sources] == [True, False, True]
+        assert [entry["output"] for entry in results.records()] == ["a.png", "c.png"]
+
+
+def test_what_another_shard_has_done_is_done_and_its_file_is_left_alone(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    with ResultFolder(tmp_path, {"steps": 1}, shard=Shard(1, 2)) as first:
+        first.append(record("a.png"))
+        first.append(record("lost.png"))
+        with first.manifest_path.open("a") as file:
+            file.write('{"source": "cu')
+        before = first.manifest_path.read_bytes()
+        with ResultFolder(tmp_path, {"steps": 1}, shard=Shard(2, 2)) as second:
+            assert set(second.done) == {"a.png"}
+            second.append(record("b.png"))
+        with pytest.raises(CmapError, match="another process is writing"):
+            ResultFolder(tmp_path, {"steps": 1}, overwrite=True)
+        assert first.manifest_path.read_bytes() == before
+    with ResultFolder(tmp_path, {"steps": 1}, shard=Shard(1, 3)) as third:
+        assert set(third.done) == {"a.png", "b.png"}
+        with pytest.raises(SettingsMismatchError):
+            ResultFolder(tmp_path, {"steps": 2}, shard=Shard(2, 3))
+    with ResultFolder(tmp_path, {"steps": 2}, overwrite=True) as fresh:
+        assert fresh.done == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png", "c.png", "run.json"}
 
 
 def test_other_settings_and_broken_settings_are_refused(tmp_path: Path) -> None:

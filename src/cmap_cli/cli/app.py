@@ -14,6 +14,7 @@ from cmap_cli.cli import console
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
 from cmap_cli.cli.download_weights import download_weights
+from cmap_cli.cli.merge import merge
 from cmap_cli.cli.purify import purify
 from cmap_cli.cli.train import train
 from cmap_cli.errors import CmapError
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(purify)
 app.command()(attack)
 app.command()(benchmark)
+app.command()(merge)
 app.command()(train)
 app.command()(download_weights)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,6 +97,7 @@ def attack(
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
     chunk: options.Chunk = None,
+    shard: options.ShardOption = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
@@ -108,11 +112,15 @@ def attack(
 
       cmap attack cifar10 --n 20 --out adversarial --attack square --queries 500
 
+      torchrun --nproc-per-node 4 -m cmap_cli -- attack cifar10 --out adversarial
+
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     from cmap_cli.cli import campaign
+    from cmap_cli.cli.share import parse_share
 
-    silent = quiet or json
+    own = parse_share(shard, overwrite)
+    silent = quiet or json or not console.leads()
     threat = campaign.ThreatOptions(
         attacks=(name,),
         accesses=tuple(access or ()),
@@ -147,39 +155,73 @@ def attack(
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
     if not names:
         raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
-    prepared = campaign.prepare(names, split, n, labels, threat, method)
+    prepared, share = campaign.prepare(names, split, n, labels, threat, method, own)
     if len(prepared.campaign.specs) > 1:
         raise UsageError("cmap attack makes one attack with one access", "cmap benchmark runs several")
     if not prepared.campaign.dataset.labelled:
         console.warn("images without labels are attacked away from what the classifier sees in them")
-    if dry_run or not silent:
-        campaign.announce(prepared, out, verbose=verbose)
+    if console.leads() and (dry_run or not silent):
+        campaign.announce(prepared, out, own, verbose=verbose)
     if dry_run:
+        share.leave(0)
         return
     from cmap_cli.benchmark import BenchmarkFolder, run_campaign
-    from cmap_cli.export import export_images, sheet
+    from cmap_cli.export import export_images
+    from cmap_cli.parts import Part, write_part
+
+    with share.opening():
+        results = BenchmarkFolder(
+            out, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
+        )
+    work = prepared.campaign.share(own)
+    part = Part(own, len(prepared.campaign.work()), len(work))
+    with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
+        write_part(out, part)
+        run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
+        lines = 0
+        for line in export_images(prepared.campaign, results):
+            lines += 1
+            if quiet and not json:
+                console.result(str(out / line["png"]))
+        write_part(out, dataclasses.replace(part, finished=True))
+    share.meet(None)
+    if share.partial:
+        if json:
+            document = {"schema": SCHEMA, "exit_code": 0, "settings": prepared.settings, "out": str(out)}
+            console.result_json({**document, "shard": str(own), "images": lines})
+        elif not quiet:
+            console.result(f"{lines} images attacked into {out}, shard {own}")
+            console.say(f"when all shards are done: cmap merge {shlex.quote(str(out))}")
+    elif share.leads:
+        finish(out, prepared.settings, prepared.provenance["classes"], json=json, quiet=quiet)
+    share.leave(0)
+
+
+def finish(folder: Path, settings: dict[str, Any], classes: Sequence[str], *, json: bool, quiet: bool) -> None:
+    """Gather what the shards have written, draw the sheet, say what came out."""
+    from cmap_cli.merging import merge_folder
+
+    merge_folder(folder, final=True)
+    counts = show(folder, classes)
+    if json:
+        console.result_json({"schema": SCHEMA, "exit_code": 0, "settings": settings, "out": str(folder), **counts})
+    elif not quiet:
+        tell(folder, settings, counts)
+
+
+def show(folder: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Draw the sheet of a gathered folder; returns how many attacks succeeded."""
+    from cmap_cli.export import count_successes, sheet
     from cmap_cli.figures import write_comparison
 
-    results = BenchmarkFolder(out, prepared.settings, prepared.provenance, overwrite=overwrite)
-    total = len(prepared.campaign.work())
-    with console.reporting(total, "chunks", quiet=silent) as progress:
-        run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
-    counts = {"images": 0, "success": 0, "success_defended": 0, "png_success": 0, "png_success_defended": 0}
-    for line in export_images(prepared.campaign, results):
-        counts["images"] += 1
-        for key in list(counts)[1:]:
-            counts[key] += line[key]
-        if quiet and not json:
-            console.result(str(out / line["png"]))
-    write_comparison(out / SHEET, sheet(prepared.campaign, results, SHOWN), titles=("clean", "adversarial"))
-    if json:
-        console.result_json(
-            {"schema": SCHEMA, "exit_code": 0, "settings": prepared.settings, "out": str(out), **counts}
-        )
-    elif not quiet:
-        spec = prepared.campaign.specs[0]
-        console.result(f"{counts['images']} images attacked by {spec} into {out}")
-        console.result(
-            f"{classifier}: {counts['success']} misclassified as floats, {counts['png_success']} as PNG; "
-            f"behind {defense} {counts['success_defended']} and {counts['png_success_defended']}, one draw"
-        )
+    write_comparison(folder / SHEET, sheet(folder, classes, SHOWN), titles=("clean", "adversarial"))
+    return count_successes(folder)
+
+
+def tell(folder: Path, settings: dict[str, Any], counts: dict[str, int]) -> None:
+    """What came out, for people."""
+    console.result(f"{counts['images']} images attacked by {settings['attacks'][0]} into {folder}")
+    console.result(
+        f"{settings['classifier']}: {counts['success']} misclassified as floats, {counts['png_success']} as PNG; "
+        f"behind {settings['defenses'][0]} {counts['success_defended']} and {counts['png_success_defended']}, one draw"
+    )

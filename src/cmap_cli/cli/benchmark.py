@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +19,13 @@ from cmap_cli.choices import (
 )
 from cmap_cli.cli import console, options
 from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.sharding import Shard
 
 SCHEMA = "cmap.benchmark-result/1"
 FAILED = 1
 REPORT = "report.html"
-CI = "Conditions for CI"
+Conditions = tuple[float | None, float | None, FailOn, bool]
+NO_CONDITIONS: Conditions = (None, None, "estimate", False)
 
 
 def benchmark(
@@ -124,25 +127,15 @@ def benchmark(
     num_latents: options.NumLatents = None,
     vote: options.VoteOption = "soft",
     seed: options.Seed = 0,
-    fail_under: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Exit with 1 if robust accuracy is lower.", rich_help_panel=CI),
-    ] = None,
-    fail_under_clean: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Exit with 1 if defended clean accuracy is lower.", rich_help_panel=CI),
-    ] = None,
-    fail_on: Annotated[
-        FailOn,
-        typer.Option(help="What must not be lower: the estimate, or its interval's lower end.", rich_help_panel=CI),
-    ] = "estimate",
-    fail_on_flags: Annotated[
-        bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
-    ] = False,
+    fail_under: options.FailUnder = None,
+    fail_under_clean: options.FailUnderClean = None,
+    fail_on: options.FailOnOption = "estimate",
+    fail_on_flags: options.FailOnFlags = False,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
     chunk: options.Chunk = None,
+    shard: options.ShardOption = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
@@ -157,12 +150,19 @@ def benchmark(
 
       cmap benchmark --report-only report --fail-under 0.5 --fail-on interval
 
+      torchrun --nproc-per-node 4 -m cmap_cli -- benchmark --n 500 --out report
+
+      cmap benchmark --n 500 --out report --shard 2/8
+
     The same command resumes an interrupted run. OUT/report.html is the report, OUT/records.jsonl its data.
     """
-    silent = quiet or json
+    conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
     if report_only is not None:
-        finish(report_only, json=json, quiet=quiet, conditions=(fail_under, fail_under_clean, fail_on, fail_on_flags))
+        if code := finish(report_only, json=json, quiet=quiet, conditions=conditions):
+            raise typer.Exit(code)
         return
+    own = check_share(shard, overwrite, out, judged=conditions != NO_CONDITIONS)
+    silent = quiet or json or not console.leads()
     from cmap_cli.cli import campaign
 
     threat = campaign.ThreatOptions(
@@ -196,41 +196,93 @@ def benchmark(
         chunk=chunk,
         weights_dir=weights_dir,
     )
-    prepared = campaign.prepare([dataset], split, n, labels, threat, method)
+    prepared, share = campaign.prepare([dataset], split, n, labels, threat, method, own)
     if not prepared.campaign.dataset.labelled:
         raise UsageError(
             f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
         )
     folder = out or prepared.default_folder()
-    cost = campaign.announce(prepared, folder, verbose=verbose) if dry_run or not silent else None
+    told = console.leads() and (dry_run or not silent)
+    cost = campaign.announce(prepared, folder, own, verbose=verbose) if told else None
     if dry_run:
         if json and cost is not None:
             estimate = dataclasses.asdict(cost)
             console.result_json(
                 {"schema": SCHEMA, "dry_run": True, "settings": prepared.settings, "estimate": estimate}
             )
+        share.leave(0)
         return
     from cmap_cli.benchmark import BenchmarkFolder, run_campaign
+    from cmap_cli.merging import merge_folder
+    from cmap_cli.parts import Part, write_part
 
-    results = BenchmarkFolder(folder, prepared.settings, prepared.provenance, overwrite=overwrite)
-    total = len(prepared.campaign.work())
-    with console.reporting(total, "chunks", quiet=silent) as progress:
+    with share.opening():
+        results = BenchmarkFolder(
+            folder, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
+        )
+    work = prepared.campaign.share(own)
+    part = Part(own, len(prepared.campaign.work()), len(work))
+    with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
+        write_part(folder, part)
         run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
-    finish(folder, json=json, quiet=quiet, conditions=(fail_under, fail_under_clean, fail_on, fail_on_flags))
+        write_part(folder, dataclasses.replace(part, finished=True))
+        path = results.journal.path
+    share.meet(None)
+    code = 0
+    if share.partial:
+        if json:
+            document = {"schema": SCHEMA, "exit_code": 0, "out": str(folder), "shard": str(own), "records": str(path)}
+            console.result_json(document)
+        elif quiet:
+            console.result(str(path))
+        else:
+            console.result(f"{len(work)} chunks of shard {own} are in {path}")
+            console.say(f"when all shards are done: cmap merge {shlex.quote(str(folder))}")
+    elif share.leads:
+        merge_folder(folder, final=True)
+        code = finish(folder, json=json, quiet=quiet, conditions=conditions)
+    if code := share.leave(code):
+        raise typer.Exit(code)
+
+
+def check_share(shard: str | None, overwrite: bool, out: Path | None, *, judged: bool) -> Shard:
+    """The shard of this process (UsageError where --shard does not go with the other options)."""
+    from cmap_cli.cli.share import parse_share
+
+    own = parse_share(shard, overwrite)
+    if shard is not None and judged:
+        raise UsageError(
+            "--fail-under and the other conditions are for the whole run, not for a shard",
+            "cmap merge DIR --fail-under",
+        )
+    if shard is not None and out is None:
+        raise UsageError("--shard needs --out, for cmap merge to find the records", "--out DIR")
+    return own
 
 
 def finish(
-    folder: Path, *, json: bool, quiet: bool, conditions: tuple[float | None, float | None, FailOn, bool]
-) -> None:
-    """Build the report from the records, show it, and see whether it meets the user's conditions."""
+    folder: Path, *, json: bool, quiet: bool, conditions: Conditions, merged: dict[str, Any] | None = None
+) -> int:
+    """Build the report from the records, show it, and see whether it meets the user's conditions.
+
+    Args:
+        folder: of the run.
+        json: print a document; quiet: print the report's path.
+        conditions: of the user.
+        merged: what else the document says of a merge, with its exit code.
+
+    Returns:
+        The exit code.
+    """
     from cmap_cli.judge import unmet, write_judged_report
     from cmap_cli.report.markdown import summary
 
     report = write_judged_report(folder)
     missed = unmet(report, *conditions)
+    code = FAILED if missed else (merged or {}).get("exit_code", 0)
     if json:
-        document = {"schema": SCHEMA, "exit_code": FAILED if missed else 0, "out": str(folder), "missed": missed}
-        console.result_json(document | {"report": report.as_json()})
+        document = {"schema": SCHEMA, "exit_code": code, "out": str(folder), "missed": missed}
+        console.result_json((merged or {}) | document | {"report": report.as_json()})
     elif quiet:
         console.result(str(folder / REPORT))
     else:
@@ -242,5 +294,4 @@ def finish(
         console.result(f"report: {folder / REPORT}")
     for text in missed:
         console.fail(CmapError(text))
-    if missed:
-        raise typer.Exit(FAILED)
+    return int(code)

@@ -19,19 +19,21 @@ from platformdirs import user_cache_path
 
 from cmap_cli import __version__
 from cmap_cli.attacking import Budget, Defenses
-from cmap_cli.benchmark import Campaign
+from cmap_cli.campaign import Campaign
 from cmap_cli.choices import Defense, Norm, Precision, Preset, Protocol, Split, Vote
 from cmap_cli.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.cli import console
+from cmap_cli.cli.share import Share, join_share
 from cmap_cli.core.purify import PRESETS, Purifier
 from cmap_cli.core.types import num_classes
 from cmap_cli.cost import THOROUGH_IMAGES, Cost, measure_cost
 from cmap_cli.datasets import Dataset, join, load_dataset, match_classes
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.estimate import patch_batch_size
+from cmap_cli.estimate import common_batch_size, patch_batch_size
 from cmap_cli.models import LoadedModel, load_identified_model
 from cmap_cli.plan import AttackSpec, parse_attacks
+from cmap_cli.sharding import WHOLE, Shard
 from cmap_cli.threat import NORMS, ThreatModel, parse_threat
 
 DEFAULT_EPS: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
@@ -154,15 +156,17 @@ def prepare(
     labels: Path | None,
     threat: ThreatOptions,
     method: MethodOptions,
-) -> Prepared:
-    """Check all options, then load what they name.
+    shard: Shard = WHOLE,
+) -> tuple[Prepared, Share]:
+    """Check all options, meet the other processes of the job, then load what the options name.
 
     Raises:
         UsageError: an option is wrong, or images have no labels.
         WeightsError: a model or classifier is not to be had.
     """
     specs, threats, budget = parse_threat_options(threat, method.defenses)
-    chosen = choose_device(method.device)
+    share = join_share(shard, method.device)
+    chosen = choose_device(share.device)
     loaded = load_identified_model(method.model, chosen.device, method.weights_dir)
     channels, height, width = loaded.model.image_shape
     if channels != 3:
@@ -198,7 +202,7 @@ def prepare(
     )
     dtype = choose_dtype(method.precision, chosen.device)
     purifier = Purifier(loaded.model, config, dtype=dtype)
-    batch = method.batch_size or patch_batch_size(purifier, chosen.device)
+    batch = method.batch_size or common_batch_size(share.meet(patch_batch_size(purifier, chosen.device, share.sharers)))
     defenses = Defenses(method.defenses, classifier.module, purifier, method.vote, batch, method.seed)
     chunk = min(method.chunk or CHUNK.get(chosen.device.type, 8), len(dataset))
     campaign = Campaign(
@@ -236,7 +240,8 @@ def prepare(
         "chunk": chunk,
         "precision": str(dtype).removeprefix("torch."),
     }
-    return Prepared(campaign, settings, provenance(chosen, loaded, classifier, dataset), chosen)
+    about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
+    return Prepared(campaign, settings, about, chosen), share
 
 
 def provenance(
@@ -256,10 +261,12 @@ def provenance(
     }
 
 
-def announce(prepared: Prepared, folder: Path, *, verbose: bool) -> Cost:
-    """Say what will be done, about how long it takes, and what a thorough run would take."""
+def announce(prepared: Prepared, folder: Path, shard: Shard, *, verbose: bool) -> Cost:
+    """Say what will be done, about how long this shard takes, and what a thorough run would take."""
     campaign = prepared.campaign
     cost = measure_cost(campaign)
+    own, work = len(campaign.share(shard)), len(campaign.work())
+    cost = dataclasses.replace(cost, seconds=cost.seconds * own / work)
     attacks = ", ".join(map(str, campaign.specs))
     console.say(
         f"{len(campaign.dataset)} images of {campaign.dataset.name}, {campaign.classifier.name} behind "
@@ -268,6 +275,7 @@ def announce(prepared: Prepared, folder: Path, *, verbose: bool) -> Cost:
     )
     console.say(
         f"{prepared.chosen.device} ({prepared.chosen.reason}): about {console.duration(cost.seconds)}, into {folder}"
+        + ("" if shard == WHOLE else f"; shard {shard}: {own} of {work} chunks")
     )
     console.say(
         f"a thorough run ({THOROUGH_IMAGES} images, 100 steps, 20 draws in every gradient, 5000 queries, 20 "

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cmap_cli.errors import CmapError
+from cmap_cli.sharding import launched_shard
 
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
@@ -20,6 +21,8 @@ PLAIN_PAUSE = 2.0
 FORESEEABLE_SHARE = 0.1
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+shard = launched_shard()
+"""Of several processes that torchrun started only the first talks; the others tell what went wrong."""
 
 
 def result(text: str) -> None:
@@ -29,22 +32,31 @@ def result(text: str) -> None:
 
 def result_json(document: dict[str, Any]) -> None:
     """The one JSON document of --json, on stdout."""
-    result(json.dumps(document, indent=2, allow_nan=False))
+    if leads():
+        result(json.dumps(document, indent=2, allow_nan=False))
+
+
+def leads() -> bool:
+    """Whether this process is alone or the first of several."""
+    return shard is None or shard.index == 1
 
 
 def say(text: str) -> None:
     """Talk, on stderr."""
-    errors.print(text, markup=False)
+    if leads():
+        errors.print(text, markup=False)
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    errors.print(f"[yellow]warning:[/yellow] {escaped(text)}")
+    if leads():
+        errors.print(f"[yellow]warning:[/yellow] {escaped(text)}")
 
 
 def fail(error: CmapError) -> None:
     """An error and its hint, on stderr."""
-    errors.print(f"[bold red]error:[/bold red] {escaped(error.message)}.")
+    who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
+    errors.print(f"[bold red]{who}error:[/bold red] {escaped(error.message)}.")
     if error.hint:
         errors.print(f"[cyan]hint:[/cyan] {escaped(error.hint)}")
 

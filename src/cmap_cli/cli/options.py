@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cmap_cli.choices import Precision, Preset, Vote
+from cmap_cli.choices import FailOn, Precision, Preset, Vote
 
 INPUT_OUTPUT = "Input and output"
 THREAT = "Threat model"
 METHOD = "Method"
 RUNTIME = "Runtime"
+CI = "Conditions for CI"
 
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder to write to.", rich_help_panel=INPUT_OUTPUT, show_default=False)
@@ -97,6 +98,16 @@ WeightsDir = Annotated[
         rich_help_panel=RUNTIME,
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do only share I of N, from 1/N to N/N, for job arrays and CI; cmap merge puts them together.",
+        show_default="all; under torchrun each process takes its own",
+        rich_help_panel=RUNTIME,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -168,3 +179,19 @@ Chunk = Annotated[
     ),
 ]
 VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]
+FailUnder = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Exit with 1 if robust accuracy is lower.", rich_help_panel=CI)
+]
+FailUnderClean = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Exit with 1 if defended clean accuracy is lower.", rich_help_panel=CI),
+]
+FailOnOption = Annotated[
+    FailOn,
+    typer.Option(
+        "--fail-on", help="What must not be lower: the estimate, or its interval's lower end.", rich_help_panel=CI
+    ),
+]
+FailOnFlags = Annotated[
+    bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
+]

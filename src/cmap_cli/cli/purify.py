@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import itertools
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,20 +24,17 @@ from cmap_cli.choices import (
     Vote,
 )
 from cmap_cli.cli import console, options
-from cmap_cli.cli.purify_messages import announce, print_summary
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.cli.purify_checks import class_names, condition, validate
+from cmap_cli.cli.purify_messages import announce, loop, print_summary
+from cmap_cli.cli.share import join_share
+from cmap_cli.sharding import WHOLE, Shard
 
 if TYPE_CHECKING:
-    from cmap_cli.classifiers import LoadedClassifier
-    from cmap_cli.core.types import Step
-    from cmap_cli.inputs import Discovery, Source
-    from cmap_cli.models import LoadedModel
-    from cmap_cli.purification import Failed, Job
-    from cmap_cli.results import Record, ResultFolder
+    from cmap_cli.inputs import Discovery
+    from cmap_cli.purification import Failed
 
 SCHEMA = "cmap.purify/1"
 PARTIAL = 3
-JSON_FAILURES = 1000
 COMPARED = 24
 
 
@@ -108,6 +106,7 @@ def purify(
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
+    shard: options.ShardOption = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
@@ -122,28 +121,39 @@ def purify(
 
       find . -name '*.png' | cmap purify - --out clean --quiet
 
+      torchrun --nproc-per-node 4 -m cmap_cli -- purify ./images --out ./clean
+
+      cmap purify ./images --out ./clean --shard 2/8
+
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     began = time.monotonic()
-    found, labels_by_path = validate(inputs, out, image_format, labels, classifier, select)
-    silent = quiet or json
+    found, labels_by_path, own = validate(
+        inputs, out, image_format, labels, classifier, select, shard, overwrite, compare
+    )
+    sources = [source for source in found.sources if own.owns(source.relative.as_posix())]
+    silent = quiet or json or not console.leads()
     if not silent:
-        console.say(
-            f"{len(found.sources)} images" + (f", {found.skipped} other files skipped" if found.skipped else "")
-        )
+        whose = "" if own == WHOLE else f", {len(sources)} of them in shard {own}"
+        skipped = f", {found.skipped} other files skipped" if found.skipped else ""
+        console.say(f"{len(found.sources)} images{whose}{skipped}")
+    share = join_share(own, device)
 
     from cmap_cli import estimate, purification
     from cmap_cli.classifiers import load_classifier
     from cmap_cli.core.purify import PRESETS, Purifier
     from cmap_cli.device import choose_device, choose_dtype
+    from cmap_cli.estimate import common_batch_size, even_batches, patch_batch_size
     from cmap_cli.figures import write_comparison
+    from cmap_cli.merging import merge_folder
     from cmap_cli.models import load_identified_model
     from cmap_cli.outputs import FORMATS, check_existing
+    from cmap_cli.parts import MOST_FAILURES, Part, read_parts, write_part
     from cmap_cli.perceptual import load_similarity
-    from cmap_cli.results import COMPARISON_FILE, RUN_FILE, ResultFolder
+    from cmap_cli.results import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE, ResultFolder
     from cmap_cli.summary import summarise
 
-    chosen = choose_device(device)
+    chosen = choose_device(share.device)
     published = PRESETS[preset]
     config = dataclasses.replace(
         published, steps=steps or published.steps, num_latents=num_latents or published.num_latents
@@ -192,20 +202,25 @@ def purify(
         "precision": str(dtype).removeprefix("torch."),
         "format": image_format,
     }
+    remaining = sources
     results = None
     if not dry_run:
-        if not (overwrite or (out / RUN_FILE).exists()):
-            check_existing(found.sources, job.extension, out)
-        out.mkdir(parents=True, exist_ok=True)
-        results = ResultFolder(out, settings, overwrite=overwrite)
-        if results.done and not silent:
-            console.say(f"{len(results.done)} images are there already")
-    remaining = [source for source in found.sources if results is None or str(source) not in results.done]
+        with share.opening():
+            forgets = share.forgets(overwrite)
+            if not (forgets or (out / RUN_FILE).exists()):
+                check_existing(found.sources, job.extension, out, (out / RUN_FILE).exists)
+            out.mkdir(parents=True, exist_ok=True)
+            results = ResultFolder(out, settings, overwrite=forgets, shard=own)
+        results.forget_changed(sources)
+        remaining = [source for source in sources if str(source) not in results.done]
+        if len(remaining) < len(sources) and not silent:
+            console.say(f"{len(sources) - len(remaining)} images are there already")
     looked = estimate.survey(job, remaining)
-    most = batch_size or estimate.patch_batch_size(purifier, chosen.device)
-    job = dataclasses.replace(job, batch_size=max(1, min(most, looked.patches)))
+    of_all = looked if len(remaining) == len(found.sources) else estimate.survey(job, found.sources)
+    most = batch_size or common_batch_size(share.meet(patch_batch_size(purifier, chosen.device, share.sharers)))
+    job = dataclasses.replace(job, batch_size=even_batches(of_all.patches, most))
     seconds = 0.0
-    if looked.patches and (dry_run or not silent):
+    if looked.patches and console.leads() and (dry_run or not silent):
         seconds = estimate.seconds_per_patch(purifier, chosen.device, job.batch_size)
     if not silent:
         announce(job, looked, seconds, f"{model} on {chosen.device} ({chosen.reason})", preset, verbose)
@@ -213,124 +228,66 @@ def purify(
         if json:
             cost = {"patches": looked.patches, "seconds": round(looked.patches * seconds, 1)}
             console.result_json({"schema": SCHEMA, "dry_run": True, "settings": settings, "estimate": cost})
+        share.leave(0)
         return
-    failures = [{"source": failure.path, "error": failure.error.message} for failure in found.failures]
-    for failure in found.failures:
-        console.fail(failure.error)
-    written, already_there = 0, len(results.done)
-    for outcome in loop(job, found.sources, results, silent=silent):
-        if isinstance(outcome, purification.Failed):
-            console.fail(outcome.error)
-            failures.append({"source": outcome.source, "error": outcome.error.message})
-        else:
-            written += 1
-            if quiet and not json:
-                console.result(str(out / outcome["output"]))
-    summary = summarise(results.records(), true_labels)
-    if compare:
-        write_comparison(out / COMPARISON_FILE, list(purification.comparisons(job, results, found.sources, COMPARED)))
-    if json:
-        document = {
-            "schema": SCHEMA,
-            "exit_code": PARTIAL if failures else 0,
-            "settings": settings,
-            "out": str(out),
-            "manifest": str(results.manifest_path),
-            "written": written,
-            "already_there": already_there,
-            "failed": len(failures),
-            "failures": failures[:JSON_FAILURES],
-            "seconds": round(time.monotonic() - began, 3),
-            "summary": dataclasses.asdict(summary),
-        }
-        console.result_json(document)
-    elif not quiet:
-        print_summary(out, written, len(failures), summary, job)
-    if failures:
-        raise typer.Exit(PARTIAL)
+    failures: list[dict[str, str]] = []
+    failed = written = 0
+    part = Part(own, len(found.sources) + len(found.failures), len(sources))
+    with results:
+        write_part(out, part)
+        for outcome in itertools.chain(found_failures(found, own), loop(job, sources, results, silent=silent)):
+            if isinstance(outcome, purification.Failed):
+                console.fail(outcome.error)
+                failed += 1
+                if len(failures) < MOST_FAILURES:
+                    failures.append({"source": outcome.source, "error": outcome.error.message})
+            else:
+                written += 1
+                if quiet and not json:
+                    console.result(str(out / outcome["output"]))
+        part = dataclasses.replace(part, finished=True, failed=failed, failures=tuple(failures))
+        write_part(out, part)
+        manifest_path, results_of_part = results.manifest_path, list(results.journal.paths())
+    code = PARTIAL if failed else 0
+    told = share.meet((failed, written, len(sources) - len(remaining), failures))
+    if share.leads:
+        failed, written, already_there = (sum(each[column] for each in told) for column in range(3))
+        failures = [failure for each in told for failure in each[3]][:MOST_FAILURES]
+        code = PARTIAL if failed else 0
+        if not share.partial and (results_of_part != [out / MANIFEST_FILE] or read_parts(out)):
+            merge_folder(out, final=True)
+            manifest_path = out / MANIFEST_FILE
+        with ResultFolder(out, settings, shard=own if share.partial else WHOLE) as results:
+            summary = summarise(results.records(), true_labels)
+            if compare:
+                shown = purification.comparisons(job, results, found.sources, COMPARED)
+                write_comparison(out / COMPARISON_FILE, list(shown))
+        if json:
+            document = {
+                "schema": SCHEMA,
+                "exit_code": code,
+                "settings": settings,
+                "out": str(out),
+                "manifest": str(manifest_path),
+                "shard": str(own) if share.partial else None,
+                "written": written,
+                "already_there": already_there,
+                "failed": failed,
+                "failures": failures,
+                "seconds": round(time.monotonic() - began, 3),
+                "summary": dataclasses.asdict(summary),
+            }
+            console.result_json(document)
+        elif not quiet:
+            print_summary(out, written, failed, summary, job)
+            if share.partial:
+                console.say(f"this was shard {own}; when all are done: cmap merge {shlex.quote(str(out))}")
+    if code := share.leave(code):
+        raise typer.Exit(code)
 
 
-def validate(
-    inputs: list[str], out: Path, image_format: ImageFormat, labels: Path | None, classifier: str | None, select: Select
-) -> tuple[Discovery, dict[Path, str]]:
-    """All that can be found wrong before torch is loaded, raised at once."""
-    from cmap_cli.inputs import Discovery, discover
-    from cmap_cli.labels import read_labels
-    from cmap_cli.outputs import FORMATS, check_collisions, check_output_folder
+def found_failures(found: Discovery, own: Shard) -> Iterator[Failed]:
+    """What could not even be listed, of this shard."""
+    from cmap_cli.purification import Failed
 
-    problems: list[CmapError] = []
-    found, true_labels = Discovery(), {}
-    if select == "vote" and classifier is None:
-        problems.append(UsageError("--select vote needs a classifier", "--classifier pyautoattack-resnet18"))
-    if labels is not None and classifier is None:
-        problems.append(UsageError("--labels needs a classifier to compare with", "--classifier pyautoattack-resnet18"))
-    try:
-        found = discover(inputs, sys.stdin if "-" in inputs else None)
-        check_collisions(found.sources, FORMATS[image_format], out)
-    except CmapError as error:
-        problems.append(error)
-    try:
-        check_output_folder(found.folders, out)
-    except CmapError as error:
-        problems.append(error)
-    try:
-        true_labels = read_labels(labels) if labels else {}
-    except CmapError as error:
-        problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise UsageError("several things are wrong", problems=problems)
-    return found, true_labels
-
-
-def condition(loaded: LoadedModel, wanted: str | None, classifier: LoadedClassifier | None) -> int | None:
-    """The class that a class-conditional model is told for all images; None: the classifier's prediction, or none."""
-    from cmap_cli.core.types import num_classes
-
-    classes = num_classes(loaded.model)
-    if not classes:
-        if wanted is not None:
-            raise UsageError(f"--class {wanted} is for class-conditional models; {loaded.name} is none")
-        return None
-    if wanted is not None:
-        if wanted.isdecimal() and int(wanted) < classes:
-            return int(wanted)
-        if classifier is not None and classifier.num_classes == classes:
-            return classifier.class_index(wanted)
-        raise UsageError(f"--class {wanted} is no number below {classes}, the classes of {loaded.name}")
-    if classifier is None:
-        raise UsageError(
-            f"{loaded.name} needs a class for each image, one of {classes}",
-            "--classifier NAME tells it what it predicts; --class N is for all images",
-        )
-    if classifier.num_classes != classes:
-        raise UsageError(
-            f"{loaded.name} is conditioned on {classes} classes, {classifier.name} has {classifier.num_classes}",
-            "--class N, or a classifier of the same classes",
-        )
-    return None
-
-
-def class_names(labels: dict[Path, str], classifier: LoadedClassifier | None) -> dict[Path, str]:
-    """The labels as the classifier names its classes; "3" becomes "cat"."""
-    if classifier is None:
-        return {}
-    return {path: classifier.class_name(classifier.class_index(label)) for path, label in labels.items()}
-
-
-def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool) -> Iterator[Record | Failed]:
-    """The outcomes of the images, with progress on stderr."""
-    from cmap_cli.purification import purify_sources
-
-    with console.reporting(len(sources), "images", quiet=silent) as progress:
-
-        def on_step(step: Step) -> None:
-            if step.index % 10 == 0:
-                loss = float(step.total.mean())
-                progress.detail(f"step {step.index}/{step.steps} loss {loss:.0f}")
-
-        progress.done = len(results.done)
-        for outcome in purify_sources(job, sources, results, on_step if progress.shows_detail else None):
-            progress.advance()
-            yield outcome
+    return (Failed(failure.path, failure.error) for failure in found.failures if own.owns(failure.path))

@@ -1,16 +1,20 @@
-"""What ``cmap purify`` says before and after the work."""
+"""What ``cmap purify`` says before, during and after the work."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmap_cli.cli import console
 
 if TYPE_CHECKING:
+    from cmap_cli.core.types import Step
     from cmap_cli.estimate import Survey
-    from cmap_cli.purification import Job
+    from cmap_cli.inputs import Source
+    from cmap_cli.purification import Failed, Job
+    from cmap_cli.results import Record, ResultFolder
     from cmap_cli.summary import Summary
 
 
@@ -35,6 +39,23 @@ def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, 
             f"{looked.resized} images need more than {job.max_tiles} tiles and are resized to {width}×{height}; "
             f"--fit tile keeps their size, with {looked.resized_patches} tiles and about {cost}"
         )
+
+
+def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool) -> Iterator[Record | Failed]:
+    """The outcomes of the images, with progress on stderr."""
+    from cmap_cli.streaming import purify_sources
+
+    with console.reporting(len(sources), "images", quiet=silent) as progress:
+
+        def on_step(step: Step) -> None:
+            if step.index % 10 == 0:
+                loss = float(step.total.mean())
+                progress.detail(f"step {step.index}/{step.steps} loss {loss:.0f}")
+
+        progress.done = sum(str(source) in results.done for source in sources)
+        for outcome in purify_sources(job, sources, results, on_step if progress.shows_detail else None):
+            progress.advance()
+            yield outcome
 
 
 def print_summary(out: Path, written: int, failed: int, summary: Summary, job: Job) -> None:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cmap_cli.journal import write_atomically
 from cmap_cli.report.build import Flag, build_report
 from cmap_cli.report.markdown import markdown_report
 from cmap_cli.report.page import html_report
 from cmap_cli.report.values import Report
-from cmap_cli.results import write_atomically
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 

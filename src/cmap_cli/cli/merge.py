@@ -1,0 +1,133 @@
+"""``cmap merge``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmap_cli.cli import console, options
+from cmap_cli.errors import CmapError, UsageError
+
+if TYPE_CHECKING:
+    from cmap_cli.merging import Merged
+
+SCHEMA = "cmap.merge/1"
+PARTIAL = 3
+
+
+def merge(
+    parts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PART...",
+            help="The folder that all shards wrote to; or folders with a part of the run each.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the whole, when the parts are in several.",
+            show_default="the one folder",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    fail_under: options.FailUnder = None,
+    fail_under_clean: options.FailUnderClean = None,
+    fail_on: options.FailOnOption = "estimate",
+    fail_on_flags: options.FailOnFlags = False,
+) -> None:
+    """Put together what --shard has left: one manifest, or one report, as of a single process.
+
+    Examples:
+
+      cmap merge ./clean
+
+      cmap merge part-1 part-2 part-3 --out ./clean
+
+      cmap merge part-* --out report --fail-under 0.5
+
+    If shards or images are missing they are named, the exit code is 3, and a later merge takes them in.
+    """
+    problems: list[CmapError] = [
+        UsageError(f"{part} is no folder", "name folders that cmap has written to")
+        for part in parts
+        if not part.is_dir()
+    ]
+    if len(parts) > 1 and out is None:
+        problems.append(UsageError(f"{len(parts)} folders need a place for the whole", "--out DIR"))
+    if overwrite and out is None:
+        problems.append(UsageError("--overwrite is for --out", "leave it out"))
+    if problems:
+        raise problems[0] if len(problems) == 1 else UsageError("several things are wrong", problems=problems)
+    from cmap_cli.cli.benchmark import NO_CONDITIONS, finish
+    from cmap_cli.merging import kind_of, merge_folder, merge_folders
+
+    conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
+    if conditions != NO_CONDITIONS and any(kind_of(part) != "benchmark" for part in parts):
+        raise UsageError("--fail-under and the other conditions are for the parts of a benchmark", "leave them out")
+    merged = merge_folder(parts[0]) if out is None else merge_folders(parts, out, overwrite=overwrite)
+    code = PARTIAL if merged.missing or merged.failed else 0
+    for sentence in merged.missing:
+        console.fail(CmapError(sentence, "run what is missing, then merge again; what is there is kept"))
+    for failure in merged.failures:
+        console.fail(CmapError(failure["error"]))
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "exit_code": code,
+        "command": merged.kind,
+        "out": str(merged.folder),
+        "there": merged.count,
+        "listed": merged.listed,
+        "missing": list(merged.missing),
+        "failed": merged.failed,
+        "failures": list(merged.failures),
+    }
+    silent = json or quiet
+    if not silent:
+        of = "" if merged.listed is None else f" of {merged.listed}"
+        noun = "images" if merged.kind == "purify" else "chunks"
+        failed = f", {merged.failed} failed" if merged.failed else ""
+        console.result(f"{merged.count}{of} {noun} of cmap {merged.kind} in {merged.folder}{failed}")
+    if merged.kind == "benchmark":
+        code = finish(merged.folder, json=json, quiet=quiet, conditions=conditions, merged=document)
+    else:
+        tell(merged, document, json=json, quiet=quiet)
+    if code:
+        raise typer.Exit(code)
+
+
+def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
+    """What the records of purify or attack add up to."""
+    from cmap_cli.journal import Journal
+    from cmap_cli.results import MANIFEST, MANIFEST_FILE, read_settings
+    from cmap_cli.summary import summarise
+
+    manifest = merged.folder / MANIFEST_FILE
+    document = document | {"manifest": str(manifest)}
+    if merged.kind == "purify":
+        summary = summarise(Journal(merged.folder, MANIFEST).records(), {})
+        document["summary"] = dataclasses.asdict(summary)
+        if summary.l1 is not None and not (json or quiet):
+            console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
+    elif merged.count:
+        from cmap_cli.benchmark import SETTINGS_FILE
+        from cmap_cli.cli import attack
+        from cmap_cli.report.records import read_benchmark
+
+        classes = read_benchmark(merged.folder).get("provenance", {}).get("classes", ())
+        document |= attack.show(merged.folder, classes)
+        if not (json or quiet):
+            attack.tell(merged.folder, read_settings(merged.folder / SETTINGS_FILE), document)
+    if json:
+        console.result_json(document)
+    elif quiet:
+        console.result(str(manifest))
