@@ -14,7 +14,7 @@ from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators, initial_latents
 from cmap_cli.core.types import Step
 from cmap_cli.nets.gaussian import GaussianConsistency
-from tests.toys import IsotropicGaussian
+from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 QUICK = PurifyConfig(num_latents=4, steps=12)
 
@@ -26,9 +26,9 @@ def images(count: int = 3, seed: int = 0) -> torch.Tensor:
 def test_presets_are_the_published_rows() -> None:
     assert set(PRESETS) == set(get_args(Preset))
     paper = dataclasses.astuple(PRESETS["paper"])
-    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False)
+    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False, 0.0)
     imagenet = dataclasses.astuple(PRESETS["paper-imagenet100"])
-    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False)
+    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False, 0.0)
 
 
 def test_without_the_latent_term_every_candidate_becomes_the_input() -> None:
@@ -175,3 +175,19 @@ def test_straight_through_moves_pixels_that_start_clipped() -> None:
     assert (moved - x[:, None]).abs().max() < 0.02
     assert moved.min() >= 0
     assert moved.max() <= 1
+
+
+def test_candidates_are_noised_and_denoised_at_the_end_by_a_model_that_can() -> None:
+    x, model = images(2), DenoisingGaussian()
+    refining = dataclasses.replace(QUICK, refine_sigma=0.5)
+    plain = Purifier(model, QUICK)(x, image_generators(x, 0))
+    refined = Purifier(model, refining)(x, image_generators(x, 0))
+    torch.testing.assert_close(refined.latents, plain.latents)
+    generators = image_generators(x, 0)
+    initial_latents(model, 4, generators)
+    noise = torch.stack([torch.randn(4, 3, 8, 8, generator=generator) for generator in generators])
+    share = model.s**2 / (model.s**2 + 0.5**2)
+    expected = (share * (2 * plain.samples - 1 + 0.5 * noise)).clamp(-1, 1)
+    torch.testing.assert_close(refined.samples, (expected + 1) / 2)
+    unable = Purifier(IsotropicGaussian(), refining)(x, image_generators(x, 0))
+    torch.testing.assert_close(unable.samples, plain.samples)

@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     losses: list[float] = []
     base = fit_gaussian(data(), 20, keep_residual=True)
-    config = dataclasses.replace(RECIPE, images=800, lr=3e-3, denoising=0.0)
+    config = dataclasses.replace(RECIPE, images=800, lr=3e-3, denoising=0.0, tuning_denoising=0.0)
     train_unet(data(), base, config, tmp_path, lambda progress: losses.append(float(progress.loss)), CPU)
     assert sum(losses[-25:]) < 0.8 * sum(losses[:25])
 
@@ -91,7 +91,7 @@ def test_the_loss_is_zero_where_both_levels_are_t_min_and_has_no_gradient_throug
     lower = sigma * 0.75
     clean = model(x + sigma[:, None, None, None] * noise, sigma) - model(x + lower[:, None, None, None] * noise, lower)
     weight = (sigma**2 + 0.25).sqrt() / (sigma * 0.5)
-    expected = (weight * ((clean.flatten(1).square().sum(1) + 0.03**2).sqrt() - 0.03)).mean()
+    expected = (weight * ((clean.flatten(1).square().sum(1) + 0.03**2).sqrt() - 0.03)).mean() / 192**0.5
     loss = consistency_loss(model, x, noise, sigma, 4.0, 0.03)
     torch.testing.assert_close(loss, expected)
     parameter = model.backbone.conv_out.weight
@@ -116,15 +116,18 @@ def test_the_denoiser_is_trained_first_and_consistency_after_it(tmp_path: Path) 
     assert [config.denoises_at(iteration) for iteration in (0, 5, 6, 11)] == [True, True, False, False]
     assert config.ratio_at(6) == config.ratio_start
     assert config.ratio_at(12) == pytest.approx(config.ratio_end)
-    large = dataclasses.replace(config, batch_size=4000, images=4000 * config.iterations)
-    sigmas = {when: training_batch(data(), large, when)[2].log() for when in (0, 11)}
-    assert float(sigmas[0].mean()) == pytest.approx(config.denoising_mean, abs=0.1)
-    assert float(sigmas[11].mean()) == pytest.approx(config.consistency_mean, abs=0.15)
+    large = dataclasses.replace(config, batch_size=4000, images=4000 * config.iterations, tuning_denoising=0.25)
+    assert [large.denoised_at(iteration) for iteration in (0, 11)] == [4000, 1000]
+    first, last = (training_batch(data(), large, when)[2].log() for when in (0, 11))
+    assert float(first.mean()) == pytest.approx(config.denoising_mean, abs=0.1)
+    assert float(last[:1000].mean()) == pytest.approx(config.denoising_mean, abs=0.1)
+    assert float(last[1000:].median()) == pytest.approx(config.consistency_mean, abs=0.1)
+    assert float(last[1000:].min()) == pytest.approx(0, abs=1e-6)
     only_denoised = dataclasses.replace(config, denoising=1.0)
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    assert not torch.equal(train(first)["conv_out.weight"], train(second, only_denoised)["conv_out.weight"])
+    for folder in ("both", "one"):
+        (tmp_path / folder).mkdir()
+    both, one = train(tmp_path / "both", config), train(tmp_path / "one", only_denoised)
+    assert not torch.equal(both["conv_out.weight"], one["conv_out.weight"])
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())

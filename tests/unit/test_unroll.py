@@ -12,10 +12,10 @@ from cmap_cli.core.purify import Purifier, PurifyConfig
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.core.unroll import _SmoothAbs, purify_unrolled
 from cmap_cli.nets.gaussian import GaussianConsistency
-from tests.toys import IsotropicGaussian
+from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 PLAIN = PurifyConfig(num_latents=4, steps=6)
-QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True)
+QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True, refine_sigma=0.2)
 
 
 def gaussian() -> GaussianConsistency:
@@ -51,7 +51,9 @@ def test_samples_are_the_purifiers_bit_for_bit(config: PurifyConfig, smoothing: 
 
 
 @pytest.mark.parametrize("config", [PLAIN, QUICKER], ids=["plain", "quicker"])
-@pytest.mark.parametrize("model", [IsotropicGaussian(s=0.2), IsotropicGaussian(s=1.0), gaussian()])
+@pytest.mark.parametrize(
+    "model", [IsotropicGaussian(s=0.2), IsotropicGaussian(s=1.0), DenoisingGaussian(s=0.2), gaussian()]
+)
 def test_the_exact_gradient_is_that_of_finite_differences(model: ConsistencyModel, config: PurifyConfig) -> None:
     purifier, x, h = Purifier(model, config), images(), 1e-7  # so near that no pixel crosses a kink
     direction = torch.randn(x.shape, generator=Generator().manual_seed(6), dtype=torch.float64)

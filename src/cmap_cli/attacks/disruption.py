@@ -61,8 +61,8 @@ class ConsistencyDisruption:
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`; ``model`` is the deployed defence."""
         with seeded(model, seed):
-            start = self.purifier.start(x, RowSeeds(seed).generators(len(x)))
-            candidates = self._optimise(self.purifier.descent(x, start), x, y)
+            draw = self.purifier.draw(x, RowSeeds(seed).generators(len(x)))
+            candidates = self._optimise(self.purifier.descent(x, draw), x, y)
             best = x.clone()
             best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
             for candidate in candidates.unbind(1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cmap_cli.core.types import ConsistencyModel
+from cmap_cli.core.types import ConsistencyModel, HasDenoiser
 
 SIGMA_MIN = 0.002
 SIGMA_MAX = 80.0
@@ -74,6 +74,13 @@ def decode(model: ConsistencyModel, latents: Tensor, labels: Tensor | None = Non
     sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
     conditions = () if labels is None else (labels.reshape(-1),)
     return model(flat, sigma, *conditions).to(flat.dtype).reshape(latents.shape)
+
+
+def denoise(model: HasDenoiser, images: Tensor, sigma: float) -> Tensor:
+    """E[x_0 | x_t] of images (..., C, H, W) at the noise level sigma, in [-1, 1] but not clipped, of their dtype."""
+    flat = images.reshape(-1, *images.shape[-3:])
+    levels = torch.full((len(flat),), sigma, device=flat.device, dtype=flat.dtype)
+    return model.denoise(flat, levels).to(images.dtype).reshape(images.shape)
 
 
 def clip(images: Tensor, *, straight_through: bool = False) -> Tensor:

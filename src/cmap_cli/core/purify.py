@@ -13,12 +13,13 @@ from torch import Generator, Tensor
 
 from cmap_cli.choices import Preset, Schedule
 from cmap_cli.core.adam import Adam
-from cmap_cli.core.consistency import clip, decode, to_model_range, to_unit_range
+from cmap_cli.core.consistency import clip, decode, denoise, to_model_range, to_unit_range
 from cmap_cli.core.losses import purification_objective
 from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import (
     ConsistencyModel,
+    HasDenoiser,
     Objective,
     PerceptualDistance,
     Purification,
@@ -43,6 +44,8 @@ class PurifyConfig:
         lr_schedule: "constant" as in the paper, or "cosine" from lr down to 0 over the steps.
         gain_limit: of the preconditioner (:mod:`cmap_cli.core.precondition`); 0 for none, as in the paper.
         straight_through: whether the clip to [-1, 1] lets gradients through; in the paper clipped pixels get none.
+        refine_sigma: noise level that the candidates are taken to and denoised from at the end, by models that have a
+            denoiser (:class:`~cmap_cli.core.types.HasDenoiser`); 0 for not, as in the paper.
     """
 
     num_latents: int = 10
@@ -55,6 +58,7 @@ class PurifyConfig:
     lr_schedule: Schedule = "constant"
     gain_limit: float = 0.0
     straight_through: bool = False
+    refine_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work (ValueError)."""
@@ -107,8 +111,25 @@ def image_generators(x: Tensor, seed: int) -> list[Generator]:
 
 def initial_latents(model: ConsistencyModel, num_latents: int, generators: Sequence[Generator]) -> Tensor:
     """z_k ~ N(0, t_max² I), (B, K, C, H, W) float32 on the CPU, one generator an image."""
-    shape = (num_latents, *model.image_shape)
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]) * model.sigma_max
+    return standard_normal((num_latents, *model.image_shape), generators) * model.sigma_max
+
+
+def standard_normal(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
+    """N(0, I), (B, *shape) float32 on the CPU, one generator an image."""
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The random numbers of a purification.
+
+    Attributes:
+        latents: what it starts from, ~ N(0, t_max² I), (B, K, C, H, W).
+        noise: of the last denoising, ~ N(0, I), (B, K, C, H, W); None without one.
+    """
+
+    latents: Tensor
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,7 @@ class Descent:
         start: z_0, (B, K, C, H, W).
         precondition: P.
         labels: of a class-conditional model, (B, K).
+        noise: of the last denoising, (B, K, C, H, W); None without one.
     """
 
     model: ConsistencyModel
@@ -134,6 +156,7 @@ class Descent:
     start: Tensor
     precondition: Callable[[Tensor], Tensor]
     labels: Tensor | None = None
+    noise: Tensor | None = None
 
     def latents(self, v: Tensor) -> Tensor:
         """The latents z = z_0 + P·v, (B, K, C, H, W)."""
@@ -147,6 +170,20 @@ class Descent:
     def candidates(self, z: Tensor) -> Tensor:
         """x̂ in [-1, 1], (B, K, C, H, W)."""
         return clip(self.images(z), straight_through=self.config.straight_through)
+
+    def samples(self, x_hat: Tensor, *, straight_through: bool = False) -> Tensor:
+        """What candidates x̂ end as, in [0, 1]: noised and denoised once more where that is asked for.
+
+        Args:
+            x_hat: in [-1, 1], (B, K, C, H, W).
+            straight_through: whether the clip after the denoiser lets gradients through.
+        """
+        if self.noise is None or not isinstance(self.model, HasDenoiser):
+            return to_unit_range(x_hat)
+        sigma = self.config.refine_sigma
+        with torch.autocast(x_hat.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            denoised = denoise(self.model, x_hat + sigma * self.noise, sigma)
+        return to_unit_range(clip(denoised, straight_through=straight_through))
 
     def objective(self, x_hat: Tensor, z: Tensor, absolute: Callable[[Tensor], Tensor] = torch.abs) -> Objective:
         """L and its terms, see :func:`~cmap_cli.core.losses.purification_objective`."""
@@ -208,8 +245,13 @@ class Purifier:
         if isinstance(self.model, torch.nn.Module) and any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the consistency model must be frozen: call model.requires_grad_(False)")
 
-    def start(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """The latents that purification of x starts from, (B, K, C, H, W) on x's device.
+    @property
+    def refines(self) -> bool:
+        """Whether candidates are denoised at the end."""
+        return self.config.refine_sigma > 0 and isinstance(self.model, HasDenoiser)
+
+    def draw(self, x: Tensor, generators: Sequence[Generator]) -> Draw:
+        """The latents that purification of x starts from and the noise it ends with, on x's device.
 
         Raises:
             ValueError: the images have another shape than the model's, or the number of generators is not B.
@@ -218,10 +260,13 @@ class Purifier:
             raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
         if len(generators) != len(x):
             raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
-        return initial_latents(self.model, self.config.num_latents, generators).to(x)
+        latents = initial_latents(self.model, self.config.num_latents, generators).to(x)
+        if not self.refines:
+            return Draw(latents)
+        return Draw(latents, standard_normal(latents.shape[1:], generators).to(x))
 
-    def descent(self, x: Tensor, start: Tensor, labels: Tensor | None = None) -> Descent:
-        """What is minimised for images x in [0, 1], (B, C, H, W), from the latents ``start``.
+    def descent(self, x: Tensor, draw: Draw, labels: Tensor | None = None) -> Descent:
+        """What is minimised for images x in [0, 1], (B, C, H, W), from the drawn latents.
 
         Raises:
             ValueError: labels, (B,), are missing or not wanted.
@@ -234,9 +279,10 @@ class Purifier:
             self.dtype,
             to_model_range(x),
             self.similarity(x),
-            start,
+            draw.latents,
             spectral_preconditioner(self.model, self.config.gain_limit),
             None if labels is None else labels[:, None].expand(-1, self.config.num_latents),
+            draw.noise,
         )
 
     def __call__(
@@ -258,10 +304,11 @@ class Purifier:
             ValueError: the images have another shape than the model's, the number of generators is not B, or labels
                 are missing or not wanted.
         """
-        descent = self.descent(x, self.start(x, generators), labels)
+        descent = self.descent(x, self.draw(x, generators), labels)
         z = descent.run(on_step)
         with torch.no_grad():
             x_hat = descent.candidates(z)
             objective = descent.objective(x_hat, z)
+            samples = descent.samples(x_hat)
         restoration = objective.pixel + self.config.perceptual_weight * objective.perceptual
-        return Purification(to_unit_range(x_hat), z, objective, restoration)
+        return Purification(samples, z, objective, restoration)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -38,6 +38,15 @@ class ConsistencyModel(Protocol):
 
         A class-conditional model, one with ``num_classes`` above 0, is given int64 labels (N,) too.
         """
+        ...
+
+
+@runtime_checkable
+class HasDenoiser(Protocol):
+    """A consistency model whose network also estimates E[x_0 | x_t], the posterior mean."""
+
+    def denoise(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        """X (N, C, H, W) and noise levels (N,) -> images (N, C, H, W) in the model's range, [-1, 1] unclipped."""
         ...
 
 
@@ -90,7 +99,7 @@ class Purification:
     """What purification found for B images.
 
     Attributes:
-        samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1].
+        samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1], denoised at the end if so set.
         latents: their latents, (B, K, C, H, W).
         objective: its terms at these latents.
         restoration: pixel plus weighted perceptual term of each candidate, (B, K); lower is closer to the input.

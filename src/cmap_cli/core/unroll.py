@@ -23,8 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cmap_cli.core.adam import Adam, adam_update
-from cmap_cli.core.consistency import clip, to_unit_range
-from cmap_cli.core.purify import Descent, Purifier
+from cmap_cli.core.consistency import clip
+from cmap_cli.core.purify import Descent, Draw, Purifier
 
 State = tuple[Tensor, Tensor, Tensor]
 """V, and Adam's m and s; or the adjoint of each."""
@@ -55,8 +55,8 @@ def purify_unrolled(
         raise ValueError(f"unroll must be at least 1, not {unroll}")
     if smoothing < 0:
         raise ValueError(f"smoothing must be at least 0, not {smoothing}")
-    start = purifier.start(x, generators)
-    samples: Tensor = _Purify.apply(x, purifier, start, unroll, smoothing)
+    draw = purifier.draw(x, generators)
+    samples: Tensor = _Purify.apply(x, purifier, draw, unroll, smoothing)
     return samples
 
 
@@ -64,7 +64,7 @@ class _Purify(torch.autograd.Function):
     """Purification whose backward pass is the reverse sweep."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, purifier: Purifier, start: Tensor, unroll: int | None, smoothing: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, purifier: Purifier, draw: Draw, unroll: int | None, smoothing: float) -> Tensor:
         steps = purifier.config.steps
         swept = steps if unroll is None else min(unroll, steps)
         states: list[State] = []
@@ -73,21 +73,21 @@ class _Purify(torch.autograd.Function):
             if adam.steps >= steps - swept:
                 states.append((adam.v.detach().clone(), adam.first, adam.second))
 
-        descent = purifier.descent(x.detach(), start)
+        descent = purifier.descent(x.detach(), draw)
         z = descent.run(before_step=keep if ctx.needs_input_grad[0] else None)
-        ctx.save_for_backward(x, start, z)
-        ctx.purifier, ctx.states, ctx.smoothing = purifier, states, smoothing
-        return to_unit_range(descent.candidates(z))
+        ctx.save_for_backward(x, z)
+        ctx.purifier, ctx.draw, ctx.states, ctx.smoothing = purifier, draw, states, smoothing
+        return descent.samples(descent.candidates(z))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        x, start, z = ctx.saved_tensors
+        x, z = ctx.saved_tensors
         x = x.detach().requires_grad_()
         steps = ctx.purifier.config.steps
         # fused attention has no second derivative
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            descent = ctx.purifier.descent(x, start)
+            descent = ctx.purifier.descent(x, ctx.draw)
             adjoint = _pull_back_samples(descent, z, cotangent, ctx.smoothing)
             gradient = torch.zeros_like(x)
             for index in reversed(range(steps - len(ctx.states), steps)):
@@ -101,7 +101,8 @@ def _pull_back_samples(descent: Descent, z: Tensor, cotangent: Tensor, smoothing
     """The adjoint of the last state from that of the samples."""
     v = torch.zeros_like(z).requires_grad_()
     x_hat = clip(descent.images(z + descent.precondition(v)), straight_through=smoothing > 0)
-    (adjoint,) = torch.autograd.grad(to_unit_range(x_hat), v, cotangent)
+    samples = descent.samples(x_hat, straight_through=smoothing > 0)
+    (adjoint,) = torch.autograd.grad(samples, v, cotangent)
     return adjoint, torch.zeros_like(adjoint), torch.zeros_like(adjoint)
 
 

@@ -40,9 +40,18 @@ def training_batch(images: Tensor, config: TrainingConfig, iteration: int) -> tu
     flip = torch.rand(config.batch_size, generator=generator, device=place) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(-1), x)
     noise = torch.randn(x.shape, generator=generator, device=place)
-    mean, std = config.log_sigma_at(iteration)
-    log_sigma = torch.randn(config.batch_size, generator=generator, device=place) * std + mean
-    return x, noise, log_sigma.exp()
+    levels = torch.randn(config.batch_size, generator=generator, device=place)
+    denoised, tuned = levels.tensor_split([config.denoised_at(iteration)])
+    return (
+        x,
+        noise,
+        torch.cat(
+            [
+                (denoised * config.denoising_std + config.denoising_mean).exp(),
+                (tuned * config.consistency_std + config.consistency_mean).exp().clamp_min(config.tuned_from),
+            ]
+        ),
+    )
 
 
 def train_unet(
@@ -92,11 +101,13 @@ def train_unet(
         sigma = sigma.clamp(model.sigma_min, model.sigma_max)
         adam.param_groups[0]["lr"] = config.lr_at(iteration)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            if config.denoises_at(iteration):
-                loss = denoising(model, x, noise, sigma)
-            else:
+            first = config.denoised_at(iteration)
+            loss = torch.zeros((), device=device)
+            if first:
+                loss = loss + denoising(model, x[:first], noise[:first], sigma[:first])
+            if first < len(x):
                 ratio = torch.tensor(config.ratio_at(iteration), device=device)  # a float would be compiled in
-                loss = tuning(model, x, noise, sigma, ratio, config.huber)
+                loss = loss + tuning(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)
         adam.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -38,10 +39,11 @@ def denoising_loss(model: Trainable, x: Tensor, noise: Tensor, sigma: Tensor) ->
 def consistency_loss(
     model: Trainable, x: Tensor, noise: Tensor, sigma: Tensor, ratio: float | Tensor, huber: float
 ) -> Tensor:
-    """Mean over images of w(t)·(√(‖f(x_t, t) − sg f(x_r, r)‖² + c²) − c), r = max(t·(1 − 1/q), t_min).
+    """Mean over images of w(t)·(√(‖f(x_t, t) − sg f(x_r, r)‖² + c²) − c)/√d, r = max(t·(1 − 1/q), t_min).
 
-    x_t and x_r share the noise; w(t) = √(t² + s²)/(t·s) makes a relative error of the network's output weigh the
-    same at every level, where 1/(t − r) would all but ignore the high ones that purification starts from.
+    x_t and x_r share the noise, d is the number of values of an image; w(t) = √(t² + s²)/(t·s) makes a relative error
+    of the network's output weigh the same at every level, where 1/(t − r) would all but ignore the high ones that
+    purification starts from.
 
     Args:
         model: f.
@@ -57,4 +59,4 @@ def consistency_loss(
     difference = (model(x + sigma[:, None, None, None] * noise, sigma) - target).flatten(1)
     weight = (sigma**2 + SIGMA_DATA**2).sqrt() / (sigma * SIGMA_DATA)
     loss: Tensor = weight * ((difference.square().sum(1) + huber**2).sqrt() - huber)
-    return loss.mean()
+    return loss.mean() / math.sqrt(difference.shape[1])

@@ -12,19 +12,24 @@ from cmap_cli.choices import Preconditioning, TrainingPreset
 class TrainingConfig:
     """Denoising pre-training, then consistency tuning, in one run with one learning-rate schedule.
 
+    Tuning goes on denoising with a part of each batch, so that ``denoise`` stays what it was, and tunes f above a level
+    only; below it f is the closed form with the denoiser's correction.
+
     Attributes:
         images: how many training images are seen in all.
         denoising: the share of them that pre-trains the denoiser.
+        tuning_denoising: the share of each batch of the tuning that still denoises.
         batch_size: images an iteration.
         widths: channels of each level of the U-Net.
         blocks: residual blocks a level.
         preconditioning: what the network is added to: "gaussian" (closed form) or "plain" (c_skip·x).
         lr: peak learning rate of Adam; a linear warm-up, then a cosine down to 0.
         warmup: iterations of the warm-up.
-        denoising_mean: mean of ln t in pre-training; t is clamped to [t_min, t_max].
+        denoising_mean: mean of ln t where the network denoises; t is clamped to [t_min, t_max].
         denoising_std: its standard deviation.
         consistency_mean: mean of ln t in consistency tuning.
         consistency_std: its standard deviation.
+        tuned_from: the lowest t of consistency tuning.
         ratio_start: q of the first iteration of tuning; pairs are (t, r) with r = t·(1 − 1/q).
         ratio_end: q of the last iteration; it grows geometrically between.
         huber: c of the pseudo-Huber loss √(‖Δ‖² + c²) − c.
@@ -33,8 +38,9 @@ class TrainingConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
-    images: int = 400_000
+    images: int = 320_000
     denoising: float = 0.6
+    tuning_denoising: float = 0.5
     batch_size: int = 64
     widths: tuple[int, ...] = (64, 96, 128, 128)
     blocks: int = 1
@@ -43,8 +49,9 @@ class TrainingConfig:
     warmup: int = 200
     denoising_mean: float = -0.8
     denoising_std: float = 1.2
-    consistency_mean: float = 0.5
-    consistency_std: float = 2.0
+    consistency_mean: float = 2.2
+    consistency_std: float = 1.3
+    tuned_from: float = 1.0
     ratio_start: float = 2.0
     ratio_end: float = 8.0
     huber: float = 0.03
@@ -66,11 +73,9 @@ class TrainingConfig:
         """Whether a 0-based iteration belongs to the pre-training."""
         return iteration < self.denoising_iterations
 
-    def log_sigma_at(self, iteration: int) -> tuple[float, float]:
-        """Mean and standard deviation of ln t in an iteration."""
-        if self.denoises_at(iteration):
-            return self.denoising_mean, self.denoising_std
-        return self.consistency_mean, self.consistency_std
+    def denoised_at(self, iteration: int) -> int:
+        """How many images of an iteration's batch are denoised; the others are tuned on."""
+        return self.batch_size if self.denoises_at(iteration) else round(self.batch_size * self.tuning_denoising)
 
     def lr_at(self, iteration: int) -> float:
         """The learning rate of an iteration."""
@@ -96,7 +101,6 @@ RECIPES: dict[TrainingPreset, TrainingConfig] = {
         blocks=1,
         lr=2e-3,
         warmup=500,
-        consistency_mean=-0.5,
         ratio_end=64.0,
         ema_half_life=500_000,
         checkpoint_every=1000,
