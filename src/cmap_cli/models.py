@@ -98,7 +98,12 @@ def read_model(path: Path) -> nn.Module:
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"the model {path} cannot be read: {error}") from error
-    return build_model(json.loads(metadata["model"]), tensors).requires_grad_(False).eval()
+    return frozen(build_model(json.loads(metadata["model"]), tensors))
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """The model as purification wants it: no gradients of weights, and convolutions that run with channels last."""
+    return model.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
 def build_model(description: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
@@ -183,7 +188,7 @@ def from_diffusers_folder(name: str, folder: Path, device: torch.device | str) -
         )
     refused = {each.sha256: each.reason for artefact in read_manifest().values() for each in artefact.refused}
     converted = diffusers_folder.read_folder(folder, refused)
-    model = build_model(converted.description, converted.tensors).to(device).requires_grad_(False).eval()
+    model = frozen(build_model(converted.description, converted.tensors)).to(device)
     check_consistency_model(name, model, device)
     return LoadedModel(name, diffusers_folder.weights_sha256(folder), model)  # type: ignore[arg-type]  # checked
 

@@ -83,6 +83,17 @@ def test_ssim_of_an_image_with_itself_is_one() -> None:
     torch.testing.assert_close(SSIM().map(y, y), torch.ones_like(y))
 
 
+def test_the_written_out_gradient_of_ssim_is_autograds() -> None:
+    x_hat, _, y = (tensor.double() for tensor in tensors())
+    x, y = ((x_hat + 1) / 2).requires_grad_(), (y + 1) / 2
+    cotangent = torch.linspace(-1, 2, B * K, dtype=torch.float64).reshape(B, K)
+    written_out, by_autograd = SSIM()(y)(x), SSIM()(y.clone().requires_grad_())(x)
+    torch.testing.assert_close(written_out, by_autograd, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(value, x, cotangent)[0] for value in (written_out, by_autograd)]
+    assert gradients[0].abs().max() > 1
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+
+
 def test_one_latent_leaves_only_the_mean_part_and_a_finite_gradient() -> None:
     z = tensors()[1][:, :1].requires_grad_()
     distance = latent_distribution_distance(z, SIGMA_MAX)

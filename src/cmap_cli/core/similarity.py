@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cmap_cli.core.types import PerceptualDistance, Similarity
 
@@ -55,23 +57,80 @@ class SSIM:
 
     def to(self, y: Tensor) -> Callable[[Tensor], Tensor]:
         """The function x -> SSIM map of x and y, with the statistics of y computed once."""
-        blur = self.blur(y)
-        mu_y = blur(y)
-        var_y = blur(y * y) - mu_y**2
+        target = Target(self, y)
 
         def ssim_map(x: Tensor) -> Tensor:
-            mu_x = blur(x)
-            var_x = blur(x * x) - mu_x**2
-            cov_xy = blur(x * y) - mu_x * mu_y
-            mean_part = (2 * mu_x * mu_y + self.c1) / (mu_x**2 + mu_y**2 + self.c1)
-            return mean_part * (2 * cov_xy + self.c2) / (var_x + var_y + self.c2)
+            a1, a2, b1, b2, _ = target.factors(x)
+            return a1 / b1 * a2 / b2
 
         return ssim_map
 
     def __call__(self, y: Tensor) -> PerceptualDistance:
-        """−S summed over pixels and channels; a :data:`~cmap_cli.core.types.Similarity`."""
-        ssim_map = self.to(y.unsqueeze(1))
-        return lambda x: -ssim_map(x).sum((-3, -2, -1))
+        """−S summed over pixels and channels; a :data:`~cmap_cli.core.types.Similarity`.
+
+        Where y asks for no gradient, the one with respect to x is written out (:class:`_NegativeSum`), which is
+        quicker than autograd's; it has no second derivative, which only gradients with respect to y need.
+        """
+        if y.requires_grad:
+            ssim_map = self.to(y.unsqueeze(1))
+            return lambda x: -ssim_map(x).sum((-3, -2, -1))
+        target = Target(self, y.unsqueeze(1))
+
+        def distance(x: Tensor) -> Tensor:
+            total: Tensor = _NegativeSum.apply(x, target)
+            return total
+
+        return distance
+
+
+class Target:
+    """What SSIM needs of an image y in [0, 1], computed once."""
+
+    def __init__(self, ssim: SSIM, y: Tensor) -> None:
+        self.y = y
+        self.blur = ssim.blur(y)
+        self.mean = self.blur(y)
+        square = self.mean**2
+        self.mean_part = square + ssim.c1
+        self.variance_part = self.blur(y * y) - square + ssim.c2
+        self.c1, self.c2 = ssim.c1, ssim.c2
+
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The factors of S = A1·A2 / (B1·B2) in the order of :class:`SSIM`, and μ_x; each of x's shape."""
+        mean = self.blur(x)
+        product, square = mean * self.mean, mean * mean
+        a1 = 2 * product + self.c1
+        a2 = 2 * (self.blur(x * self.y) - product) + self.c2
+        return a1, a2, square + self.mean_part, self.blur(x * x) - square + self.variance_part, mean
+
+
+class _NegativeSum(torch.autograd.Function):
+    """−S summed over the last three axes, its gradient computed with it.
+
+    S depends on x through the blurs p = μ_x, q of x² and r of x·y, and the blur is its own adjoint:
+
+        ∂ΣS/∂x = blur(∂S/∂p) + 2x · blur(∂S/∂q) + y · blur(∂S/∂r), where ∂S/∂r = 2·A1/(B1·B2), ∂S/∂q = −S/B2,
+        ∂S/∂p = 2·μ_y·(A2 − A1)/(B1·B2) + 2p·(S/B2 − S/B1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, target: Target) -> Tensor:
+        a1, a2, b1, b2, p = target.factors(x)
+        inverse = (b1 * b2).reciprocal_()
+        s = (a1 * a2).mul_(inverse)
+        total = -s.sum((-3, -2, -1))
+        if ctx.needs_input_grad[0]:
+            over_b2 = s / b2
+            at_p = a2.sub_(a1).mul_(inverse).mul_(target.mean).addcmul_(p, over_b2 - s.div_(b1))
+            gradient = target.blur(at_p).addcmul_(target.y, target.blur(a1.mul_(inverse)))
+            ctx.save_for_backward(gradient.addcmul_(x, target.blur(over_b2), value=-1).mul_(-2))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * cotangent[..., None, None, None], None
 
 
 @dataclass(frozen=True, slots=True)
