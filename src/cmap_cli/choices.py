@@ -23,7 +23,7 @@ ModelKind = Literal["gaussian", "unet"]
 Preconditioning = Literal["gaussian", "plain"]
 TrainingPreset = Literal["bundled", "accelerator"]
 
-DEFAULT_MODEL = "cifar10-gaussian"
+DEFAULT_MODEL = "cifar10-unet"
 DEFAULT_CLASSIFIER = "pyautoattack-resnet18"
 DEFAULT_PRESET: Preset = "balanced"
 DEFAULT_SELECT: Select = "mean"

@@ -45,7 +45,7 @@ def benchmark(
     ] = "subset",
     n: Annotated[
         int, typer.Option("--n", min=1, help="Images: the first n.", rich_help_panel=options.INPUT_OUTPUT)
-    ] = 16,
+    ] = 8,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -81,6 +81,7 @@ QUICKER: dict[str, Any] = {
     "lr_schedule": "cosine",
     "gain_limit": 30.0,
     "straight_through": True,
+    "refine_sigma": 0.15,
 }
 PRESETS: dict[Preset, PurifyConfig] = {
     "fast": PurifyConfig(steps=8, **QUICKER),
