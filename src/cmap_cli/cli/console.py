@@ -7,13 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cmap_cli.errors import CmapError
 from cmap_cli.sharding import launched_shard
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
@@ -117,6 +119,8 @@ class Reporter:
 @contextmanager
 def reporting(total: int, unit: str, *, quiet: bool = False) -> Iterator[Reporter]:
     """A Reporter for the duration of a loop; ``quiet`` shows nothing."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     if quiet:
         yield Reporter(total, unit, Progress(disable=True))
     elif not errors.is_terminal:
