@@ -65,7 +65,7 @@ def cmap(tmp_path: Path) -> Run:
             input=stdin or "",
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
