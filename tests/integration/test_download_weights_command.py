@@ -320,7 +320,7 @@ def test_the_next_source_is_tried(cmap: Run, shop: Shop) -> None:
 def test_nothing_is_needed_by_default_and_mistakes_are_named(cmap: Run, tmp_path: Path) -> None:
     run = cmap("download-weights")
     assert run.returncode == 0
-    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == ["cifar10-gaussian", "pyautoattack-resnet18"]
+    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == ["cifar10-unet", "pyautoattack-resnet18"]
     run = cmap("download-weights", "nothing", "nonsense")
     assert run.returncode == 2
     assert run.stderr.count("error: nothing is called") == 2
