@@ -177,7 +177,7 @@ def attack(
     part = Part(own, len(prepared.campaign.work()), len(work))
     with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
         write_part(out, part)
-        run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
+        run_campaign(prepared.campaign, results, progress.reach)
         lines = 0
         for line in export_images(prepared.campaign, results):
             lines += 1

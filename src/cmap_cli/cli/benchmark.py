@@ -224,7 +224,7 @@ def benchmark(
     part = Part(own, len(prepared.campaign.work()), len(work))
     with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
         write_part(folder, part)
-        run_campaign(prepared.campaign, results, lambda done: progress.advance(done - progress.done))
+        run_campaign(prepared.campaign, results, progress.reach)
         write_part(folder, dataclasses.replace(part, finished=True))
         path = results.journal.path
     share.meet(None)

@@ -86,6 +86,7 @@ class Reporter:
         self.total = total
         self.unit = unit
         self.done = 0
+        self.before: int | None = None
         self.began = self.told_at = time.monotonic()
         self.told = 0
         self.bar = bar
@@ -100,10 +101,21 @@ class Reporter:
         now = time.monotonic()
         waited, progressed = now - self.told_at, self.done - self.told
         if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= self.total * PLAIN_SHARE):
-            left = (now - self.began) / self.done * (self.total - self.done)
-            known = self.done >= self.total * FORESEEABLE_SHARE
+            before = self.before or 0
+            known = self.done > before and self.done - before >= (self.total - before) * FORESEEABLE_SHARE
+            left = (now - self.began) / max(1, self.done - before) * (self.total - self.done)
             say(f"{self.done}/{self.total} {self.unit}" + (f", about {duration(left)} left" if known else ""))
             self.told_at, self.told = now, self.done
+
+    def reach(self, done: int) -> None:
+        """``done`` are done in all; what an earlier run did, the first call's, says nothing about the speed."""
+        if self.before is not None:
+            self.advance(done - self.done)
+            return
+        self.before = self.done = self.told = done
+        self.began = self.told_at = time.monotonic()
+        if self.bar is not None and self.task is not None:
+            self.bar.reset(self.task, completed=done)
 
     @property
     def shows_detail(self) -> bool:

@@ -193,7 +193,7 @@ def fetch_all(artefacts: list[Artefact], access: Access, *, json: bool, quiet: b
         with console.reporting(most >> 20, "MiB", quiet=quiet or json) as progress:
 
             def on_bytes(count: int, progress: console.Reporter = progress) -> None:
-                progress.advance((count >> 20) - progress.done)
+                progress.reach(count >> 20)
 
             def say(text: str) -> None:
                 if not quiet:

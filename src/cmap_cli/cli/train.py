@@ -201,7 +201,7 @@ def train(
         with console.reporting(recipe.iterations, "iterations", quiet=silent) as training:
 
             def on_progress(progress: Progress) -> None:
-                training.advance(progress.iteration - training.done)
+                training.reach(progress.iteration)
                 if training.shows_detail and progress.iteration % 10 == 0:
                     training.detail(f"loss {float(progress.loss):.2f}")
 
