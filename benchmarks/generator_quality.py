@@ -41,7 +41,8 @@ from cmap_cli.choices import DEFAULT_PRESET, DEFAULT_SELECT
 from cmap_cli.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
 from cmap_cli.core.predict import select
-from cmap_cli.core.purify import PRESETS, Purifier, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import ConsistencyModel, num_classes
 from cmap_cli.datasets import load_dataset
@@ -150,7 +151,7 @@ def denoising(model: ConsistencyModel | None, classifier: nn.Module, x: Tensor, 
 
 def reconstruct(model: ConsistencyModel, x: Tensor) -> tuple[dict[str, float], Tensor, Tensor]:
     """Mean PSNR and SSIM, seconds an image; the images, (N, 3, 32, 32) on the CPU, and the PSNR of each, (N,)."""
-    config = PRESETS[arguments.reconstruction_preset]
+    config = preset_for(arguments.reconstruction_preset, model)
     dtype = choose_dtype(arguments.precision, device)
     purifier = Purifier(model, config, SSIM(), dtype)
     parts = x.split(max(1, arguments.batch_size // config.num_latents))

@@ -24,7 +24,8 @@ from measuring import CLOCKS, machine, step_gflop, timed
 from networks import network
 from torch import nn
 
-from cmap_cli.core.purify import PRESETS, Purifier, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.device import choose_device
 
 NUM_LATENTS, STEPS, AT_ONCE = 10, 2, 4
@@ -68,7 +69,7 @@ def seconds(
 ) -> float:
     """The least of a few runs."""
     device = choose_device(arguments.device).device
-    config = dataclasses.replace(PRESETS[arguments.preset], num_latents=latents, steps=steps)
+    config = dataclasses.replace(preset_for(arguments.preset, model), num_latents=latents, steps=steps)
     purifier = Purifier(model, config)
     x = torch.rand((at_once, *model.image_shape), generator=torch.Generator().manual_seed(0)).to(device)
 

@@ -19,7 +19,8 @@ import torch
 from cmap_cli.classifiers import load_classifier
 from cmap_cli.core.consistency import clip, denoise, to_model_range, to_unit_range
 from cmap_cli.core.predict import classify, hard_vote, select, soft_vote
-from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import PurifyConfig, preset_for
 from cmap_cli.core.types import HasDenoiser, Purification
 from cmap_cli.device import choose_device, choose_dtype
 from cmap_cli.models import load_model
@@ -30,6 +31,7 @@ SELECTS = ("best", "mean", "medoid", "vote")
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("images")
 parser.add_argument("--n", type=int, default=100)
+parser.add_argument("--skip", type=int, default=0, help="leave out as many images at the beginning")
 parser.add_argument("--model", default="cifar10-gaussian")
 parser.add_argument("--preset", action="append", required=True)
 parser.add_argument("--perceptual", choices=["ssim", "lpips", "both"], default="ssim")
@@ -42,9 +44,10 @@ arguments = parser.parse_args()
 def parse_preset(text: str) -> PurifyConfig:
     """ "paper:steps=50" -> the preset with that change."""
     name, _, changes = text.replace("denoise:", "balanced:").partition(":")
-    types = {field.name: type(getattr(PRESETS[name], field.name)) for field in dataclasses.fields(PurifyConfig)}
+    preset = preset_for(name, model)  # type: ignore[arg-type]
+    types = {field.name: type(getattr(preset, field.name)) for field in dataclasses.fields(PurifyConfig)}
     pairs = (change.split("=") for change in changes.split(",") if change)
-    return dataclasses.replace(PRESETS[name], **{key: types[key](value) for key, value in pairs})
+    return dataclasses.replace(preset, **{key: types[key](value) for key, value in pairs})
 
 
 def denoised_only(purifier: Purifier, x: torch.Tensor, seed: int) -> Purification:
@@ -64,9 +67,10 @@ model = load_model(arguments.model, device)
 similarity = load_similarity(arguments.perceptual, device=device)
 classifier = load_classifier(device=device).module
 with np.load(arguments.images) as data:
-    clean, attacked, y = (torch.from_numpy(data[name][: arguments.n]) for name in ("x", "x_adv", "y"))
+    shown = slice(arguments.skip, arguments.skip + arguments.n)
+    clean, attacked, y = (torch.from_numpy(data[name][shown]) for name in ("x", "x_adv", "y"))
 
-print(f"{arguments.model}, {len(y)} images, {device}\n")
+print(f"{arguments.model}, {len(y)} images from number {arguments.skip}, {device}\n")
 columns = " | ".join(f"{how} clean / attacked (L2)" for how in SELECTS)
 print(f"| setting | soft vote clean / attacked | hard vote | {columns} | s an image |")
 print("| --- " * (4 + len(SELECTS)) + "|")

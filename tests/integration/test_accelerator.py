@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cmap_cli.core.defended import DefendedClassifier
-from cmap_cli.core.purify import PRESETS, Purifier, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import preset_for
 from cmap_cli.datasets import load_dataset
 from cmap_cli.device import choose_dtype
 from cmap_cli.models import load_model
@@ -38,21 +39,21 @@ def images(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["cifar10-gaussian", "cifar10-unet"])
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_purified_images_are_those_of_the_cpu(device: torch.device, name: str, precision: str) -> None:
-    x, config = images(4), PRESETS["balanced"]
-    found = []
+    x, found = images(4), []
     for place in (torch.device("cpu"), device):
         dtype = choose_dtype(precision, device) if place == device else torch.float32  # type: ignore[arg-type]
-        purifier = Purifier(load_model(name, place), config, dtype=dtype)
+        model = load_model(name, place)
+        purifier = Purifier(model, preset_for("balanced", model), dtype=dtype)
         found.append(purifier(x.to(place), image_generators(x, 0)).samples.mean(1).cpu())
     error = float((found[0] - found[1]).abs().mean())
     assert error < (1e-3 if precision == "fp32" else 1e-2)
 
 
 def test_the_exact_gradient_is_that_of_the_cpu(device: torch.device) -> None:
-    x, config = images(2), dataclasses.replace(PRESETS["fast"], steps=3, num_latents=2)
-    gradients = []
+    x, gradients = images(2), []
     for place in (torch.device("cpu"), device):
-        purifier = Purifier(load_model("cifar10-gaussian", place), config)
+        model = load_model("cifar10-gaussian", place)
+        purifier = Purifier(model, dataclasses.replace(preset_for("fast", model), num_latents=2))
         defended = DefendedClassifier(purifier, QuadrantClassifier().to(place), gradient="unrolled", seed=1)
         asked = x.to(place).requires_grad_()
         (gradient,) = torch.autograd.grad(defended(asked)[:, 0].sum(), asked)

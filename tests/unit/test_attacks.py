@@ -15,7 +15,8 @@ from cmap_cli.attacks import PGD, Attack, AutoAttack, ConsistencyDisruption, Ran
 from cmap_cli.attacks.gradients import margin
 from cmap_cli.choices import Norm
 from cmap_cli.core.defended import DefendedClassifier
-from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.defenses import Undefended
 from cmap_cli.errors import UsageError
 from cmap_cli.nets.gaussian import GaussianConsistency

@@ -13,7 +13,8 @@ from cmap_cli.core.defended import DefendedClassifier, hard_scores, soft_scores
 from cmap_cli.core.onestep import OneStepDefense
 from cmap_cli.core.passes import Passes, RowSeeds
 from cmap_cli.core.predict import classify, hard_vote, soft_vote
-from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.core.unroll import purify_unrolled
 from cmap_cli.defenses import JpegDefense, Undefended, jpeg
 from tests.attack_toys import ConvClassifier, images

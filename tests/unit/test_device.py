@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
 from cmap_cli.errors import UsageError
 from cmap_cli.estimate import patch_batch_size

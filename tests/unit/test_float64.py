@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_flatten
 from cmap_cli.attacks.gradients import cross_entropy
 from cmap_cli.core.defended import DefendedClassifier, Gradient
 from cmap_cli.core.onestep import OneStepDefense
-from cmap_cli.core.purify import PRESETS, Purifier
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import preset_for
 from cmap_cli.threat import parse_threat
 from tests.unit.test_nets import gaussian, unet
 
@@ -51,7 +52,7 @@ def test_purification_makes_no_float64_on_the_device(make: Any, preset: Any) -> 
     model = on_meta(make)
     x = torch.zeros((2, *model.image_shape), device="meta")
     with NoFloat64OnMeta():
-        found = Purifier(model, PRESETS[preset])(x, [Generator(), Generator()])
+        found = Purifier(model, preset_for(preset, model))(x, [Generator(), Generator()])
     assert found.samples.shape == (2, 10, *model.image_shape)
     assert found.samples.device.type == "meta"
 
@@ -60,7 +61,7 @@ def test_purification_makes_no_float64_on_the_device(make: Any, preset: Any) -> 
 def test_attacks_through_the_defence_make_no_float64_on_the_device(gradient: Gradient) -> None:
     model = on_meta(gaussian)
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).requires_grad_(False).to("meta")
-    defended = DefendedClassifier(Purifier(model, PRESETS["fast"]), classifier, gradient=gradient)
+    defended = DefendedClassifier(Purifier(model, preset_for("fast", model)), classifier, gradient=gradient)
     x = torch.zeros((2, 3, 4, 4), device="meta", requires_grad=True)
     labels = torch.zeros(2, dtype=torch.int64, device="meta")
     for victim in (defended, OneStepDefense(model, classifier)):

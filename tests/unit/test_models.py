@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cmap_cli.checkpoints.adm_configs import unet_config
-from cmap_cli.core.purify import Purifier, PurifyConfig, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.errors import CmapError, WeightsError
 from cmap_cli.models import load_identified_model, load_model
 from cmap_cli.nets.adm import build

@@ -8,7 +8,8 @@ from cmap_cli.attacks.autoattack import AutoAttack
 from cmap_cli.attacks.pgd import PGD, paper_pgd
 from cmap_cli.core.defended import DefendedClassifier
 from cmap_cli.core.onestep import OneStepDefense
-from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.defenses import JpegDefense, Undefended
 from cmap_cli.errors import UsageError
 from cmap_cli.plan import AttackSpec, controls, large_control, parse_attacks

@@ -11,12 +11,18 @@ import torch
 from cmap_cli.choices import Preset
 from cmap_cli.core.adam import Adam
 from cmap_cli.core.precondition import spectral_preconditioner
-from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators, initial_latents
+from cmap_cli.core.purify import Purifier, image_generators, initial_latents
+from cmap_cli.core.settings import FROM_INVERSE, PRESETS, PurifyConfig, preset_for
 from cmap_cli.core.types import Step
 from cmap_cli.nets.gaussian import GaussianConsistency
 from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 QUICK = PurifyConfig(num_latents=4, steps=12)
+
+
+def principal() -> GaussianConsistency:
+    basis = torch.linalg.qr(torch.randn(192, 60, generator=torch.Generator().manual_seed(0)))[0].T
+    return GaussianConsistency(torch.zeros(3, 8, 8), basis, torch.logspace(0.3, -1.7, 60))
 
 
 def images(count: int = 3, seed: int = 0) -> torch.Tensor:
@@ -26,9 +32,38 @@ def images(count: int = 3, seed: int = 0) -> torch.Tensor:
 def test_presets_are_the_published_rows() -> None:
     assert set(PRESETS) == set(get_args(Preset))
     paper = dataclasses.astuple(PRESETS["paper"])
-    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False, 0.0)
+    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False, "prior", 0.0)
     imagenet = dataclasses.astuple(PRESETS["paper-imagenet100"])
-    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False, 0.0)
+    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False, "prior", 0.0)
+
+
+def test_only_models_with_an_inverse_get_what_starts_from_it() -> None:
+    for preset in get_args(Preset):
+        assert preset_for(preset, IsotropicGaussian()) == PRESETS[preset]
+        assert preset_for(preset, principal()).start == ("inverse" if preset in FROM_INVERSE else "prior")
+
+
+def test_the_inverse_starts_with_what_the_model_can_show_of_the_image() -> None:
+    model, x = principal(), images()
+    directions, _ = model.principal_directions()
+    config = dataclasses.replace(QUICK, steps=1, lr=1e-6, start="inverse")
+    found = Purifier(model, config)(x, image_generators(x, 0))
+    shown = ((2 * x - 1).flatten(1) @ directions.T @ directions + 1).reshape(x.shape) / 2
+    # all other directions generate noise of t_min
+    torch.testing.assert_close(found.samples, shown[:, None].expand_as(found.samples), rtol=0, atol=3 * model.sigma_min)
+    drawn = Purifier(model, config).draw(x, image_generators(x, 0)).latents
+    moved = (found.latents - drawn).flatten(2)
+    torch.testing.assert_close(moved @ directions.T @ directions, moved, rtol=0, atol=1e-3)
+    assert moved.abs().mean() > 1
+
+
+def test_a_model_without_an_inverse_starts_from_the_prior() -> None:
+    x = images()
+    found = [
+        Purifier(IsotropicGaussian(), dataclasses.replace(QUICK, start=start))(x, image_generators(x, 0)).latents
+        for start in ("prior", "inverse")
+    ]
+    assert torch.equal(*found)
 
 
 def test_without_the_latent_term_every_candidate_becomes_the_input() -> None:

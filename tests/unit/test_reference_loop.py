@@ -9,7 +9,8 @@ import torch
 from benchmarks.reference_loop import reference_loop
 from torch import Tensor, nn
 
-from cmap_cli.core.purify import PRESETS, Purifier, PurifyConfig, image_generators
+from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.settings import PRESETS, PurifyConfig
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.nets.gaussian import GaussianConsistency
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from cmap_cli.core.purify import Purifier, PurifyConfig
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.core.unroll import _SmoothAbs, purify_unrolled
 from cmap_cli.nets.gaussian import GaussianConsistency
@@ -16,6 +17,8 @@ from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 PLAIN = PurifyConfig(num_latents=4, steps=6)
 QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True, refine_sigma=0.2)
+
+INVERSE = dataclasses.replace(QUICKER, start="inverse", lr=0.3)
 
 
 def gaussian() -> GaussianConsistency:
@@ -41,7 +44,7 @@ def gradient(purifier: Purifier, x: Tensor, *, unroll: int | None = None, smooth
     return torch.autograd.grad((samples * weights(x)).sum(), x)[0]
 
 
-@pytest.mark.parametrize("config", [PLAIN, QUICKER, dataclasses.replace(QUICKER, num_latents=1)])
+@pytest.mark.parametrize("config", [PLAIN, QUICKER, INVERSE, dataclasses.replace(QUICKER, num_latents=1)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_samples_are_the_purifiers_bit_for_bit(config: PurifyConfig, smoothing: float) -> None:
     purifier, x = Purifier(gaussian().float(), config), images(torch.float32)
@@ -62,6 +65,22 @@ def test_the_exact_gradient_is_that_of_finite_differences(model: ConsistencyMode
     torch.testing.assert_close(along, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
     truncated = (gradient(purifier, x, unroll=1) * direction).sum()
     assert abs(truncated - along) > 0.5 * abs(along)
+
+
+def test_the_exact_gradient_from_the_inverse_is_that_of_finite_differences() -> None:
+    purifier, x, h = Purifier(gaussian(), INVERSE), images(), 1e-7
+    direction = torch.randn(x.shape, generator=Generator().manual_seed(6), dtype=torch.float64)
+    ahead, behind = ((purifier(x + s * h * direction, generators()).samples * weights(x)).sum() for s in (1, -1))
+    along = (gradient(purifier, x) * direction).sum()
+    torch.testing.assert_close(along, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_what_enters_through_the_start_is_in_the_gradient(smoothing: float) -> None:
+    purifier, x = Purifier(gaussian(), dataclasses.replace(INVERSE, steps=1, lr=1e-9, refine_sigma=0.0)), images()
+    directions = gaussian().principal_directions()[0]
+    projected = (weights(x).sum(1).flatten(1) @ directions.T @ directions).reshape(x.shape)
+    torch.testing.assert_close(gradient(purifier, x, smoothing=smoothing), projected, rtol=1e-4, atol=1e-5)
 
 
 def test_unroll_counts_steps_from_the_last() -> None:

@@ -24,7 +24,8 @@ from cmap_cli.choices import Defense, Norm, Precision, Preset, Protocol, Split, 
 from cmap_cli.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.cli import console
 from cmap_cli.cli.share import Share, join_share
-from cmap_cli.core.purify import PRESETS, Purifier
+from cmap_cli.core.purify import Purifier
+from cmap_cli.core.settings import preset_for
 from cmap_cli.core.types import num_classes
 from cmap_cli.cost import THOROUGH_IMAGES, Cost, measure_cost
 from cmap_cli.datasets import Dataset, join, load_dataset, match_classes
@@ -196,7 +197,7 @@ def prepare(
     if num_classes(loaded.model):
         raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
-    published = PRESETS[method.preset]
+    published = preset_for(method.preset, loaded.model)
     config = dataclasses.replace(
         published, steps=method.steps or published.steps, num_latents=method.num_latents or published.num_latents
     )

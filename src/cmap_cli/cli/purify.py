@@ -141,7 +141,8 @@ def purify(
 
     from cmap_cli import estimate, purification
     from cmap_cli.classifiers import load_classifier
-    from cmap_cli.core.purify import PRESETS, Purifier
+    from cmap_cli.core.purify import Purifier
+    from cmap_cli.core.settings import preset_for
     from cmap_cli.device import choose_device, choose_dtype
     from cmap_cli.estimate import common_batch_size, even_batches, patch_batch_size
     from cmap_cli.figures import write_comparison
@@ -154,11 +155,11 @@ def purify(
     from cmap_cli.summary import summarise
 
     chosen = choose_device(share.device)
-    published = PRESETS[preset]
+    loaded = load_identified_model(model, chosen.device, weights_dir)
+    published = preset_for(preset, loaded.model)
     config = dataclasses.replace(
         published, steps=steps or published.steps, num_latents=num_latents or published.num_latents
     )
-    loaded = load_identified_model(model, chosen.device, weights_dir)
     shown_to = None
     if classifier is not None:
         shown_to = load_classifier(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from cmap_cli.choices import Preset, Schedule
 from cmap_cli.core.adam import Adam
 from cmap_cli.core.consistency import clip, decode, denoise, to_model_range, to_unit_range
 from cmap_cli.core.losses import purification_objective
 from cmap_cli.core.precondition import spectral_preconditioner
+from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import (
     ConsistencyModel,
     HasDenoiser,
+    HasInverse,
     Objective,
     PerceptualDistance,
     Purification,
@@ -27,71 +26,6 @@ from cmap_cli.core.types import (
     Step,
     num_classes,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PurifyConfig:
-    """The settings of a purification; the defaults are the paper's CIFAR-10 row.
-
-    Attributes:
-        num_latents: K, latents an image.
-        steps: iterations of Adam.
-        lr: Adam's learning rate, in units of the latents (their standard deviation is t_max = 80).
-        betas: Adam's decay rates.
-        scale: factor of the whole objective.
-        perceptual_weight: λ_s.
-        latent_weight: λ_d.
-        lr_schedule: "constant" as in the paper, or "cosine" from lr down to 0 over the steps.
-        gain_limit: of the preconditioner (:mod:`cmap_cli.core.precondition`); 0 for none, as in the paper.
-        straight_through: whether the clip to [-1, 1] lets gradients through; in the paper clipped pixels get none.
-        refine_sigma: noise level that the candidates are taken to and denoised from at the end, by models that have a
-            denoiser (:class:`~cmap_cli.core.types.HasDenoiser`); 0 for not, as in the paper.
-    """
-
-    num_latents: int = 10
-    steps: int = 200
-    lr: float = 2.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    scale: float = 1.0
-    perceptual_weight: float = 2.0
-    latent_weight: float = 0.0005
-    lr_schedule: Schedule = "constant"
-    gain_limit: float = 0.0
-    straight_through: bool = False
-    refine_sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work (ValueError)."""
-        if self.num_latents < 1:
-            raise ValueError(f"num_latents must be at least 1, not {self.num_latents}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr must be a positive number, not {self.lr}")
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of 0-based ``step``."""
-        if self.lr_schedule == "constant":
-            return self.lr
-        return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
-
-
-QUICKER: dict[str, Any] = {
-    "latent_weight": 0.00005,
-    "lr_schedule": "cosine",
-    "gain_limit": 30.0,
-    "straight_through": True,
-    "refine_sigma": 0.15,
-}
-PRESETS: dict[Preset, PurifyConfig] = {
-    "fast": PurifyConfig(steps=8, **QUICKER),
-    "balanced": PurifyConfig(steps=30, **QUICKER),
-    "paper": PurifyConfig(),
-    "paper-imagenet100": PurifyConfig(
-        num_latents=5, steps=300, scale=0.005, perceptual_weight=0.5, latent_weight=0.0002
-    ),
-}
-"""The paper's rows as published (arXiv 2412.08394), and cheaper settings found by measurement (docs/presets.md)."""
 
 
 def image_generators(x: Tensor, seed: int) -> list[Generator]:
@@ -125,7 +59,7 @@ class Draw:
     """The random numbers of a purification.
 
     Attributes:
-        latents: what it starts from, ~ N(0, t_max² I), (B, K, C, H, W).
+        latents: ~ N(0, t_max² I), (B, K, C, H, W).
         noise: of the last denoising, ~ N(0, I), (B, K, C, H, W); None without one.
     """
 
@@ -237,7 +171,7 @@ class Purifier:
     """
 
     model: ConsistencyModel
-    config: PurifyConfig = PurifyConfig()
+    config: PurifyConfig = field(default_factory=PurifyConfig)
     similarity: Similarity = field(default_factory=SSIM)
     dtype: torch.dtype = torch.float32
 
@@ -252,7 +186,11 @@ class Purifier:
         return self.config.refine_sigma > 0 and isinstance(self.model, HasDenoiser)
 
     def draw(self, x: Tensor, generators: Sequence[Generator]) -> Draw:
-        """The latents that purification of x starts from and the noise it ends with, on x's device.
+        """The latents that purification of x starts from, or that its start is made of, and the noise it ends with.
+
+        Returns:
+            Both on x's device.
+
 
         Raises:
             ValueError: the images have another shape than the model's, or the number of generators is not B.
@@ -267,20 +205,23 @@ class Purifier:
         return Draw(latents, standard_normal(latents.shape[1:], generators).to(x))
 
     def descent(self, x: Tensor, draw: Draw, labels: Tensor | None = None) -> Descent:
-        """What is minimised for images x in [0, 1], (B, C, H, W), from the drawn latents.
+        """What is minimised for images x in [0, 1], (B, C, H, W), from the drawn latents or the inverse made of them.
 
         Raises:
             ValueError: labels, (B,), are missing or not wanted.
         """
         if (labels is not None) != bool(num_classes(self.model)):
             raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
+        y, start = to_model_range(x), draw.latents
+        if self.config.start == "inverse" and isinstance(self.model, HasInverse):
+            start = self.model.invert(y, draw.latents)
         return Descent(
             self.model,
             self.config,
             self.dtype,
-            to_model_range(x),
+            y,
             self.similarity(x),
-            draw.latents,
+            start,
             spectral_preconditioner(self.model, self.config.gain_limit),
             None if labels is None else labels[:, None].expand(-1, self.config.num_latents),
             draw.noise,

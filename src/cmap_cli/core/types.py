@@ -50,6 +50,23 @@ class HasDenoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class HasInverse(Protocol):
+    """A consistency model that can say, exactly or nearly, which latents generate an image."""
+
+    def invert(self, x: Tensor, z: Tensor, /) -> Tensor:
+        """Latents that generate about x, each as near to its z as can be; differentiable in x.
+
+        Args:
+            x: images in the model's range, (B, C, H, W).
+            z: latents, (B, K, C, H, W).
+
+        Returns:
+            (B, K, C, H, W).
+        """
+        ...
+
+
 def num_classes(model: ConsistencyModel) -> int:
     """How many classes a model is conditioned on, 0 for none."""
     return int(getattr(model, "num_classes", 0))

@@ -1,9 +1,10 @@
 """Gradients of purification with respect to its input: a reverse sweep over the steps of Adam.
 
-The input enters purification only through the loss, whose gradient Adam follows; so the derivative of what comes out
-is of second order. A graph of all steps would not fit into memory. The forward pass therefore keeps nothing but the
-state (v, m, s) before each step, and the backward pass takes one step after the other, last first: it computes the
-step again with a graph, and pulls the adjoint of (v, m, s) through it, collecting what belongs to the input.
+The input enters purification through the loss, whose gradient Adam follows; so the derivative of what comes out is of
+second order. With the start "inverse" it also enters through the latents that the steps begin with. A graph of all
+steps would not fit into memory. The forward pass therefore keeps nothing but the state (v, m, s) before each step, and
+the backward pass takes one step after the other, last first: it computes the step again with a graph, and pulls the
+adjoint of (v, m, s) through it, collecting what belongs to the input.
 
 What the exact gradient hides. The pixel term |x̂ − y|₁ has the second derivative 0 almost everywhere: in the exact
 gradient it does not appear, although it is most of what holds x̂ to the input. Where x̂ is clipped no gradient passes
@@ -88,8 +89,7 @@ class _Purify(torch.autograd.Function):
         # fused attention has no second derivative
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             descent = ctx.purifier.descent(x, ctx.draw)
-            adjoint = _pull_back_samples(descent, z, cotangent, ctx.smoothing)
-            gradient = torch.zeros_like(x)
+            adjoint, gradient = _pull_back_samples(descent, x, z, cotangent, ctx.smoothing)
             for index in reversed(range(steps - len(ctx.states), steps)):
                 state = ctx.states[index - steps]
                 adjoint, contribution = _pull_back_step(descent, x, state, index, adjoint, ctx.smoothing)
@@ -97,13 +97,16 @@ class _Purify(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
-def _pull_back_samples(descent: Descent, z: Tensor, cotangent: Tensor, smoothing: float) -> State:
-    """The adjoint of the last state from that of the samples."""
+def _pull_back_samples(
+    descent: Descent, x: Tensor, z: Tensor, cotangent: Tensor, smoothing: float
+) -> tuple[State, Tensor]:
+    """The adjoint of the last state from that of the samples, and what reaches x through the start of the latents."""
     v = torch.zeros_like(z).requires_grad_()
-    x_hat = clip(descent.images(z + descent.precondition(v)), straight_through=smoothing > 0)
+    moved = z + (descent.start - descent.start.detach()) + descent.precondition(v)
+    x_hat = clip(descent.images(moved), straight_through=smoothing > 0)
     samples = descent.samples(x_hat, straight_through=smoothing > 0)
-    (adjoint,) = torch.autograd.grad(samples, v, cotangent)
-    return adjoint, torch.zeros_like(adjoint), torch.zeros_like(adjoint)
+    adjoint, gradient = torch.autograd.grad(samples, (v, x), cotangent, retain_graph=True, materialize_grads=True)
+    return (adjoint, torch.zeros_like(adjoint), torch.zeros_like(adjoint)), gradient
 
 
 def _pull_back_step(
@@ -116,7 +119,7 @@ def _pull_back_step(
     followed = gradient.detach().requires_grad_()
     after = adam_update(v, first, second, followed, step=index + 1, lr=config.lr_at(index), betas=config.betas)
     *before, pull = torch.autograd.grad(after, (v, first, second, followed), adjoint)
-    through_v, contribution = torch.autograd.grad(gradient, (v, x), pull, retain_graph=True)  # x's statistics serve all
+    through_v, contribution = torch.autograd.grad(gradient, (v, x), pull, retain_graph=True)  # x's own graph serves all
     return (before[0] + through_v, before[1], before[2]), contribution
 
 

@@ -100,6 +100,19 @@ class GaussianConsistency(nn.Module):
                 self.compose(centred, coordinates, self.wiener_gains(sigma)),
             )
 
+    def invert(self, x: Tensor, z: Tensor) -> Tensor:
+        """The latents next to z of which f(·, t_max) is x along the listed directions; along the others they stay z.
+
+        Args:
+            x: (B, C, H, W).
+            z: (B, K, C, H, W).
+        """
+        with full_precision(x):
+            gains, _ = self.gains(x.new_tensor([self.sigma_max]))
+            wanted = self.coordinates(x)[1] / gains
+            held = (z - self.mean).flatten(2) @ self.directions.T
+            return z + ((wanted[:, None] - held) @ self.directions).reshape(z.shape)
+
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """No autocast here: latents and gains span five decades."""

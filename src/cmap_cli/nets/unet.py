@@ -139,6 +139,10 @@ class UNetConsistency(nn.Module):
         """Those of the base."""
         return self.base.principal_directions()
 
+    def invert(self, x: Tensor, z: Tensor) -> Tensor:
+        """The inverse of the base, which is most of f; shapes of :meth:`GaussianConsistency.invert`."""
+        return self.base.invert(x, z)
+
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """f(x, t): (N, C, H, W) and (N,) -> (N, C, H, W)."""
         return self.estimate(x, sigma, posterior_mean=False)
