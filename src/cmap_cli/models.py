@@ -135,7 +135,7 @@ def load_model(
     """A frozen consistency model.
 
     Args:
-        name: of the manifest, bundled or downloaded; a folder that ``cmap train`` wrote; a folder of a diffusers
+        name: of the manifest, bundled or downloaded, which goes before a folder called so; a folder that ``cmap train`` wrote; a folder of a diffusers
             consistency model; ``hf:org/repo``, downloaded before; a TorchScript or torch.export file; or
             ``package.module:factory``, a function without arguments that returns a ConsistencyModel. Only the last
             runs Python that is not ours.
@@ -152,6 +152,9 @@ def load_identified_model(
     name: str = DEFAULT_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
 ) -> LoadedModel:
     """As :func:`load_model`, with what identifies its weights."""
+    known = read_manifest().get(name)
+    if known is not None and known.kind == "consistency-model":  # even where a folder is called so
+        return from_file(name, local_file(known, weights_dir), device)
     path = Path(name)
     if path.is_dir():
         if (path / MODEL_FILE).is_file():

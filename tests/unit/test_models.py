@@ -183,6 +183,15 @@ def test_a_repository_with_a_diffusers_model(hub: Served, tmp_path: Path) -> Non
     assert caught.value.hint == "cmap download-weights hf:org/other"
 
 
+def test_a_folder_does_not_take_the_place_of_a_known_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cifar10-gaussian").mkdir()
+    expected = load_identified_model("cifar10-gaussian").sha256
+    monkeypatch.chdir(tmp_path)
+    assert load_identified_model("cifar10-gaussian").sha256 == expected
+    with pytest.raises(WeightsError, match="holds no model.safetensors"):
+        load_identified_model("./cifar10-gaussian")
+
+
 def test_bundled_models_are_what_the_manifest_says() -> None:
     for artefact in read_manifest().values():
         if artefact.kind == "consistency-model" and artefact.installed:
