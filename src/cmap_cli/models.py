@@ -135,10 +135,10 @@ def load_model(
     """A frozen consistency model.
 
     Args:
-        name: of the manifest, bundled or downloaded, which goes before a folder called so; a folder that ``cmap train`` wrote; a folder of a diffusers
-            consistency model; ``hf:org/repo``, downloaded before; a TorchScript or torch.export file; or
-            ``package.module:factory``, a function without arguments that returns a ConsistencyModel. Only the last
-            runs Python that is not ours.
+        name: of the manifest, bundled or downloaded, which goes before a folder called so; a folder that
+            ``cmap train`` wrote; a folder of a diffusers consistency model; ``hf:org/repo``, downloaded before; a
+            TorchScript or torch.export file; or ``package.module:factory``, a function without arguments that returns
+            a ConsistencyModel. Only the last runs Python that is not ours.
         device: where to put it.
         weights_dir: where downloaded weights are, the user's cache by default.
 

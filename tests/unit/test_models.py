@@ -188,7 +188,7 @@ def test_a_folder_does_not_take_the_place_of_a_known_name(tmp_path: Path, monkey
     expected = load_identified_model("cifar10-gaussian").sha256
     monkeypatch.chdir(tmp_path)
     assert load_identified_model("cifar10-gaussian").sha256 == expected
-    with pytest.raises(WeightsError, match="holds no model.safetensors"):
+    with pytest.raises(WeightsError, match="is no diffusers consistency model"):
         load_identified_model("./cifar10-gaussian")
 
 
