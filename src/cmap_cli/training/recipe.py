@@ -38,7 +38,7 @@ class TrainingConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
-    images: int = 320_000
+    images: int = 560_000
     denoising: float = 0.6
     tuning_denoising: float = 0.5
     batch_size: int = 64
