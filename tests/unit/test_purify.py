@@ -15,6 +15,7 @@ from cmap_cli.core.purify import Purifier, image_generators, initial_latents
 from cmap_cli.core.settings import FROM_INVERSE, PRESETS, PurifyConfig, preset_for
 from cmap_cli.core.types import Step
 from cmap_cli.nets.gaussian import GaussianConsistency
+from cmap_cli.nets.unet import UNetConsistency
 from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 QUICK = PurifyConfig(num_latents=4, steps=12)
@@ -40,6 +41,7 @@ def test_presets_are_the_published_rows() -> None:
 def test_only_models_with_an_inverse_get_what_starts_from_it() -> None:
     for preset in get_args(Preset):
         assert preset_for(preset, IsotropicGaussian()) == PRESETS[preset]
+        assert preset_for(preset, UNetConsistency(principal(), [16], preconditioning="plain")) == PRESETS[preset]
         assert preset_for(preset, principal()).start == ("inverse" if preset in FROM_INVERSE else "prior")
 
 

@@ -40,7 +40,7 @@ def train(
     kind: Annotated[
         ModelKind | None,
         typer.Option(
-            help="gaussian: closed form, a minute; unet: a network on top of it, more than an hour on a CPU.",
+            help="gaussian: closed form, a minute; unet: a network on top of it, about two hours on a CPU.",
             show_default="gaussian; unet with --preset",
             rich_help_panel=options.METHOD,
         ),

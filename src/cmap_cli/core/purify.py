@@ -18,12 +18,12 @@ from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import (
     ConsistencyModel,
     HasDenoiser,
-    HasInverse,
     Objective,
     PerceptualDistance,
     Purification,
     Similarity,
     Step,
+    has_inverse,
     num_classes,
 )
 
@@ -213,8 +213,9 @@ class Purifier:
         if (labels is not None) != bool(num_classes(self.model)):
             raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
         y, start = to_model_range(x), draw.latents
-        if self.config.start == "inverse" and isinstance(self.model, HasInverse):
-            start = self.model.invert(y, draw.latents)
+        model = self.model
+        if self.config.start == "inverse" and has_inverse(model):
+            start = model.invert(y, draw.latents)
         return Descent(
             self.model,
             self.config,

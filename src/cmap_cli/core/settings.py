@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmap_cli.choices import Preset, Schedule, Start
-from cmap_cli.core.types import ConsistencyModel, HasInverse
+from cmap_cli.core.types import ConsistencyModel, has_inverse
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +87,5 @@ FROM_INVERSE: dict[Preset, dict[str, Any]] = {
 
 def preset_for(preset: Preset, model: ConsistencyModel) -> PurifyConfig:
     """The settings of a preset for a model."""
-    changes = FROM_INVERSE.get(preset, {}) if isinstance(model, HasInverse) else {}
+    changes = FROM_INVERSE.get(preset, {}) if has_inverse(model) else {}
     return dataclasses.replace(PRESETS[preset], **changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor
 
@@ -52,7 +52,14 @@ class HasDenoiser(Protocol):
 
 @runtime_checkable
 class HasInverse(Protocol):
-    """A consistency model that can say, exactly or nearly, which latents generate an image."""
+    """A consistency model that can say, exactly or nearly, which latents generate an image.
+
+    Attributes:
+        invertible: whether this one can.
+    """
+
+    @property
+    def invertible(self) -> bool: ...
 
     def invert(self, x: Tensor, z: Tensor, /) -> Tensor:
         """Latents that generate about x, each as near to its z as can be; differentiable in x.
@@ -65,6 +72,11 @@ class HasInverse(Protocol):
             (B, K, C, H, W).
         """
         ...
+
+
+def has_inverse(model: ConsistencyModel) -> TypeGuard[HasInverse]:
+    """Whether purification can start from the model's inverse."""
+    return isinstance(model, HasInverse) and model.invertible
 
 
 def num_classes(model: ConsistencyModel) -> int:

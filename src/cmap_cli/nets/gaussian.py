@@ -30,6 +30,7 @@ class GaussianConsistency(nn.Module):
     mean: Tensor
     directions: Tensor
     stds: Tensor
+    invertible = True
 
     def __init__(
         self,

@@ -139,8 +139,13 @@ class UNetConsistency(nn.Module):
         """Those of the base."""
         return self.base.principal_directions()
 
+    @property
+    def invertible(self) -> bool:
+        """Only where the base is most of f."""
+        return self.preconditioning == "gaussian"
+
     def invert(self, x: Tensor, z: Tensor) -> Tensor:
-        """The inverse of the base, which is most of f; shapes of :meth:`GaussianConsistency.invert`."""
+        """The inverse of the base; shapes of :meth:`GaussianConsistency.invert`."""
         return self.base.invert(x, z)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
