@@ -186,8 +186,10 @@ def test_control_c_keeps_what_is_finished(images: Path, small_model: Path, tmp_p
         "1",
         "--json",
     )
+    # what runs in the background of a shell script is born deaf to SIGINT
+    hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "cmap_cli", *arguments],
+        [sys.executable, "-c", f"{hearing}; from cmap_cli.cli.app import main; main()", *arguments],
         cwd=tmp_path,
         env={**os.environ, "CMAP_DEVICE": "cpu"},
         stdout=subprocess.PIPE,

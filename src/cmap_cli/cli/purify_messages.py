@@ -52,7 +52,7 @@ def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool
                 loss = float(step.total.mean())
                 progress.detail(f"step {step.index}/{step.steps} loss {loss:.0f}")
 
-        progress.done = sum(str(source) in results.done for source in sources)
+        progress.reach(sum(str(source) in results.done for source in sources))
         for outcome in purify_sources(job, sources, results, on_step if progress.shows_detail else None):
             progress.advance()
             yield outcome
