@@ -7,8 +7,8 @@ from cmap_cli.core.purify import Purifier
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
 from cmap_cli.errors import UsageError
-from cmap_cli.estimate import patch_batch_size
-from tests.toys import IsotropicGaussian
+from cmap_cli.estimate import patch_batch_size, seconds_per_patch
+from tests.toys import DenoisingGaussian, IsotropicGaussian
 from tests.unit.test_nets import unet
 
 CPU = torch.device("cpu")
@@ -55,3 +55,26 @@ def test_reduced_precision_stays_close(dtype: torch.dtype) -> None:
     )
     assert full.dtype == reduced.dtype == torch.float32
     assert (full - reduced).abs().mean() < 0.02
+
+
+class SlowGaussian(DenoisingGaussian):
+    """A model that takes its time on a clock of its own: 1 s a call of f, but 50 s the first; 3 s to denoise."""
+
+    seconds = 0.0
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        SlowGaussian.seconds += 1 if SlowGaussian.seconds else 50
+        return super().__call__(x, sigma)
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        SlowGaussian.seconds += 3
+        return super().denoise(x, sigma)
+
+
+@pytest.mark.parametrize("steps", [1, 8, 200])
+def test_the_estimate_is_steps_and_what_follows_them(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(SlowGaussian, "seconds", 0.0)
+    monkeypatch.setattr("cmap_cli.estimate.time.perf_counter", lambda: SlowGaussian.seconds)
+    purifier = Purifier(SlowGaussian(), PurifyConfig(num_latents=2, steps=steps, refine_sigma=0.1))
+    assert seconds_per_patch(purifier, CPU, batch_size=4) == pytest.approx((steps + 1 + 3) / 4)
+    assert SlowGaussian.seconds == 50 + 1 + 1 + 3  # and costs two steps

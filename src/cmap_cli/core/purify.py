@@ -191,7 +191,6 @@ class Purifier:
         Returns:
             Both on x's device.
 
-
         Raises:
             ValueError: the images have another shape than the model's, or the number of generators is not B.
         """
