@@ -12,8 +12,10 @@ import requests
 
 from cmap_cli.errors import OutOfSpaceError, WeightsError
 from cmap_cli.weights import fetch as fetching
-from cmap_cli.weights.fetch import MissingFileError, PageError, Patience, address, fetch, fetch_source
+from cmap_cli.weights import sources
+from cmap_cli.weights.fetch import MissingFileError, PageError, Patience, fetch
 from cmap_cli.weights.manifest import Source
+from cmap_cli.weights.sources import address, fetch_source
 from tests import hostile_server as hostile
 from tests.hostile_server import Served
 
@@ -155,7 +157,7 @@ def test_a_web_page_is_never_saved(served: Served, tmp_path: Path, honest: bool)
 
 
 def test_google_drives_question_is_answered(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "GOOGLE_DRIVE", served.url("download"))
+    monkeypatch.setattr(sources, "GOOGLE_DRIVE", served.url("download"))
     form = f"""<html><form id="download-form" action="{served.url("download")}" method="get">
         <input type="hidden" name="id" value="THE_ID"><input type="hidden" name="uuid" value="1-2"></form>"""
     served.files["download"] = form.encode()

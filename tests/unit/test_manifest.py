@@ -7,9 +7,9 @@ import pytest
 from cmap_cli.errors import UsageError, WeightsError
 from cmap_cli.nets.classifiers import ARCHITECTURES
 from cmap_cli.weights.cache import installed_file, sha256
-from cmap_cli.weights.fetch import address
 from cmap_cli.weights.libraries import artefact_of
 from cmap_cli.weights.manifest import find_artefact, read_manifest
+from cmap_cli.weights.sources import address
 
 ENTRY = """
 [thing]

@@ -212,9 +212,8 @@ class Purifier:
         if (labels is not None) != bool(num_classes(self.model)):
             raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")
         y, start = to_model_range(x), draw.latents
-        model = self.model
-        if self.config.start == "inverse" and has_inverse(model):
-            start = model.invert(y, draw.latents)
+        if self.config.start == "inverse" and has_inverse(self.model):
+            start = self.model.invert(y, draw.latents)
         return Descent(
             self.model,
             self.config,

@@ -26,8 +26,9 @@ from cmap_cli.weights.cache import (
     verify,
 )
 from cmap_cli.weights.convert import convert
-from cmap_cli.weights.fetch import MissingFileError, OnBytes, Patience, disk_error, fetch, fetch_source, hugging_face
+from cmap_cli.weights.fetch import MissingFileError, OnBytes, Patience, disk_error, fetch
 from cmap_cli.weights.manifest import Artefact, Source
+from cmap_cli.weights.sources import fetch_source, hugging_face
 
 MODEL_FORMAT = "cmap-consistency-model/1"
 WEIGHTS_FORMAT = "cmap-weights/1"
