@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack
 
-from cmap_cli.classifiers import load_classifier
+from cmap_cli.models.classifiers import load_classifier
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("cifar10")

@@ -38,17 +38,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cmap_cli.choices import DEFAULT_PRESET, DEFAULT_SELECT
-from cmap_cli.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.core.consistency import generate, to_model_range, to_unit_range
 from cmap_cli.core.predict import select
-from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import ConsistencyModel, num_classes
-from cmap_cli.datasets import load_dataset
+from cmap_cli.data.catalogue import load_dataset
+from cmap_cli.data.sheets import Comparison, write_comparison
 from cmap_cli.device import choose_device, choose_dtype
-from cmap_cli.figures import Comparison, write_comparison
-from cmap_cli.models import load_identified_model
+from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
+from cmap_cli.models.zoo import load_identified_model
 from cmap_cli.training.frechet import Moments, frechet_distance, moments
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)

@@ -24,7 +24,7 @@ from measuring import CLOCKS, machine, step_gflop, timed
 from networks import network
 from torch import nn
 
-from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.device import choose_device
 

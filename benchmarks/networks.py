@@ -8,8 +8,8 @@ import zlib
 import torch
 from torch import nn
 
-from cmap_cli.models import frozen, load_model
-from cmap_cli.nets.ncsnpp import NCSNpp, NCSNppConsistency
+from cmap_cli.models.networks.ncsnpp import NCSNpp, NCSNppConsistency
+from cmap_cli.models.zoo import frozen, load_model
 
 FULL_SIZE = 128
 RANDOM_NCSNPP = re.compile(r"ncsnpp-random(?:-(\d+))?")

@@ -16,15 +16,15 @@ import time
 import numpy as np
 import torch
 
-from cmap_cli.classifiers import load_classifier
 from cmap_cli.core.consistency import clip, denoise, to_model_range, to_unit_range
 from cmap_cli.core.predict import classify, hard_vote, select, soft_vote
-from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import PurifyConfig, preset_for
 from cmap_cli.core.types import HasDenoiser, Purification
 from cmap_cli.device import choose_device, choose_dtype
-from cmap_cli.models import load_model
-from cmap_cli.perceptual import load_similarity
+from cmap_cli.models.classifiers import load_classifier
+from cmap_cli.models.perceptual import load_similarity
+from cmap_cli.models.zoo import load_model
 
 SELECTS = ("best", "mean", "medoid", "vote")
 

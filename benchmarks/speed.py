@@ -34,7 +34,7 @@ from networks import network
 from reference_loop import reference_loop
 from torch import nn
 
-from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.device import choose_device, choose_dtype
 
@@ -84,7 +84,7 @@ def contenders(
 
     named = {"reference": reference, "paper": ours("paper")}
     if arguments.log:
-        from cmap_cli.classifiers import load_classifier
+        from cmap_cli.models.classifiers import load_classifier
 
         classifier = load_classifier(device=device).module
         named["reference with log"] = lambda: reference(classifier)

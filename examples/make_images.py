@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from pyautoattack import AutoAttack
 
-from cmap_cli.classifiers import load_classifier
-from cmap_cli.images import to_uint8
+from cmap_cli.data.images import to_uint8
+from cmap_cli.models.classifiers import load_classifier
 
 COUNT = 24
 here = Path(__file__).parent

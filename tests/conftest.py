@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel, one proc
 import torch
 from PIL import Image
 
-from cmap_cli.models import save_model
-from cmap_cli.nets.gaussian import GaussianConsistency
+from cmap_cli.models.networks.gaussian import GaussianConsistency
+from cmap_cli.models.zoo import save_model
 from tests.hostile_server import Served, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -183,7 +183,7 @@ def example_image(image: int) -> NDArray[np.float32]:
 
 def main() -> None:
     """Write a run and its report."""
-    from cmap_cli.report import write_report
+    from cmap_cli.benchmarking.report import write_report
 
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmap_cli.core.defended import DefendedClassifier
-from cmap_cli.core.purify import Purifier, image_generators
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import preset_for
-from cmap_cli.datasets import load_dataset
+from cmap_cli.data.catalogue import load_dataset
+from cmap_cli.defenses.purified import DefendedClassifier
 from cmap_cli.device import choose_dtype
-from cmap_cli.models import load_model
+from cmap_cli.models.zoo import load_model
 from cmap_cli.training.gaussian import fit_gaussian
 from cmap_cli.training.loop import train_unet
 from cmap_cli.training.recipe import TrainingConfig

@@ -18,10 +18,10 @@ import torch
 import torchvision
 from safetensors import safe_open
 
-from cmap_cli.classifiers import load_classifier
-from cmap_cli.models import load_model
-from cmap_cli.nets.classifiers import ARCHITECTURES
-from cmap_cli.perceptual import load_lpips, load_similarity
+from cmap_cli.models.classifiers import load_classifier
+from cmap_cli.models.networks.classifiers import ARCHITECTURES
+from cmap_cli.models.perceptual import load_lpips, load_similarity
+from cmap_cli.models.zoo import load_model
 from tests import hostile_server as hostile
 from tests.conftest import Run
 from tests.hostile_server import Served

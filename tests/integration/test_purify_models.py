@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cmap_cli.checkpoints.adm_configs import unet_config
-from cmap_cli.nets.adm import build
+from cmap_cli.models.formats.adm_configs import unet_config
+from cmap_cli.models.networks.adm import build
 from tests.conftest import Run
 from tests.openai_weights import TINY_STATE, deterministic_parameters, layout, write_checkpoint
 

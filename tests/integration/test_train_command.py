@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from cmap_cli.weights.cache import CONVERTER_VERSION, cached_path, record_in_lock, sha256
-from cmap_cli.weights.manifest import find_artefact
+from cmap_cli.models.weights.cache import CONVERTER_VERSION, cached_path, record_in_lock, sha256
+from cmap_cli.models.weights.manifest import find_artefact
 from tests.conftest import Run
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cmap_cli.core.purify import Purifier
+from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
 from cmap_cli.errors import UsageError
-from cmap_cli.estimate import patch_batch_size, seconds_per_patch
+from cmap_cli.purify.estimate import patch_batch_size, seconds_per_patch
 from tests.toys import DenoisingGaussian, IsotropicGaussian
-from tests.unit.test_nets import unet
+from tests.unit.models.networks.test_nets import unet
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def test_batches_fit_into_memory() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reduced_precision_stays_close(dtype: torch.dtype) -> None:
-    from cmap_cli.core.purify import image_generators
+    from cmap_cli.core.purifier import image_generators
 
     model, x = unet().requires_grad_(False), torch.rand(2, 3, 8, 8)
     config = PurifyConfig(num_latents=2, steps=5)
@@ -74,7 +74,7 @@ class SlowGaussian(DenoisingGaussian):
 @pytest.mark.parametrize("steps", [1, 8, 200])
 def test_the_estimate_is_steps_and_what_follows_them(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(SlowGaussian, "seconds", 0.0)
-    monkeypatch.setattr("cmap_cli.estimate.time.perf_counter", lambda: SlowGaussian.seconds)
+    monkeypatch.setattr("cmap_cli.purify.estimate.time.perf_counter", lambda: SlowGaussian.seconds)
     purifier = Purifier(SlowGaussian(), PurifyConfig(num_latents=2, steps=steps, refine_sigma=0.1))
     assert seconds_per_patch(purifier, CPU, batch_size=4) == pytest.approx((steps + 1 + 3) / 4)
     assert SlowGaussian.seconds == 50 + 1 + 1 + 3  # and costs two steps

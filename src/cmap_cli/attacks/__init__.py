@@ -1,8 +1,7 @@
-"""Attacks on anything that maps images in [0, 1] to scores, and the signs that they were fooled by a mask."""
+"""Attacks on anything that maps images in [0, 1] to scores."""
 
 from cmap_cli.attacks.autoattack import AutoAttack
 from cmap_cli.attacks.disruption import ConsistencyDisruption
-from cmap_cli.attacks.masking import Flag, Measurement, masking_flags
 from cmap_cli.attacks.noise import RandomNoise
 from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
 from cmap_cli.attacks.types import Attack, AttackResult, GradientDiagnostics
@@ -13,11 +12,8 @@ __all__ = [
     "AttackResult",
     "AutoAttack",
     "ConsistencyDisruption",
-    "Flag",
     "GradientDiagnostics",
-    "Measurement",
     "RandomNoise",
     "fgsm",
-    "masking_flags",
     "paper_pgd",
 ]

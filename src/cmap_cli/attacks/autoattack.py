@@ -15,10 +15,10 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 from cmap_cli.errors import UsageError
-from cmap_cli.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 SETS = ("standard", "plus", "rand")

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from cmap_cli.attacks.gradients import cross_entropy, margin
 from cmap_cli.attacks.pgd import is_better
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 from cmap_cli.core.adam import Adam
 from cmap_cli.core.consistency import to_unit_range
-from cmap_cli.core.passes import RowSeeds
 from cmap_cli.core.predict import classify
-from cmap_cli.core.purify import Descent, Purifier
-from cmap_cli.threat import ThreatModel
+from cmap_cli.core.purifier import Descent, Purifier
+from cmap_cli.defenses.base import RowSeeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
-from cmap_cli.threat import ThreatModel
 
 
 @dataclass(frozen=True, slots=True)

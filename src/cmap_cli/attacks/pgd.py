@@ -9,9 +9,9 @@ from torch import Generator, Tensor, nn
 
 from cmap_cli.attacks.gradients import GradientProbe, LossName
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
-from cmap_cli.threat import ThreatModel
 
 L1_SHARE = 0.01
 """Of the pixels and channels, the share that one L1 step moves (SLIDE, Tramèr & Boneh 2019, arXiv 1904.13000)."""

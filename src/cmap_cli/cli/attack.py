@@ -116,7 +116,7 @@ def attack(
 
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
-    from cmap_cli.cli import campaign
+    from cmap_cli.benchmarking import setup as campaign
     from cmap_cli.cli.share import parse_share
 
     own = parse_share(shard, overwrite)
@@ -165,9 +165,9 @@ def attack(
     if dry_run:
         share.leave(0)
         return
-    from cmap_cli.benchmark import BenchmarkFolder, run_campaign
-    from cmap_cli.export import export_images
-    from cmap_cli.parts import Part, write_part
+    from cmap_cli.benchmarking.export import export_images
+    from cmap_cli.benchmarking.run import BenchmarkFolder, run_campaign
+    from cmap_cli.runs.progress import Part, write_part
 
     with share.opening():
         results = BenchmarkFolder(
@@ -199,7 +199,7 @@ def attack(
 
 def finish(folder: Path, settings: dict[str, Any], classes: Sequence[str], *, json: bool, quiet: bool) -> None:
     """Gather what the shards have written, draw the sheet, say what came out."""
-    from cmap_cli.merging import merge_folder
+    from cmap_cli.runs.merge import merge_folder
 
     merge_folder(folder, final=True)
     counts = show(folder, classes)
@@ -211,8 +211,8 @@ def finish(folder: Path, settings: dict[str, Any], classes: Sequence[str], *, js
 
 def show(folder: Path, classes: Sequence[str]) -> dict[str, int]:
     """Draw the sheet of a gathered folder; returns how many attacks succeeded."""
-    from cmap_cli.export import count_successes, sheet
-    from cmap_cli.figures import write_comparison
+    from cmap_cli.benchmarking.export import count_successes, sheet
+    from cmap_cli.data.sheets import write_comparison
 
     write_comparison(folder / SHEET, sheet(folder, classes, SHOWN), titles=("clean", "adversarial"))
     return count_successes(folder)

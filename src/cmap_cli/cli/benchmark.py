@@ -19,7 +19,7 @@ from cmap_cli.choices import (
 )
 from cmap_cli.cli import console, options
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.sharding import Shard
+from cmap_cli.runs.shard import Shard
 
 SCHEMA = "cmap.benchmark-result/1"
 FAILED = 1
@@ -163,7 +163,7 @@ def benchmark(
         return
     own = check_share(shard, overwrite, out, judged=conditions != NO_CONDITIONS)
     silent = quiet or json or not console.leads()
-    from cmap_cli.cli import campaign
+    from cmap_cli.benchmarking import setup as campaign
 
     threat = campaign.ThreatOptions(
         attacks=tuple(attack or ()),
@@ -212,9 +212,9 @@ def benchmark(
             )
         share.leave(0)
         return
-    from cmap_cli.benchmark import BenchmarkFolder, run_campaign
-    from cmap_cli.merging import merge_folder
-    from cmap_cli.parts import Part, write_part
+    from cmap_cli.benchmarking.run import BenchmarkFolder, run_campaign
+    from cmap_cli.runs.merge import merge_folder
+    from cmap_cli.runs.progress import Part, write_part
 
     with share.opening():
         results = BenchmarkFolder(
@@ -274,8 +274,8 @@ def finish(
     Returns:
         The exit code.
     """
-    from cmap_cli.judge import unmet, write_judged_report
-    from cmap_cli.report.markdown import summary
+    from cmap_cli.benchmarking.judge import unmet, write_judged_report
+    from cmap_cli.benchmarking.report.markdown import summary
 
     report = write_judged_report(folder)
     missed = unmet(report, *conditions)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from cmap_cli.errors import CmapError
-from cmap_cli.sharding import launched_shard
+from cmap_cli.runs.shard import launched_shard
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -14,8 +14,8 @@ from cmap_cli.cli.weights_status import SCHEMA, is_cached, show_list, show_plan,
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.weights.manifest import Artefact
-    from cmap_cli.weights.obtain import Access
+    from cmap_cli.models.weights.manifest import Artefact
+    from cmap_cli.models.weights.obtain import Access
 
 NEEDED_BY_DEFAULT = (DEFAULT_MODEL, DEFAULT_CLASSIFIER)
 WHAT = "What to do"
@@ -93,7 +93,7 @@ def download_weights(
 
       cmap download-weights lpips-vgg --from-dir ~/Downloads
     """
-    from cmap_cli.weights.manifest import manifest_path, read_manifest
+    from cmap_cli.models.weights.manifest import manifest_path, read_manifest
 
     chosen = sum([everything, list_them, verify, check_manifest])
     if chosen > 1 or (names and chosen):
@@ -111,8 +111,8 @@ def download_weights(
     if verify:
         verify_all(weights_dir, json=json, quiet=quiet)
         return
-    from cmap_cli.weights.fetch import Patience
-    from cmap_cli.weights.obtain import Access
+    from cmap_cli.models.weights.fetch import Patience
+    from cmap_cli.models.weights.obtain import Access
 
     access = Access(
         weights_dir, from_dir, mirror, offline, require_hash, Patience(timeout, attempts, min(1.0, timeout / 10))
@@ -128,8 +128,8 @@ def download_weights(
 
 def select(names: list[str], *, everything: bool, access: Access) -> list[Artefact]:
     """The artefacts that are asked for (all unknown names at once as UsageError)."""
-    from cmap_cli.weights.libraries import artefact_of
-    from cmap_cli.weights.manifest import read_manifest
+    from cmap_cli.models.weights.libraries import artefact_of
+    from cmap_cli.models.weights.manifest import read_manifest
 
     manifest = read_manifest()
     if everything:
@@ -172,7 +172,7 @@ def agree(artefacts: list[Artefact], *, accepted: bool, interactive: bool) -> No
 
 def fetch_all(artefacts: list[Artefact], access: Access, *, json: bool, quiet: bool, tell_defaults: bool) -> None:
     """Bring the artefacts here one after the other; what fails does not stop the others."""
-    from cmap_cli.weights.obtain import obtain
+    from cmap_cli.models.weights.obtain import obtain
 
     paths: dict[str, str] = {}
     failures: list[CmapError] = []

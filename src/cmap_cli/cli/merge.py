@@ -12,7 +12,7 @@ from cmap_cli.cli import console, options
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.merging import Merged
+    from cmap_cli.runs.merge import Merged
 
 SCHEMA = "cmap.merge/1"
 PARTIAL = 3
@@ -69,7 +69,7 @@ def merge(
     if problems:
         raise problems[0] if len(problems) == 1 else UsageError("several things are wrong", problems=problems)
     from cmap_cli.cli.benchmark import NO_CONDITIONS, finish
-    from cmap_cli.merging import kind_of, merge_folder, merge_folders
+    from cmap_cli.runs.merge import kind_of, merge_folder, merge_folders
 
     conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
     if conditions != NO_CONDITIONS and any(kind_of(part) != "benchmark" for part in parts):
@@ -107,9 +107,9 @@ def merge(
 
 def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
-    from cmap_cli.journal import Journal
-    from cmap_cli.results import MANIFEST, MANIFEST_FILE, read_settings
-    from cmap_cli.summary import summarise
+    from cmap_cli.purify.summary import summarise
+    from cmap_cli.runs.journal import Journal
+    from cmap_cli.runs.results import MANIFEST, MANIFEST_FILE, read_settings
 
     manifest = merged.folder / MANIFEST_FILE
     document = document | {"manifest": str(manifest)}
@@ -119,9 +119,9 @@ def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
         if summary.l1 is not None and not (json or quiet):
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
-        from cmap_cli.benchmark import SETTINGS_FILE
+        from cmap_cli.benchmarking.report.records import read_benchmark
+        from cmap_cli.benchmarking.run import SETTINGS_FILE
         from cmap_cli.cli import attack
-        from cmap_cli.report.records import read_benchmark
 
         classes = read_benchmark(merged.folder).get("provenance", {}).get("classes", ())
         document |= attack.show(merged.folder, classes)

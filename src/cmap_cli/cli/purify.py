@@ -27,11 +27,11 @@ from cmap_cli.cli import console, options
 from cmap_cli.cli.purify_checks import class_names, condition, validate
 from cmap_cli.cli.purify_messages import announce, loop, print_summary
 from cmap_cli.cli.share import join_share
-from cmap_cli.sharding import WHOLE, Shard
+from cmap_cli.runs.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
-    from cmap_cli.inputs import Discovery
-    from cmap_cli.purification import Failed
+    from cmap_cli.data.inputs import Discovery
+    from cmap_cli.purify.job import Failed
 
 SCHEMA = "cmap.purify/1"
 PARTIAL = 3
@@ -139,20 +139,21 @@ def purify(
         console.say(f"{len(found.sources)} images{whose}{skipped}")
     share = join_share(own, device)
 
-    from cmap_cli import estimate, purification
-    from cmap_cli.classifiers import load_classifier
-    from cmap_cli.core.purify import Purifier
+    from cmap_cli.core.purifier import Purifier
     from cmap_cli.core.settings import preset_for
+    from cmap_cli.data.outputs import FORMATS, check_existing
+    from cmap_cli.data.sheets import write_comparison
     from cmap_cli.device import choose_device, choose_dtype
-    from cmap_cli.estimate import common_batch_size, even_batches, patch_batch_size
-    from cmap_cli.figures import write_comparison
-    from cmap_cli.merging import merge_folder
-    from cmap_cli.models import load_identified_model
-    from cmap_cli.outputs import FORMATS, check_existing
-    from cmap_cli.parts import MOST_FAILURES, Part, read_parts, write_part
-    from cmap_cli.perceptual import load_similarity
-    from cmap_cli.results import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE, ResultFolder
-    from cmap_cli.summary import summarise
+    from cmap_cli.models.classifiers import load_classifier
+    from cmap_cli.models.perceptual import load_similarity
+    from cmap_cli.models.zoo import load_identified_model
+    from cmap_cli.purify import estimate
+    from cmap_cli.purify import job as purification
+    from cmap_cli.purify.estimate import common_batch_size, even_batches, patch_batch_size
+    from cmap_cli.purify.summary import summarise
+    from cmap_cli.runs.merge import merge_folder
+    from cmap_cli.runs.progress import MOST_FAILURES, Part, read_parts, write_part
+    from cmap_cli.runs.results import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE, ResultFolder
 
     chosen = choose_device(share.device)
     loaded = load_identified_model(model, chosen.device, weights_dir)
@@ -289,6 +290,6 @@ def purify(
 
 def found_failures(found: Discovery, own: Shard) -> Iterator[Failed]:
     """What could not even be listed, of this shard."""
-    from cmap_cli.purification import Failed
+    from cmap_cli.purify.job import Failed
 
     return (Failed(failure.path, failure.error) for failure in found.failures if own.owns(failure.path))

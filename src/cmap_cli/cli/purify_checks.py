@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from cmap_cli.choices import ImageFormat, Select
 from cmap_cli.cli.share import parse_share
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.sharding import WHOLE, Shard, launched_shard
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard
 
 if TYPE_CHECKING:
-    from cmap_cli.classifiers import LoadedClassifier
-    from cmap_cli.inputs import Discovery
-    from cmap_cli.models import LoadedModel
+    from cmap_cli.data.inputs import Discovery
+    from cmap_cli.models.classifiers import LoadedClassifier
+    from cmap_cli.models.zoo import LoadedModel
 
 
 def validate(
@@ -29,9 +29,9 @@ def validate(
     compare: bool,
 ) -> tuple[Discovery, dict[Path, str], Shard]:
     """All that can be found wrong before torch is loaded, raised at once."""
-    from cmap_cli.inputs import Discovery, discover
-    from cmap_cli.labels import read_labels
-    from cmap_cli.outputs import FORMATS, check_collisions, check_output_folder
+    from cmap_cli.data.inputs import Discovery, discover
+    from cmap_cli.data.labels import read_labels
+    from cmap_cli.data.outputs import FORMATS, check_collisions, check_output_folder
 
     problems: list[CmapError] = []
     found, true_labels, shard = Discovery(), {}, WHOLE

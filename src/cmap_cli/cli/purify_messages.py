@@ -11,11 +11,11 @@ from cmap_cli.cli import console
 
 if TYPE_CHECKING:
     from cmap_cli.core.types import Step
-    from cmap_cli.estimate import Survey
-    from cmap_cli.inputs import Source
-    from cmap_cli.purification import Failed, Job
-    from cmap_cli.results import Record, ResultFolder
-    from cmap_cli.summary import Summary
+    from cmap_cli.data.inputs import Source
+    from cmap_cli.purify.estimate import Survey
+    from cmap_cli.purify.job import Failed, Job
+    from cmap_cli.purify.summary import Summary
+    from cmap_cli.runs.results import Record, ResultFolder
 
 
 def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, verbose: bool) -> None:
@@ -43,7 +43,7 @@ def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, 
 
 def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool) -> Iterator[Record | Failed]:
     """The outcomes of the images, with progress on stderr."""
-    from cmap_cli.streaming import purify_sources
+    from cmap_cli.purify.stream import purify_sources
 
     with console.reporting(len(sources), "images", quiet=silent) as progress:
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cmap_cli.errors import UsageError
-from cmap_cli.sharding import WHOLE, Shard, launched_shard, parse_shard, restarted
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard, parse_shard, restarted
 
 if TYPE_CHECKING:
-    from cmap_cli.distributed import Team
+    from cmap_cli.runs.team import Team
 
 GRAVITY = (0, 3, 1, 2, 130)
 """Exit codes, the worst last."""
@@ -94,7 +94,7 @@ def join_share(shard: Shard, device: str) -> Share:
     """Meet the other processes, if torchrun started any (CmapError if they cannot be reached)."""
     if launched_shard() is None:
         return Share(shard, None, device)
-    from cmap_cli.distributed import join
+    from cmap_cli.runs.team import join
 
     team = join(device)
     return Share(shard, team, team.device)

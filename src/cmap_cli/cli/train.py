@@ -17,7 +17,7 @@ from cmap_cli.cli import console, options
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.models import Model
+    from cmap_cli.models.zoo import Model
     from cmap_cli.training.recipe import TrainingConfig
 
 SCHEMA = "cmap.train/1"
@@ -157,8 +157,8 @@ def train(
         seed=seed,
     )
     check_shape(kind, image_size, channels, recipe.widths)
-    from cmap_cli.inputs import discover
-    from cmap_cli.outputs import check_output_folder
+    from cmap_cli.data.inputs import discover
+    from cmap_cli.data.outputs import check_output_folder
 
     named = images or training_split(preset, weights_dir)
     found = discover(named, sys.stdin if "-" in named else None)
@@ -245,8 +245,8 @@ def training_split(preset: TrainingPreset | None, weights_dir: Path | None) -> l
     """The training images of the presets: CIFAR-10's, from the cache (WeightsError: not downloaded yet)."""
     if preset is None:
         raise UsageError("no training images are given", "cmap train ./photos --out ./my-model")
-    from cmap_cli.weights.cache import local_file
-    from cmap_cli.weights.manifest import find_artefact
+    from cmap_cli.models.weights.cache import local_file
+    from cmap_cli.models.weights.manifest import find_artefact
 
     return [f"{local_file(find_artefact('cifar10', 'dataset'), weights_dir)}:x_train"]
 

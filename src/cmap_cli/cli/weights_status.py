@@ -11,8 +11,8 @@ from cmap_cli.cli import console
 from cmap_cli.errors import CmapError
 
 if TYPE_CHECKING:
-    from cmap_cli.weights.manifest import Artefact
-    from cmap_cli.weights.obtain import Access
+    from cmap_cli.models.weights.manifest import Artefact
+    from cmap_cli.models.weights.obtain import Access
 
 SCHEMA = "cmap.download-weights/1"
 FAILED = 1
@@ -20,7 +20,7 @@ FAILED = 1
 
 def is_cached(artefact: Artefact, weights_dir: Path | None) -> bool:
     """Whether a verified file of it is in the cache."""
-    from cmap_cli.weights.cache import cached_file
+    from cmap_cli.models.weights.cache import cached_file
 
     try:
         cached_file(artefact, weights_dir)
@@ -31,7 +31,7 @@ def is_cached(artefact: Artefact, weights_dir: Path | None) -> bool:
 
 def show_plan(artefacts: list[Artefact], access: Access, *, json: bool) -> None:
     """What would be fetched, from where, under which licence."""
-    from cmap_cli.weights.sources import address
+    from cmap_cli.models.weights.sources import address
 
     rows: list[dict[str, Any]] = []
     for artefact in artefacts:
@@ -53,8 +53,8 @@ def show_plan(artefacts: list[Artefact], access: Access, *, json: bool) -> None:
 
 def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
     """Everything that the manifest has, and whether it is here."""
-    from cmap_cli.weights.cache import cached_path, installed_path
-    from cmap_cli.weights.manifest import read_manifest
+    from cmap_cli.models.weights.cache import cached_path, installed_path
+    from cmap_cli.models.weights.manifest import read_manifest
 
     rows: list[dict[str, Any]] = []
     for artefact in read_manifest().values():
@@ -90,8 +90,8 @@ def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
 
 def verify_all(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
     """Hash everything that is here; exit code 1 if anything has changed."""
-    from cmap_cli.weights.cache import local_file, read_lock, recorded_problem
-    from cmap_cli.weights.manifest import read_manifest
+    from cmap_cli.models.weights.cache import local_file, read_lock, recorded_problem
+    from cmap_cli.models.weights.manifest import read_manifest
 
     manifest = read_manifest()
     recorded = read_lock(weights_dir).cached

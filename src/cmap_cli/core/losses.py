@@ -21,7 +21,7 @@ def pixel_distance(x_hat: Tensor, y: Tensor, absolute: Callable[[Tensor], Tensor
     Args:
         x_hat: candidates in [-1, 1], (B, K, C, H, W).
         y: targets in [-1, 1], (B, C, H, W).
-        absolute: |·|; :mod:`cmap_cli.core.unroll` passes one that has a second derivative.
+        absolute: |·|; :mod:`cmap_cli.defenses.unroll` passes one that has a second derivative.
 
     Returns:
         (B, K).

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmap_cli.errors import SettingsMismatchError
-from cmap_cli.nets.unet import UNetConsistency
+from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.training.recipe import TrainingConfig
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cmap_cli.data.images import read_image, to_uint8
+from cmap_cli.data.inputs import Source
+from cmap_cli.data.tiling import cut, plan_fit
 from cmap_cli.errors import ImageError
-from cmap_cli.fit import cut, plan_fit
-from cmap_cli.images import read_image, to_uint8
-from cmap_cli.inputs import Source
 
 
 def load_training_images(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cmap_cli.core.consistency import to_model_range
-from cmap_cli.nets.gaussian import GaussianConsistency
+from cmap_cli.models.networks.gaussian import GaussianConsistency
 
 CHUNK = 4096
 

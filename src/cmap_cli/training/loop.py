@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import to_model_range
-from cmap_cli.nets.gaussian import GaussianConsistency
-from cmap_cli.nets.unet import UNetConsistency
+from cmap_cli.models.networks.gaussian import GaussianConsistency
+from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.training.checkpoint import CHECKPOINT, restore, save_checkpoint
 from cmap_cli.training.losses import consistency_loss, denoising_loss
 from cmap_cli.training.recipe import TrainingConfig

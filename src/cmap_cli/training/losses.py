@@ -12,7 +12,7 @@ from cmap_cli.core.consistency import SIGMA_DATA
 
 
 class Trainable(Protocol):
-    """f and, from the same network, an estimate of the posterior mean: a U-Net of :mod:`cmap_cli.nets.unet`."""
+    """f and, from the same network, an estimate of the posterior mean, see :mod:`cmap_cli.models.networks.unet`."""
 
     sigma_min: float
 

@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import generate, to_unit_range
-from cmap_cli.figures import write_samples
-from cmap_cli.models import MODEL_FILE, Model, save_model
+from cmap_cli.data.sheets import write_samples
+from cmap_cli.models.zoo import MODEL_FILE, Model, save_model
 
 CARD = """# A consistency model for cmap
 

@@ -1,0 +1,217 @@
+"""Which module an attacker is pointed at, and what the deployed defences make of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmap_cli.attacks.autoattack import AutoAttack
+from cmap_cli.attacks.disruption import ConsistencyDisruption
+from cmap_cli.attacks.noise import RandomNoise
+from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
+from cmap_cli.attacks.threat import ThreatModel
+from cmap_cli.attacks.types import Attack
+from cmap_cli.benchmarking.specs import AttackSpec
+from cmap_cli.choices import Defense, Vote
+from cmap_cli.core.predict import VOTES, classify, select
+from cmap_cli.core.purifier import Purifier, image_generators
+from cmap_cli.defenses.base import Passes
+from cmap_cli.defenses.jpeg import JpegDefense, Undefended
+from cmap_cli.defenses.onestep import OneStepDefense
+from cmap_cli.defenses.purified import DefendedClassifier, Gradient
+
+PAPER_EOT = 20
+GRADIENTS: dict[str, Gradient] = {"bpda": "bpda", "white-box": "unrolled"}
+Target = DefendedClassifier | OneStepDefense | Undefended
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much an attack may try.
+
+    Attributes:
+        steps: of pgd.
+        restarts: of pgd.
+        eot: draws of the defence in every gradient, of pgd and of APGD.
+        queries: of square.
+        unroll: optimisation steps that white-box gradients go back through, from the last; None for all.
+        smoothing: of |x̂ − y| in white-box gradients, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
+        disruption: steps of the consistency disruption, the first fifth on purification alone; 1000 in the paper.
+        paper: pgd as published, 200 steps of eps/200 without random start, and 20 draws in every gradient.
+    """
+
+    steps: int = 20
+    restarts: int = 1
+    eot: int = 1
+    queries: int = 5000
+    unroll: int | None = None
+    smoothing: float = 0.0
+    disruption: int = 1000
+    paper: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attack on a batch brought.
+
+    Attributes:
+        method: the attack with its settings.
+        x_adv: (B, C, H, W) in [0, 1], inside the ball.
+        reported_success: the attack's own claim, (B,) bool on the CPU.
+        gradient: what its gradients looked like; None if it has none or does not tell.
+        flags: what it warned of.
+        passes: images that went through the attacked module, forward and backward.
+    """
+
+    method: str
+    x_adv: Tensor
+    reported_success: Tensor
+    gradient: dict[str, Any] | None = None
+    flags: tuple[str, ...] = ()
+    passes: Passes = field(default_factory=Passes)
+
+
+@dataclass(frozen=True)
+class Defenses:
+    """The deployed defences by name, and what stands in for them under attack.
+
+    Attributes:
+        names: which.
+        classifier: undefended, images in [0, 1] -> logits.
+        purifier: of "cmap"; its model is that of "onestep" and of the surrogate.
+        vote: how candidates' predictions are combined.
+        batch_size: images at once.
+        seed: of the first draw.
+    """
+
+    names: Sequence[Defense]
+    classifier: nn.Module
+    purifier: Purifier
+    vote: Vote
+    batch_size: int
+    seed: int
+
+    def target(self, spec: AttackSpec, defense: Defense | None, budget: Budget) -> Target:
+        """The module that an attack with this access is run on."""
+        if spec.access == "surrogate" or (defense == "onestep" and spec.access != "transfer"):
+            return OneStepDefense(self.purifier.model, self.classifier, self.seed)
+        if spec.access == "transfer" or defense in (None, "none"):
+            return Undefended(self.classifier)
+        if defense == "jpeg":
+            return JpegDefense(self.classifier)
+        return DefendedClassifier(
+            self.purifier,
+            self.classifier,
+            vote=self.vote,
+            gradient=GRADIENTS.get(spec.access, "none"),
+            unroll=budget.unroll,
+            smoothing=budget.smoothing,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, defense: Defense, x: Tensor, draws: int) -> tuple[list[list[int]], Tensor | None]:
+        """What a deployed defence says about images, several times with fresh randomness.
+
+        Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
+
+        Args:
+            defense: which.
+            x: images in [0, 1], (B, C, H, W).
+            draws: how often; once is enough for a defence without randomness.
+
+        Returns:
+            The predicted classes, draws × B, and the purified images of the first draw, None if nothing is purified.
+        """
+        if defense in ("none", "jpeg"):
+            module = Undefended(self.classifier) if defense == "none" else JpegDefense(self.classifier)
+            return [module(x).argmax(-1).tolist()], None
+        found: list[list[int]] = []
+        first: list[Tensor] = []
+        for draw in range(draws):
+            predicted: list[int] = []
+            for part in torch.split(x, self.batch_size):
+                votes, purified = self.purify_and_vote(defense, part, self.seed + draw)
+                predicted += votes.argmax(-1).tolist()
+                if draw == 0:
+                    first.append(purified)
+            found.append(predicted)
+        return found, torch.cat(first)
+
+    def purify_and_vote(self, defense: Defense, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """One draw of a defence: shares of the classes (B, classes), and purified images (B, C, H, W)."""
+        generators = image_generators(x, seed)
+        if defense == "onestep":
+            module = OneStepDefense(self.purifier.model, self.classifier)
+            module.freeze([generator.initial_seed() for generator in generators])
+            purified = module.purify(x).clamp(0, 1)
+            logits: Tensor = self.classifier(purified)
+            return logits, purified
+        found = self.purifier(x, generators)
+        return VOTES[self.vote](classify(self.classifier, found.samples)), select(found, "mean")
+
+
+def attack_images(
+    defenses: Defenses,
+    spec: AttackSpec,
+    threat: ThreatModel,
+    defense: Defense | None,
+    budget: Budget,
+    x: Tensor,
+    y: Tensor,
+) -> Outcome:
+    """Attack a batch of images.
+
+    Args:
+        defenses: deployed.
+        spec: the attack and its access.
+        threat: the ball.
+        defense: which one it goes through; None if it is made without regard to it.
+        budget: how much it may try.
+        x: images in [0, 1], (B, C, H, W), on the classifier's device.
+        y: their classes, (B,) int64.
+    """
+    model = defenses.target(spec, defense, budget).eval()
+    attack = build_attack(defenses, spec, threat, budget)
+    result = attack.run(model, x, y, defenses.seed)
+    found = result.diagnostics
+    gradient = None
+    if found is not None:
+        gradient = {"zero": found.zero_share, "not_finite": found.non_finite, "cosine": found.cosine}
+    x_adv = result.x_adv.detach()
+    return Outcome(attack.name, x_adv, result.reported_success.cpu(), gradient, result.flags, model.passes)
+
+
+def build_attack(defenses: Defenses, spec: AttackSpec, threat: ThreatModel, budget: Budget) -> Attack:
+    """The attack that a name stands for."""
+    eot = 1 if spec.access == "transfer" else budget.eot  # the bare classifier has no randomness
+    match spec.name:
+        case "pgd" if budget.paper:
+            return paper_pgd(threat, spec.access)
+        case "pgd":
+            return PGD(threat, spec.access, steps=budget.steps, restarts=budget.restarts, eot=eot)
+        case "fgsm":
+            return fgsm(threat, spec.access, eot)
+        case "noise":
+            return RandomNoise(threat, spec.access)
+        case "square":
+            return AutoAttack(threat, spec.access, "square", n_queries=budget.queries)
+        case "disruption":
+            return ConsistencyDisruption(
+                threat,
+                defenses.purifier,
+                defenses.classifier,
+                first=budget.disruption // 5,
+                total=budget.disruption,
+            )
+    version: Any = {"autoattack": "standard", "autoattack-plus": "plus", "autoattack-rand": "rand"}.get(
+        spec.name, spec.name
+    )
+    if budget.paper and spec.access != "transfer":
+        eot = PAPER_EOT
+    return AutoAttack(threat, spec.access, version, eot_iter=eot if eot > 1 else None)

@@ -1,0 +1,68 @@
+"""The images one by one: accuracies by class, and where the defence failed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from cmap_cli.benchmarking.report.records import Condition, Gathered, Observed
+from cmap_cli.benchmarking.report.statistics import Outcome, Rate, share
+from cmap_cli.benchmarking.report.values import ClassResult, FailedUnder, Failure
+
+
+def class_results(
+    gathered: Gathered,
+    clean: Observed,
+    attacked: Mapping[int, Outcome],
+    undefended: Mapping[int, bool],
+    name: Callable[[int], str],
+) -> tuple[ClassResult, ...]:
+    """One row a class that has images, in the order of the labels.
+
+    Args:
+        gathered: the records, for the labels.
+        clean: the clean images in front of the defence.
+        attacked: each image under the worst attack on the defence.
+        undefended: whether the bare classifier is right on each attacked image.
+        name: of a class.
+    """
+    images = defaultdict(list)
+    for image in sorted(clean.outcomes.keys() | attacked.keys()):
+        images[gathered.labels[image]].append(image)
+
+    def among(rights: Mapping[int, bool], members: Sequence[int]) -> Rate | None:
+        return share([rights[image] for image in members if image in rights])
+
+    voted_clean = {image: one.voted_right for image, one in clean.outcomes.items()}
+    voted = {image: one.voted_right for image, one in attacked.items()}
+    return tuple(
+        ClassResult(
+            label=label,
+            name=name(label),
+            n=len(images[label]),
+            undefended_clean=among(clean.bare, images[label]),
+            undefended_attacked=among(undefended, images[label]),
+            defended_clean=among(voted_clean, images[label]),
+            defended_attacked=among(voted, images[label]),
+        )
+        for label in sorted(images)
+    )
+
+
+def find_failures(gathered: Gathered, conditions: Sequence[Condition], clean: Observed) -> tuple[Failure, ...]:
+    """The images whose vote is wrong under an attack: those that are right when clean first, then by number."""
+    under: dict[int, list[FailedUnder]] = defaultdict(list)
+    for condition in conditions:
+        for image, prediction in gathered.observed[condition].votes.items():
+            under[image].append(FailedUnder(condition.attack, condition.access or "", prediction))
+    failures = [
+        Failure(
+            image=image,
+            key=gathered.keys[image],
+            label=gathered.labels[image],
+            right_clean=clean.outcomes[image].voted_right if image in clean.outcomes else None,
+            under=tuple(under[image]),
+        )
+        for image in under
+    ]
+    return tuple(sorted(failures, key=lambda failure: (not failure.right_clean, failure.image)))

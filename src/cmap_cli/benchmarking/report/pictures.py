@@ -1,0 +1,73 @@
+"""The pixels behind an example: clean, adversarial, perturbation, purified, residual, each as a PNG in the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from cmap_cli.benchmarking.report.values import Example
+
+GAIN, RESIDUAL_GAIN = 10, 3
+LARGEST = 128
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """data: addresses of PNG files; without a purified image the last two are None.
+
+    Attributes:
+        clean: the original.
+        adversarial: what the attack made of it.
+        perturbation: ½ + 10 (x_adv − x); grey where nothing was changed.
+        purified: what the defence made of that.
+        residual: ½ + 3 (purified − x), what is left of the attack and what purification changed itself.
+    """
+
+    clean: str
+    adversarial: str
+    perturbation: str
+    purified: str | None
+    residual: str | None
+
+
+def read_pictures(folder: Path, example: Example) -> Pictures | None:
+    """The pictures of an example; None if its file or row is not there or is nothing that can be shown."""
+    path = folder / example.file
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return None
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            x, x_adv = (file.get_slice(name)[example.row] for name in ("x", "x_adv"))
+            purified = file.get_slice("purified")[example.row] if "purified" in names else None
+        return Pictures(
+            clean=png(x),
+            adversarial=png(x_adv),
+            perturbation=png(0.5 + GAIN * (x_adv - x)),
+            purified=None if purified is None else png(purified),
+            residual=None if purified is None else png(0.5 + RESIDUAL_GAIN * (purified - x)),
+        )
+    except (OSError, SafetensorError, IndexError, ValueError):
+        return None
+
+
+def png(pixels: Pixels) -> str:
+    """An image (C, H, W) in [0, 1] with one or three channels, clipped, reduced if it is large."""
+    channels, height, width = pixels.shape
+    if channels not in (1, 3):
+        raise ValueError(f"an image of {channels} channels cannot be shown")
+    values = np.nan_to_num(np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(values, (3, height, width)).transpose(1, 2, 0)))
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,214 @@
+"""The tables of a report as values, which Markdown and HTML each write in their own way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
+from cmap_cli.benchmarking.report.values import AttackResult, Cost, DefenseResult, Report, ThreatResult
+from cmap_cli.benchmarking.report.words import percent
+
+Cell = str | Rate | None
+FAILURE_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of a row, the first of which names it; ``strong`` for the one to look at."""
+
+    cells: tuple[Cell, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, the names of the columns, the rows, and a sentence to write under them."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def vote(accuracy: Accuracy | None) -> Rate | None:
+    """The vote's rate."""
+    return accuracy.vote if accuracy else None
+
+
+def number(value: float | None, digits: int = 3) -> str | None:
+    """A number without needless zeros, thousands set apart."""
+    return None if value is None else f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"
+
+
+def defense_table(report: Report) -> Table:
+    """Defences side by side: clean, and the worst case in every ball."""
+    balls = report.balls()
+    undefended = {(threat.norm, threat.eps): threat.undefended for one in report.defenses for threat in one.threats}
+    rows = [Row(("undefended", report.undefended_clean, *(undefended.get(ball) for ball in balls)))]
+    for one in report.defenses:
+        worst = {(threat.norm, threat.eps): vote(threat.worst_case) for threat in one.threats}
+        strong = report.headline is not None and one.defense == report.headline.defense
+        if one.defense != "none":
+            rows.append(Row((one.defense, vote(one.clean), *(worst.get(ball) for ball in balls)), strong))
+    return Table(
+        "Defences side by side",
+        ("Defence", "Clean", *(f"{norm} {eps}" for norm, eps in balls)),
+        tuple(rows),
+        "Attacked images in the worst case: an image counts only if it is recognised under every attack. The vote over "
+        "the draws decides, a tie is wrong. Undefended: under attacks made on the bare classifier.",
+    )
+
+
+def draws_table(report: Report) -> Table:
+    """Vote, average and worst of N of every defence, clean as the control."""
+    rows = []
+    for one in report.defenses:
+        found = [("clean", one.clean)]
+        found += [(f"{threat.norm} {threat.eps}", threat.worst_case) for threat in one.threats]
+        for name, accuracy in found:
+            if accuracy:
+                draws = ", ".join(map(str, accuracy.draws))
+                average = percent(accuracy.average)
+                rows.append(Row((f"{one.defense}, {name}", accuracy.vote, average, accuracy.worst_of_n, draws)))
+    return Table(
+        "By vote, on average, and in every draw",
+        ("Defence and images", "Vote", "Average", "Right in every draw", "Draws"),
+        tuple(rows),
+        "Each image is classified again with fresh latents as often as the draws say. Average: over draws and images, "
+        "in the worst case of the smallest average of each image.",
+    )
+
+
+def attack_table(report: Report, norm: str, eps: str) -> Table:
+    """{undefended, defended} × {clean, attacked} within a ball, one row an attack, one column a defence."""
+    within = [
+        (one, threat)
+        for one in report.defenses
+        for threat in one.threats
+        if (threat.norm, threat.eps) == (norm, eps) and threat.attacks
+    ]
+    shown = [pair for pair in within if pair[0].defense != "none"] or within
+    found = {(one.attack, one.access): one for _, threat in reversed(within) for one in reversed(threat.attacks)}
+    names = list(dict.fromkeys((one.attack, one.access) for _, threat in within for one in threat.attacks))
+    by_defense = [{(one.attack, one.access): one.defended.vote for one in threat.attacks} for _, threat in shown]
+    rows = [Row(("clean", report.undefended_clean, *(vote(one.clean) for one, _ in shown), ""))]
+    for name in names:
+        one = found[name]
+        through = "yes" if one.through_defense else "no"
+        rates = (row.get(name) for row in by_defense)
+        rows.append(Row((f"{one.attack}@{one.access}", one.undefended, *rates, through)))
+    undefended = next((threat.undefended for _, threat in within), None)
+    rows.append(Row(("worst case", undefended, *(vote(threat.worst_case) for _, threat in shown), ""), True))
+    return Table(
+        f"Attacks within {norm} {eps}",
+        ("Attack@access", "Undefended", *(one.defense for one, _ in shown), "Through the defence"),
+        tuple(rows),
+        "Undefended: the bare classifier on the images of the same attack made by transfer, or with no defence in "
+        "front; its worst case is over all of these. Defended: vote over the draws.",
+    )
+
+
+def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable[AttackResult], title: str) -> Table:
+    """All that was measured of the attacks on one defence."""
+    return Table(
+        f"{title}: {defense.defense}, {threat.norm} {threat.eps}",
+        (
+            "Attack",
+            "Vote",
+            "Average",
+            "Right in every draw",
+            "Draws",
+            "Claimed by the attack",
+            "Unchanged images",
+            "Largest distance",
+            "Zero gradients",
+            "Not finite",
+            "Cosine over seeds",
+        ),
+        tuple(Row(detail_cells(one, threat)) for one in attacks),
+        "Claimed: images that the attack reports as misclassified, by its own draws. Unchanged: where an attack "
+        "failed, the clean image comes back; it is scored as it is, and so marked. Distances are measured on images "
+        f"as written; eps is {number(threat.eps_value, 5)}.",
+    )
+
+
+def detail_cells(one: AttackResult, threat: ThreatResult) -> tuple[Cell, ...]:
+    """The cells of an attack."""
+    n = one.defended.vote.n
+    distance = number(one.max_distance, 5) or "not finite"
+    gradient = one.gradient
+    return (
+        f"{one.attack}@{one.access}",
+        one.defended.vote,
+        percent(one.defended.average),
+        percent(one.defended.worst_of_n.value),
+        ", ".join(map(str, one.defended.draws)),
+        f"{one.reported_success} of {n}",
+        f"{one.unchanged} of {n}",
+        distance if one.within_eps else f"{distance}, outside the ball",
+        percent(gradient.zero) if gradient and gradient.zero is not None else None,
+        str(gradient.not_finite) if gradient else None,
+        number(gradient.cosine, 2) if gradient else None,
+    )
+
+
+def class_table(defense: DefenseResult, threat: ThreatResult) -> Table:
+    """The worst case by class."""
+    return Table(
+        f"By class: {defense.defense}, {threat.norm} {threat.eps}",
+        ("Class", "Images", "Undefended, clean", "Undefended, attacked", "Defended, clean", "Defended, attacked"),
+        tuple(
+            Row(
+                (
+                    one.name,
+                    str(one.n),
+                    one.undefended_clean,
+                    one.undefended_attacked,
+                    one.defended_clean,
+                    one.defended_attacked,
+                )
+            )
+            for one in threat.classes
+        ),
+        "Attacked: worst case over the attacks. With few images a class the intervals are wide.",
+    )
+
+
+def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) -> Table:
+    """The images on which the defence failed."""
+    rows = []
+    for failure in threat.failures[:FAILURE_ROWS]:
+        under = ", ".join(f"{one.attack}@{one.access} → {report.class_name(one.prediction)}" for one in failure.under)
+        clean = {True: "right", False: "wrong already", None: "not evaluated"}[failure.right_clean]
+        rows.append(Row((failure.key, report.class_name(failure.label), clean, under)))
+    more = len(threat.failures) - len(rows)
+    return Table(
+        f"Failures of {defense.defense}, {threat.norm} {threat.eps}: {len(threat.failures)} images",
+        ("Image", "True class", "Defended, clean", "Wrong under"),
+        tuple(rows),
+        f"{more} more are in report.json." if more else "",
+    )
+
+
+def cost_table(report: Report) -> Table:
+    """What the attacks took."""
+    rows = [
+        Row((f"{attack.attack}@{attack.access}", one.defense, f"{threat.norm} {threat.eps}", *cost_cells(attack.cost)))
+        for one in report.defenses
+        for threat in one.threats
+        for attack in (*threat.attacks, *threat.controls)
+    ]
+    rows.append(Row(("all", "", "", *cost_cells(report.cost)), True))
+    return Table(
+        "Cost",
+        ("Attack", "Defence", "Ball", "Seconds", "Forward passes", "Backward passes"),
+        tuple(rows),
+        "Passes are of the whole attacked model, summed over images. Transfer and surrogate attacks are made once for "
+        "all defences and counted once in the sum.",
+    )
+
+
+def cost_cells(cost: Cost) -> tuple[str | None, ...]:
+    """Seconds and passes."""
+    return number(cost.seconds, 1), number(cost.forward, 0), number(cost.backward, 0)

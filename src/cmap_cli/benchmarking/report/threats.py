@@ -1,0 +1,150 @@
+"""What the records say of one defence within one ball: each attack, and the worst case over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cmap_cli.benchmarking.report.classes import class_results, find_failures
+from cmap_cli.benchmarking.report.records import CLEAN, Condition, Gathered, Observed, finite
+from cmap_cli.benchmarking.report.statistics import Outcome, accuracy, share, worst
+from cmap_cli.benchmarking.report.values import AttackResult, Cost, Gradient, ThreatResult
+
+ROUNDING = 1e-5  # of float32 pixels: relative, and a tenth of it absolute
+
+
+@dataclass(frozen=True, slots=True)
+class Threat:
+    """A ball around each image."""
+
+    norm: str
+    eps: str
+    eps_value: float
+
+
+def threat_of(condition: Condition) -> Threat:
+    """The ball of a condition that is not clean."""
+    return Threat(condition.norm or "", condition.eps or "", condition.eps_value)
+
+
+def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) -> list[Condition]:
+    """What a defence was attacked with, controls included: by ball, then as asked for, then by name."""
+    asked = [str(name) for name in settings.get("attacks", ())]
+
+    def order(condition: Condition) -> tuple[str, float, str, int, str]:
+        place = asked.index(condition.name) if condition.name in asked else len(asked)
+        return condition.norm or "", condition.eps_value, condition.eps or "", place, condition.name
+
+    return sorted((one for one in gathered.observed if one.defense == defense and one.attack != CLEAN), key=order)
+
+
+def undefended_rights(
+    gathered: Gathered, threat: Threat, attack: str | None = None, *, control: bool = False
+) -> dict[int, bool]:
+    """Whether the bare classifier is right on images that were attacked without regard to a defence.
+
+    These are the transfer attacks, random noise, and whatever was run with "none" as the defence. With several attacks
+    an image is right only under all of them, and must have been reached by all.
+    """
+    by_attack: dict[str, dict[int, bool]] = {}
+    for one, observed in gathered.observed.items():
+        if one.on_classifier and threat_of(one) == threat and one.control == control and attack in (None, one.attack):
+            rights = by_attack.setdefault(one.name, {})
+            for image, right in observed.bare.items():
+                rights[image] = right and rights.get(image, True)
+    images = reached_by_all(by_attack.values())
+    return {image: all(rights[image] for rights in by_attack.values()) for image in images}
+
+
+def worst_outcomes(gathered: Gathered, conditions: Sequence[Condition]) -> dict[int, Outcome]:
+    """Each image under the worst of the conditions, for the images that all have reached."""
+    seen = [gathered.observed[one].outcomes for one in conditions]
+    return {image: worst([one[image] for one in seen]) for image in reached_by_all(seen)}
+
+
+def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
+    """The images that every one of the mappings has."""
+    images = [set(one) for one in seen]
+    return sorted(set.intersection(*images)) if images else []
+
+
+def attack_result(gathered: Gathered, condition: Condition) -> AttackResult:
+    """One row of the table."""
+    observed = gathered.observed[condition]
+    defended, bare = accuracy(observed.outcomes.values()), share(observed.bare.values())
+    if defended is None or bare is None:
+        raise ValueError(f"{condition} has no images")
+    unaware = undefended_rights(gathered, threat_of(condition), condition.attack, control=condition.control)
+    allowed = condition.eps_value * (1 + ROUNDING) + 0.1 * ROUNDING
+    return AttackResult(
+        attack=condition.attack,
+        access=condition.access or "",
+        through_defense=condition.through_defense,
+        control=condition.control,
+        defended=defended,
+        undefended=share(unaware.values()),
+        bare=bare,
+        unchanged=len(observed.unchanged),
+        reported_success=observed.reported,
+        max_distance=finite(max(observed.distances, key=lambda value: math.inf if math.isnan(value) else value)),
+        within_eps=all(value <= allowed for value in observed.distances),
+        gradient=gradient(observed),
+        cost=cost(observed),
+    )
+
+
+def gradient(observed: Observed) -> Gradient | None:
+    """Means over the images that say something; the count of entries that are not finite is a sum."""
+    if not observed.gradients:
+        return None
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in map(finite, values) if value is not None]
+        return round(math.fsum(known) / len(known), 6) if known else None
+
+    zeros, counts, cosines = zip(*observed.gradients, strict=True)
+    return Gradient(mean(zeros), sum(counts), mean(cosines))
+
+
+def cost(observed: Observed) -> Cost:
+    """The sums, to a thousandth, so that they do not depend on the order."""
+    return Cost(*(round(math.fsum(values), 3) for values in (observed.seconds, observed.forward, observed.backward)))
+
+
+def threat_results(
+    gathered: Gathered, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
+) -> tuple[ThreatResult, ...]:
+    """A defence in every ball, by norm and eps; controls stand beside and count in nothing.
+
+    Args:
+        gathered: the records.
+        defense: its name.
+        settings: of the run.
+        name: of a class.
+    """
+    on_defense = attacks_on(gathered, defense, settings)
+    clean = gathered.clean(defense)
+    results = []
+    for threat in dict.fromkeys(map(threat_of, on_defense)):
+        within = [one for one in on_defense if threat_of(one) == threat]
+        attacks = [one for one in within if not one.control]
+        attacked = worst_outcomes(gathered, attacks)
+        undefended = undefended_rights(gathered, threat)
+        results.append(
+            ThreatResult(
+                norm=threat.norm,
+                eps=threat.eps,
+                eps_value=threat.eps_value,
+                n=len(attacked),
+                access=tuple(dict.fromkeys(one.access or "" for one in attacks)),
+                worst_case=accuracy(attacked.values()),
+                undefended=share(undefended.values()),
+                attacks=tuple(attack_result(gathered, one) for one in attacks),
+                controls=tuple(attack_result(gathered, one) for one in within if one.control),
+                classes=class_results(gathered, clean, attacked, undefended, name) if attacks else (),
+                failures=find_failures(gathered, attacks, clean),
+            )
+        )
+    return tuple(results)

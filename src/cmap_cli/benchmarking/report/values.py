@@ -1,0 +1,204 @@
+"""What a report holds: schema "cmap.report/1", documented field by field in docs/report-schema.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
+
+SCHEMA = "cmap.report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds, and forward and backward passes of the attacked model, summed over images."""
+
+    seconds: float
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """What the attack's gradients looked like; None where no record says."""
+
+    zero: float | None
+    not_finite: int
+    cosine: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttackResult:
+    """One attack with one access against one defence."""
+
+    attack: str
+    access: str
+    through_defense: bool
+    control: bool
+    defended: Accuracy
+    undefended: Rate | None
+    bare: Rate
+    unchanged: int
+    reported_success: int
+    max_distance: float | None
+    within_eps: bool
+    gradient: Gradient | None
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """The accuracies on the images of one class."""
+
+    label: int
+    name: str
+    n: int
+    undefended_clean: Rate | None
+    undefended_attacked: Rate | None
+    defended_clean: Rate | None
+    defended_attacked: Rate | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedUnder:
+    """An attack under which the vote on an image was wrong; prediction None for a tie."""
+
+    attack: str
+    access: str
+    prediction: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image on which the defence failed; right_clean None if the clean image was not evaluated."""
+
+    image: int
+    key: str
+    label: int
+    right_clean: bool | None
+    under: tuple[FailedUnder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreatResult:
+    """One defence within one ball; n counts the images that every attack has reached."""
+
+    norm: str
+    eps: str
+    eps_value: float
+    n: int
+    access: tuple[str, ...]
+    worst_case: Accuracy | None
+    undefended: Rate | None
+    attacks: tuple[AttackResult, ...]
+    controls: tuple[AttackResult, ...]
+    classes: tuple[ClassResult, ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseResult:
+    """One defence, clean and in every ball."""
+
+    defense: str
+    clean: Accuracy | None
+    threats: tuple[ThreatResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The one number, and what must be said with it."""
+
+    defense: str
+    norm: str
+    eps: str
+    eps_value: float
+    protocol: str
+    n: int
+    accuracy: Accuracy
+    clean: Accuracy | None
+    undefended_clean: Rate | None
+    undefended_attacked: Rate | None
+    access: tuple[str, ...]
+    attacks: tuple[str, ...]
+    through_defense: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An attacked image worth a look: where its pixels are and what was predicted."""
+
+    image: int
+    key: str
+    label: int
+    attack: str
+    access: str
+    eps: str
+    distance: float | None
+    unchanged: bool
+    undefended_clean: int | None
+    defended_clean: int | None
+    undefended: int
+    defended: int | None
+    draws: int
+    draws_right: int
+    failed: bool
+    file: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFlag:
+    """A check; ``fired`` when it found something, which ``what`` says; ``checked`` if there was anything to check."""
+
+    name: str
+    fired: bool
+    what: str
+    attack: str | None
+    checked: bool
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if not self.checked:
+            return "not checked"
+        return "fired" if self.fired else "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run in numbers and words; everything else is derived from it."""
+
+    schema: str
+    complete: bool
+    headline: Headline | None
+    warnings: tuple[str, ...]
+    undefended_clean: Rate | None
+    defenses: tuple[DefenseResult, ...]
+    flags: tuple[ReportFlag, ...]
+    cost: Cost
+    examples: tuple[Example, ...]
+    limits: tuple[str, ...]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        return asdict(self)
+
+    def balls(self) -> list[tuple[str, str]]:
+        """Norm and eps of every ball in which an attack counts, by norm and size."""
+        threats = [threat for one in self.defenses for threat in one.threats if threat.attacks]
+        threats.sort(key=lambda threat: (threat.norm, threat.eps_value))
+        return list(dict.fromkeys((threat.norm, threat.eps) for threat in threats))
+
+    def class_name(self, label: int | None) -> str:
+        """The name of a class, its number if it has none; a vote that ended in a tie has no class."""
+        if label is None:
+            return "tie"
+        names = self.provenance.get("classes")
+        if isinstance(names, list) and 0 <= label < len(names):
+            return str(names[label])
+        return str(label)

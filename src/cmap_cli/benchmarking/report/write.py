@@ -1,0 +1,43 @@
+"""The three files of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from cmap_cli.benchmarking.report.build import Flag, build_report
+from cmap_cli.benchmarking.report.markdown import markdown_report
+from cmap_cli.benchmarking.report.page import html_report
+from cmap_cli.benchmarking.report.values import Report
+from cmap_cli.runs.journal import write_atomically
+
+REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+
+
+def write_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
+    """Compute the report of a run and write it beside the records.
+
+    Args:
+        folder: the output folder of the run.
+        flags: checks beside those in benchmark.json.
+
+    Raises:
+        CmapError: a file is missing, is not what it should be, or cannot be written.
+    """
+    report = build_report(folder, flags)
+    save_report(folder, report)
+    return report
+
+
+def save_report(folder: Path, report: Report) -> None:
+    """Write report.json, report.md and report.html; equal reports and pictures give equal bytes."""
+    text = json.dumps(report.as_json(), indent=2, allow_nan=False)
+    write_atomically(folder / REPORT_JSON, text + "\n")
+    write_atomically(folder / REPORT_MARKDOWN, encodable(markdown_report(report)))
+    write_atomically(folder / REPORT_HTML, encodable(html_report(report, folder)))
+
+
+def encodable(text: str) -> str:
+    """The text, "?" for bytes of a file name that were no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,161 @@
+"""What to measure on, by name: CIFAR-10 and the paper's subset of it, ImageNet-100, and the user's own images."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cmap_cli.choices import Split
+from cmap_cli.data.arrays import list_array, read_array
+from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
+from cmap_cli.data.listing import (
+    Listing,
+    list_class_folders,
+    list_images,
+    list_table,
+    read_table,
+    refuse,
+)
+from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.models.classifiers import CIFAR10_CLASSES
+from cmap_cli.models.weights.cache import local_file
+from cmap_cli.models.weights.manifest import find_artefact
+
+__all__ = ["Dataset", "ImageBatch", "Split", "draw", "join", "load_dataset", "match_classes"]
+
+
+SUBSET = 500
+"""How many images the paper measures on."""
+
+KNOWN = "cifar10, imagenet100:FOLDER, a folder of class folders, a CSV file with file,label, .npz, .safetensors or .npy"
+OTHER_LISTS = (
+    "These are the 100 of Kaggle's ambityga/imagenet100; other lists called ImageNet-100 (CMC's, PODNet's) have other "
+    "classes. Any folder of class folders is a data set by its own name, without imagenet100:"
+)
+
+
+def load_dataset(
+    name: str,
+    *,
+    n: int | None = None,
+    split: Split = "subset",
+    image_size: tuple[int, int] | None = None,
+    labels: Path | None = None,
+    weights_dir: Path | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """The images to measure on; only headers and labels are read.
+
+    ======================  ==========================================================================
+    ``cifar10``             "subset": the paper's 500 test images, in its order; "test", "train": all, from the
+                            cache
+    ``imagenet100:FOLDER``  validation images of Kaggle's ImageNet-100, FOLDER/val.X or FOLDER itself, at 64×64;
+                            "subset": 500 of them, drawn like the paper's
+    a folder                class folders, numbered by name; or images without labels
+    ``file.csv``            the columns file and label
+    an array file           .npz, .safetensors: x_adv, x or x_test ("train": x_train), or ``file.npz:key``, with the
+                            labels y, y_test, y_train; .npy: without labels
+    other files, patterns   images without labels, as ``cmap purify`` takes them
+    ======================  ==========================================================================
+
+    Args:
+        name: one of these.
+        n: how many images; None for all. Of a folder's they are drawn at random, as it is sorted by class; otherwise
+            the first n.
+        split: which part; only cifar10, imagenet100 and array files have any.
+        image_size: (height, width) that images of another size are brought to; None to leave them.
+        labels: a CSV file with the columns file and label, for images in folders.
+        weights_dir: where a downloaded CIFAR-10 is, the user's cache by default.
+        seed: of the draw from a folder; the paper's is 0.
+
+    Raises:
+        UsageError: no such data set, fewer images than n, labels that do not fit; one for all that is wrong.
+        WeightsError: the whole of CIFAR-10 has not been downloaded; the hint is the command that does it.
+    """
+    problems: list[CmapError] = []
+    if n is not None and n < 1:
+        problems.append(UsageError(f"--n {n} is no number of images", "Give 1 or more"))
+    if image_size is not None and min(image_size) < 1:
+        problems.append(UsageError(f"images cannot be {image_size[1]}×{image_size[0]} pixels", "Give 1 or more"))
+    kind, _, folder = name.partition(":")
+    if labels is not None and kind in ("cifar10", "imagenet100"):
+        problems.append(UsageError(f"--labels is for your own images, {kind} has labels", "Leave it out"))
+    try:
+        if kind == "cifar10" and not folder:
+            dataset = _cifar10(split, weights_dir)
+        elif kind == "imagenet100":
+            dataset = _imagenet100(name, folder, split)
+        else:
+            dataset = _own(name, split, labels)
+    except UsageError as error:
+        if not problems:
+            raise
+        refuse([*problems, *(error.problems or [error])], name)
+    most = min(SUBSET, len(dataset)) if kind == "imagenet100" and split == "subset" else len(dataset)
+    if n is not None and n > most:
+        more = most < len(dataset) or (kind == "cifar10" and split == "subset")
+        hint = "--split test has more" if more else "Leave out --n for all of them"
+        part = f"the split {dataset.split} of {name}" if dataset.split else name
+        problems.append(UsageError(f"{part} has {most:,} images, not {n:,}", hint))
+    refuse(problems, name)
+    dataset, count = replace(dataset, image_size=image_size or dataset.image_size), n or most
+    if count < len(dataset) and kind != "cifar10" and Path(folder if kind == "imagenet100" else name).is_dir():
+        return draw(dataset, count, seed)
+    return dataset.select(range(count))
+
+
+def _dataset(name: str, split: str, listing: Listing) -> Dataset:
+    labels = torch.tensor(listing.labels, dtype=torch.int64)
+    indices = tuple(range(len(labels)))
+    return Dataset(name, split, listing.classes, indices, labels, listing.keys, listing.sources)
+
+
+def _cifar10(split: Split, weights_dir: Path | None) -> Dataset:
+    """The bundled subset, or the whole test or training set from the cache."""
+    path = local_file(find_artefact("cifar10-subset" if split == "subset" else "cifar10", "dataset"), weights_dir)
+    listing = list_array(path, "x" if split == "subset" else f"x_{split}")
+    dataset = replace(_dataset("cifar10", split, listing), classes=CIFAR10_CLASSES)
+    indices = tuple(map(int, read_array(path, "indices"))) if split == "subset" else dataset.indices
+    source = "train" if split == "train" else "test"
+    return replace(dataset, indices=indices, keys=tuple(f"cifar10/{source}/{index}" for index in indices))
+
+
+def _imagenet100(name: str, folder: str, split: Split) -> Dataset:
+    """The validation images of Kaggle's ImageNet-100 in the user's folder."""
+    if not folder or not Path(folder).is_dir():
+        what = f"{folder} is not a folder" if folder else "it is not said where ImageNet-100 is"
+        raise UsageError(what, "imagenet100:FOLDER, where FOLDER holds val.X or the class folders")
+    if split == "train":
+        raise UsageError("of imagenet100 only validation images are measured on", f"Name a folder: {folder}/train.X1")
+    inside = (Path(folder) / each for each in ("val.X", "val"))
+    root = next((path for path in inside if path.is_dir()), Path(folder))
+    wnids = local_file(find_artefact("imagenet100-classes", "dataset")).read_text(encoding="utf-8").split()
+    listing = list_class_folders(root, wnids, OTHER_LISTS)
+    dataset = replace(_dataset(name, split, listing), image_size=(64, 64))
+    return replace(dataset, keys=tuple(f"imagenet100/val/{key}" for key in dataset.keys))
+
+
+def _own(name: str, split: Split, labels: Path | None) -> Dataset:
+    """What the user has: an array file, a CSV file, a folder, or files and patterns of images."""
+    path, key = Path(name), None
+    if not os.path.lexists(path) and (array := re.fullmatch(r"(.+\.(?:npz|safetensors)):(.+)", name, re.DOTALL)):
+        path, key = Path(array[1]), array[2]
+    if not name or (not os.path.lexists(path) and not re.search(r"[*?\[]", name)):
+        raise UsageError(f"no data set, file or folder is called {name!r}", KNOWN)
+    suffix = path.suffix.lower() if path.is_file() else ""
+    if labels is not None and suffix in {".csv", ".npy", ".npz", ".safetensors"}:
+        hint = "--labels is for pictures; CSV, .npz and .safetensors files have labels of their own"
+        raise UsageError(f"{name} and --labels do not go together", hint)
+    if split != "subset" and (key is not None or suffix not in {".npz", ".safetensors"}):
+        raise UsageError(f"{name} has no split {split}", "Only cifar10, imagenet100, .npz and .safetensors have splits")
+    if suffix == ".csv":
+        return _dataset(name, "", list_table(read_table(path)))
+    if suffix in {".npy", ".npz", ".safetensors"}:
+        if split == "subset":
+            return _dataset(name, "", list_array(path, key, ("x_adv", "x", "x_test")))
+        return _dataset(name, split, list_array(path, f"x_{split}"))
+    return _dataset(name, "", list_images(name, read_table(labels) if labels else None))

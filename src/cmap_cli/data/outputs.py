@@ -1,0 +1,100 @@
+"""Where results go: the formats, the path of each result, and what must hold before the first is written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import get_args
+
+from cmap_cli.choices import ImageFormat
+from cmap_cli.data.headers import SUFFIXES
+from cmap_cli.data.inputs import Source
+from cmap_cli.errors import UsageError
+
+FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg"}
+
+
+def output_path(source: Source, extension: str) -> Path:
+    """The place of a result below the output folder.
+
+    Args:
+        source: the input.
+        extension: the result's suffix, such as ".png". It takes the place of the suffix of an image file, and
+            of no other: "holiday.2024" becomes "holiday.2024.png".
+    """
+    relative = source.relative
+    if source.index is None and relative.suffix.lower() in SUFFIXES:
+        return Path(relative.with_suffix(extension))
+    return Path(relative.with_name(relative.name + extension))
+
+
+def check_collisions(sources: Iterable[Source], extension: str, out: Path) -> None:
+    """Makes sure that no result overwrites another one or an input.
+
+    Raises:
+        UsageError: two inputs have the same place in `out`, or the place of a result is that of an input.
+    """
+    places: dict[str, Source] = {}
+    real: dict[Path, str] = {}  # links are resolved once a folder: once a file takes too long for 100,000
+    inputs = set()
+    clashes = []
+    for source in sources:
+        folder, place = source.path.parent, str(output_path(source, extension))
+        if folder not in real:
+            real[folder] = str(folder.resolve())
+        inputs.add(f"{real[folder]}/{source.path.name}")
+        if (other := places.setdefault(place, source)) is not source:
+            clashes.append(f"{other} and {source} would both be written to {out / place}")
+    root = out.resolve()
+    clashes += [f"{out / place} would overwrite that input" for place in places if f"{root}/{place}" in inputs]
+    if clashes:
+        more = f", and {len(clashes) - 1} more like this" if len(clashes) > 1 else ""
+        raise UsageError(clashes[0] + more, "Choose another --out, or do them in separate runs")
+
+
+def check_existing(sources: Iterable[Source], extension: str, out: Path, begun: Callable[[], bool]) -> None:
+    """Makes sure that a new run overwrites no file that was there before it.
+
+    Args:
+        sources: the inputs.
+        extension: the results' suffix.
+        out: the output folder.
+        begun: whether another process has begun this very run meanwhile, and written the file.
+
+    Raises:
+        UsageError: the place of a result is taken.
+    """
+    for source in sources:
+        place = out / output_path(source, extension)
+        if place.exists() and not begun():
+            raise UsageError(f"{place} exists already and is of no earlier run", "Choose another --out, or --overwrite")
+
+
+def check_output_folder(folders: Iterable[Path], out: Path) -> None:
+    """Makes sure that results can be written to `out` and will not be inputs of the next run.
+
+    Args:
+        folders: the input folders, `Discovery.folders`.
+        out: the output folder. If it does not exist it can be made, but it is not left behind here.
+
+    Raises:
+        UsageError: `out` is an input folder or in one, is a file or cannot be written to.
+    """
+    try:
+        root = out.resolve()
+        for folder in folders:
+            if folder.resolve() in (root, *root.parents):
+                hint = "Choose a folder beside the input"
+                raise UsageError(f"--out {out} is in the input folder {folder}", hint)
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
+        there = next(folder for folder in (out, *out.parents) if folder.exists())
+        with tempfile.TemporaryDirectory(prefix=".cmap-", dir=there) as probe:
+            # beside the place, not at it: another process of the same job may be making it just now
+            (Path(probe) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=probe):
+                pass
+    except (OSError, RuntimeError) as error:  # a circle of symbolic links is a RuntimeError up to Python 3.12
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--out {out} cannot be written to: {reason}", "Choose a folder of your own") from error

@@ -1,0 +1,54 @@
+"""Controls beside purification: no defence at all, and a JPEG round trip."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cmap_cli.defenses.base import Passes
+
+QUALITY = 75
+
+
+class Undefended(nn.Module):
+    """The classifier itself, counting its passes.
+
+    Args:
+        classifier: images in [0, 1] -> logits, frozen.
+
+    Attributes:
+        passes: images scored and differentiated so far.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.passes = Passes()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+        logits: Tensor = self.classifier(x)
+        return self.passes.count(logits)
+
+
+class JpegDefense(Undefended):
+    """A JPEG round trip before the classifier; the identity in the backward pass (BPDA)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> logits (B, classes)."""
+        return super().forward(jpeg(x.detach()) + (x - x.detach()))
+
+
+def jpeg(x: Tensor, quality: int = QUALITY) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] after a JPEG round trip, each on its own, on the CPU."""
+    pixels = (x * 255).round().clamp(0, 255).to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+    decoded = []
+    for image in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(buffer)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(x) / 255

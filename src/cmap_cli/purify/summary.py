@@ -1,0 +1,83 @@
+"""What the records of a run add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmap_cli.runs.results import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts and means over the images of an output folder, earlier runs of the same settings included.
+
+    Attributes:
+        images: how many there are.
+        l1: mean absolute difference to the input, in [0, 1]; None without images, as the next two.
+        psnr: mean PSNR to the input, dB.
+        ssim: mean SSIM to the input.
+        changed: images whose predicted class is another after purification; None without a classifier.
+        labelled: images with a true label; the counts below are of these, None if there are none.
+        right_before: classified right as they came.
+        right_after: classified right as written.
+        right_vote: classified right by the vote of the candidates.
+        regained: wrong before and right after.
+        lost: right before and wrong after.
+    """
+
+    images: int
+    l1: float | None
+    psnr: float | None
+    ssim: float | None
+    changed: int | None
+    labelled: int
+    right_before: int | None
+    right_after: int | None
+    right_vote: int | None
+    regained: int | None
+    lost: int | None
+
+
+def summarise(records: Iterable[Record], labels: Mapping[Path, str]) -> Summary:
+    """Add up records.
+
+    Args:
+        records: of the manifest.
+        labels: class names by resolved path of the source.
+    """
+    sums: dict[str, list[float]] = {"l1": [], "psnr": [], "ssim": []}
+    images = 0
+    changed: list[bool] = []
+    before_after_vote: list[tuple[bool, bool, bool]] = []
+    for record in records:
+        images += 1
+        for name, values in sums.items():
+            if record[name] is not None:
+                values.append(record[name])
+        if "before" in record:
+            changed.append(record["before"] != record["after"])
+            label = labels.get(Path(record["source"]).resolve())
+            if label is not None:
+                before_after_vote.append((record["before"] == label, record["after"] == label, record["vote"] == label))
+
+    def count(wanted: Callable[[bool, bool, bool], bool]) -> int | None:
+        return sum(wanted(*one) for one in before_after_vote) if before_after_vote else None
+
+    def mean(name: str) -> float | None:
+        return sum(sums[name]) / len(sums[name]) if sums[name] else None
+
+    return Summary(
+        images=images,
+        l1=mean("l1"),
+        psnr=mean("psnr"),
+        ssim=mean("ssim"),
+        changed=sum(changed) if changed else None,
+        labelled=len(before_after_vote),
+        right_before=count(lambda before, after, vote: before),
+        right_after=count(lambda before, after, vote: after),
+        right_vote=count(lambda before, after, vote: vote),
+        regained=count(lambda before, after, vote: after and not before),
+        lost=count(lambda before, after, vote: before and not after),
+    )

@@ -1,0 +1,157 @@
+"""Files that survive kills and other writers: texts, locks, and records in JSON lines."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cmap_cli.errors import CmapError, OutOfSpaceError
+from cmap_cli.runs.shard import WHOLE, Shard
+
+
+class Journal:
+    """Records in JSON lines, one file for each process that writes into a folder.
+
+    A process appends to its own file and never touches another's, so that none waits for another; what is known is the
+    union of all files. ``manifest.jsonl`` is the file of a process alone, ``manifest-2-of-4.jsonl`` of a shard.
+
+    Args:
+        folder: where the files are.
+        stem: what they are called.
+        shard: whose file is written.
+    """
+
+    def __init__(self, folder: Path, stem: str, shard: Shard = WHOLE) -> None:
+        self.folder = folder
+        self.stem = stem
+        self.shard = shard
+        self.path = folder / journal_name(stem, shard)
+        self.lock: FileLock | None = None
+
+    def open(self) -> None:
+        """Keep other processes from writing the same file, until :meth:`close` or the end of this process.
+
+        Raises:
+            CmapError: one of them is.
+        """
+        self.lock = take_lock(self.path)
+        if self.lock is None:
+            share = "" if self.shard == WHOLE else f" shard {self.shard} of"
+            raise CmapError(
+                f"another process is writing{share} {self.folder}", "wait for it, or give each process its own --shard"
+            )
+
+    def close(self) -> None:
+        """Let other processes write the file."""
+        release_lock(self.lock)
+        self.lock = None
+
+    def paths(self) -> list[Path]:
+        """The files of all processes that there are, the one that was changed last at the end."""
+        pattern = re.compile(rf"{re.escape(self.stem)}(-\d+-of-\d+)?\.jsonl")
+        found = [path for path in self.folder.glob(f"{self.stem}*.jsonl") if pattern.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def all_records(self) -> Iterator[dict[str, Any]]:
+        """The records of all processes."""
+        for path in self.paths():
+            yield from read_lines(path)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of this process and of those that had its file before, in the order of finishing."""
+        return read_lines(self.path)
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Add records, in one piece (OutOfSpaceError when the disk is full)."""
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise writing_error(self.path, error) from error
+
+    def rewrite(self, records: Iterable[dict[str, Any]]) -> None:
+        """Replace what this process has recorded."""
+        write_atomically(self.path, (json.dumps(record) + "\n" for record in records))
+
+
+def journal_name(stem: str, shard: Shard) -> str:
+    """What a process calls its file: manifest.jsonl, or manifest-2-of-4.jsonl for a shard."""
+    return f"{stem}.jsonl" if shard == WHOLE else f"{stem}-{shard.index}-of-{shard.count}.jsonl"
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, none if there is no file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    return  # a line that a kill cut short; it can only be the last
+    except FileNotFoundError:
+        return
+
+
+def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
+    """The lock that stands for a file; it falls with the process that holds it, however that ends.
+
+    Args:
+        path: of the file, which needs not exist.
+        seconds: how long to wait for another process.
+
+    Returns:
+        None if another process holds it.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return None
+    except NotImplementedError:  # a file system without locks: nothing can be protected there
+        return lock
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return lock
+
+
+def lock_target(lock: Path) -> Path:
+    """The file that a lock stands for."""
+    return lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+
+
+def release_lock(lock: FileLock | None) -> None:
+    """Give a lock back and leave no file behind."""
+    if lock is not None and lock.is_locked:
+        with suppress(OSError):  # before it is released: afterwards the file can be another process's
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or its pieces, under a temporary name of its own and rename it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+        temporary.replace(path)
+    except OSError as error:
+        raise writing_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def writing_error(path: Path, error: OSError) -> CmapError:
+    """What to tell the user when a file cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpaceError(f"no space left to write {path}", "make room; the same command goes on where it stopped")
+    return CmapError(f"{path} cannot be written: {error.strerror or error}")

@@ -1,0 +1,255 @@
+"""The shards of a run in one folder: what each has to say of itself, and one file gathered from all of theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cmap_cli.errors import CmapError
+from cmap_cli.runs.journal import Journal, lock_target, release_lock, take_lock, write_atomically
+from cmap_cli.runs.shard import WHOLE, Shard
+
+PART_SCHEMA = "cmap.part/1"
+PART_NAME = re.compile(r"part-(\d+)-of-(\d+)\.json")
+MOST_FAILURES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a shard says of itself, in ``part-2-of-4.json``.
+
+    Attributes:
+        shard: which.
+        listed: how many units there are, in all shards together.
+        owned: how many are its own.
+        finished: whether it went through all of them.
+        failed: how many of its images could not be done.
+        failures: the first 1,000 of these, each ``source`` and ``error``.
+    """
+
+    shard: Shard
+    listed: int
+    owned: int
+    finished: bool = False
+    failed: int = 0
+    failures: tuple[dict[str, str], ...] = ()
+
+
+def part_path(folder: Path, shard: Shard) -> Path:
+    """Where a shard speaks."""
+    return folder / f"part-{shard.index}-of-{shard.count}.json"
+
+
+def write_part(folder: Path, part: Part) -> None:
+    """Say how far a shard is; a process alone has nothing to say."""
+    if part.shard == WHOLE:
+        return
+    document = {
+        "schema": PART_SCHEMA,
+        "shard": str(part.shard),
+        "listed": part.listed,
+        "owned": part.owned,
+        "finished": part.finished,
+        "failed": part.failed,
+        "failures": list(part.failures[:MOST_FAILURES]),
+    }
+    write_atomically(part_path(folder, part.shard), json.dumps(document, indent=2) + "\n")
+
+
+def read_parts(folder: Path) -> list[Part]:
+    """What the shards of a folder say (CmapError for a file that is none of ours)."""
+    parts = []
+    for path in sorted(folder.glob("part-*-of-*.json")):
+        match = PART_NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+            part = Part(
+                Shard(int(match[1]), int(match[2])),
+                int(said["listed"]),
+                int(said["owned"]),
+                bool(said["finished"]),
+                int(said["failed"]),
+                tuple(said["failures"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CmapError(f"{path} cannot be read as a part of a run: {error}") from error
+        parts.append(part)
+    return parts
+
+
+def deciding(parts: Sequence[Part]) -> list[Part]:
+    """The parts that a run is judged by: those of the number of shards that got farthest.
+
+    A run can have been taken up again with another number of shards. As each shard passes over what any other has
+    done, the run is whole as soon as all shards of one number have finished.
+    """
+    counts = sorted({part.shard.count for part in parts})
+    ranked = [[part for part in parts if part.shard.count == count] for count in counts]
+    return max(ranked, key=lambda those: sum(part.finished for part in those) / those[0].shard.count, default=[])
+
+
+def missing(parts: Sequence[Part]) -> list[str]:
+    """What is not there of a run, a sentence for each shard."""
+    told = {part.shard.index: part for part in deciding(parts)}
+    if not told:
+        return []
+    count = next(iter(told.values())).shard.count
+    sentences = []
+    for index in range(1, count + 1):
+        if index not in told:
+            sentences.append(f"shard {Shard(index, count)} is missing")
+        elif not told[index].finished:
+            sentences.append(f"shard {Shard(index, count)} is not finished")
+    return sentences
+
+
+def forget_parts(own: Journal, *stems: str) -> None:
+    """Remove what all shards have written.
+
+    Args:
+        own: the journal of this process, open.
+        stems: of other journals in the folder.
+
+    Raises:
+        CmapError: another process is at work.
+    """
+    locks, working = lock_others(own)
+    try:
+        if working:
+            raise CmapError(f"another process is writing {working[0]}", "wait for it, or stop it")
+        for journal in (own, *(Journal(own.folder, stem) for stem in stems)):
+            for path in journal.paths():
+                path.unlink(missing_ok=True)
+    finally:
+        for lock in locks:
+            release_lock(lock)
+    remove_states(own.folder)
+
+
+def remove_states(folder: Path) -> None:
+    """Forget what the shards said."""
+    for part in read_parts(folder):
+        part_path(folder, part.shard).unlink(missing_ok=True)
+
+
+def lock_others(own: Journal) -> tuple[list[FileLock], list[Path]]:
+    """Locks on the files of all other processes, and those that are being written.
+
+    A process that has recorded nothing yet is known by its lock; the lock of one that was killed is cleared away.
+    """
+    locks, working = [], []
+    named = {lock_target(path) for path in own.folder.glob(f".{own.stem}*.jsonl.lock")}
+    for path in sorted({*own.paths(), *named}):
+        if path != own.path:
+            lock = take_lock(path)
+            if lock is None:
+                working.append(path)
+            else:
+                locks.append(lock)
+    return locks, working
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the shards of a folder add up to.
+
+    Attributes:
+        count: units that are there.
+        lost: records that were not good.
+        absent: what is not there, a sentence each.
+    """
+
+    count: int
+    lost: int
+    absent: tuple[str, ...]
+
+
+def gather(
+    folder: Path,
+    stem: str,
+    key: Callable[[dict[str, Any]], tuple[Any, ...]],
+    keep: Callable[[dict[str, Any]], bool] = lambda record: True,
+    *,
+    unit: int | None = None,
+    final: bool = False,
+) -> Gathered:
+    """Write one journal from those of all shards, sorted, each record once; theirs go if the run is whole.
+
+    Only keys and places of records are held in memory.
+
+    Args:
+        folder: where the journals are.
+        stem: what they are called.
+        key: what is unique to a record, and sorts; of two records with the same key the later one stays.
+        keep: whether a record is good.
+        unit: how much of the key is the same for all records of a unit; None for all of it.
+        final: the run is known to be whole, whatever the shards say.
+
+    Raises:
+        CmapError: another process is writing the one journal.
+    """
+    one = Journal(folder, stem)
+    one.open()
+    locks, working = lock_others(one)
+    try:
+        absent = [] if final else missing(read_parts(folder))
+        absent += [f"{path.name} is still being written" for path in working]
+        paths = one.paths()
+        places, lost = latest(paths, key, keep)
+        write_atomically(one.path, lines_at(paths, [places[each] for each in sorted(places)]))
+        if not absent:
+            for path in paths:
+                if path != one.path:
+                    path.unlink(missing_ok=True)
+    finally:
+        one.close()
+        for lock in locks:
+            release_lock(lock)
+    return Gathered(len({each[:unit] for each in places}), lost, tuple(absent))
+
+
+def latest(
+    paths: Sequence[Path], key: Callable[[dict[str, Any]], tuple[Any, ...]], keep: Callable[[dict[str, Any]], bool]
+) -> tuple[dict[tuple[Any, ...], tuple[int, int]], int]:
+    """The place of each good record, (file, offset) by key, and how many others there are."""
+    places: dict[tuple[Any, ...], tuple[int, int]] = {}
+    lost = set()
+    for number, path in enumerate(paths):
+        for offset, record in records_at(path):
+            if keep(record):
+                places[key(record)] = (number, offset)
+            else:
+                lost.add(key(record))
+    return places, len(lost - places.keys())
+
+
+def records_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file and where their lines begin."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield offset, json.loads(line)
+            except ValueError:
+                return  # a line that a kill cut short
+            offset += len(line)
+
+
+def lines_at(paths: Sequence[Path], places: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """Lines of several files, by (file, offset)."""
+    files = [path.open("rb") for path in paths]
+    try:
+        for number, offset in places:
+            files[number].seek(offset)
+            yield files[number].readline().decode().rstrip("\n") + "\n"
+    finally:
+        for file in files:
+            file.close()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cmap_cli.attacks.autoattack import AutoAttack
+from cmap_cli.attacks.pgd import PGD, paper_pgd
+from cmap_cli.attacks.threat import parse_threat
+from cmap_cli.benchmarking.attack import Budget, Defenses, build_attack
+from cmap_cli.benchmarking.specs import AttackSpec, controls, large_control, parse_attacks
+from cmap_cli.core.purifier import Purifier
+from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.defenses.jpeg import JpegDefense, Undefended
+from cmap_cli.defenses.onestep import OneStepDefense
+from cmap_cli.defenses.purified import DefendedClassifier
+from cmap_cli.errors import UsageError
+from tests.toys import BrightnessClassifier, IsotropicGaussian
+
+THREAT = parse_threat("linf", "8/255")
+
+
+def names(specs: tuple[AttackSpec, ...]) -> list[str]:
+    return [str(spec) for spec in specs]
+
+
+def test_an_attack_that_misses_the_defence_gets_companions_that_do_not() -> None:
+    assert names(parse_attacks(["autoattack"], [], "end-to-end", ["cmap"])) == [
+        "autoattack@transfer",
+        "pgd@bpda",
+        "pgd@white-box",
+    ]
+    assert names(parse_attacks(["square"], [], "end-to-end", ["cmap"])) == ["square@black-box"]
+    assert names(parse_attacks(["autoattack"], [], "end-to-end", ["none"])) == ["autoattack@transfer"]
+    assert names(parse_attacks(["autoattack"], ["transfer"], "end-to-end", ["cmap"])) == ["autoattack@transfer"]
+    assert names(parse_attacks(["autoattack@transfer"], [], "end-to-end", ["cmap"])) == ["autoattack@transfer"]
+    assert names(parse_attacks(["autoattack"], [], None, ["cmap"])) == ["autoattack@transfer"]
+
+
+def test_access_is_the_attacks_own_unless_it_is_given() -> None:
+    given = parse_attacks(["pgd", "apgd-ce@bpda"], ["surrogate", "white-box"], "end-to-end", ["cmap"])
+    assert names(given) == ["pgd@surrogate", "pgd@white-box", "apgd-ce@bpda"]
+    assert names(parse_attacks([], [], "paper", ["cmap"])) == ["pgd@surrogate", "autoattack@surrogate"]
+    with pytest.raises(UsageError, match="attacks the surrogate"):
+        parse_attacks(["pgd@white-box"], [], "paper", ["cmap"])
+    with pytest.raises(UsageError) as caught:
+        parse_attacks(["magic", "square@bpda"], ["telepathy"], "end-to-end", ["cmap"])
+    assert len(caught.value.problems) == 3
+
+
+def test_which_attack_there_is_on_which_defence() -> None:
+    assert AttackSpec("pgd", "transfer").applies_to("none")
+    assert not AttackSpec("pgd", "bpda").applies_to("none")
+    assert not AttackSpec("pgd", "white-box").applies_to("jpeg")
+    assert AttackSpec("pgd", "white-box").applies_to("onestep")
+    assert not AttackSpec("disruption", "adaptive").applies_to("onestep")
+
+
+def test_controls_go_with_what_they_check() -> None:
+    specs = parse_attacks(["pgd@bpda", "pgd@white-box", "autoattack@transfer"], [], None, ["cmap"])
+    assert names(controls(specs)) == ["noise@black-box", "fgsm@bpda", "fgsm@white-box"]
+    assert all(spec.control for spec in controls(specs))
+    assert large_control(specs) == AttackSpec("pgd", "bpda", control=True)
+    assert large_control(specs[2:]) is None
+
+
+@pytest.fixture
+def defenses() -> Defenses:
+    purifier = Purifier(IsotropicGaussian(), PurifyConfig(num_latents=3, steps=2))
+    return Defenses(("cmap", "onestep", "jpeg", "none"), BrightnessClassifier(), purifier, "soft", 2, 0)
+
+
+def test_an_attacker_is_pointed_at_what_the_access_says(defenses: Defenses) -> None:
+    budget = Budget(unroll=1)
+
+    def target(access: str, defense: str | None) -> object:
+        return defenses.target(AttackSpec("pgd", access), defense, budget)  # type: ignore[arg-type]
+
+    assert type(target("transfer", None)) is Undefended
+    assert type(target("surrogate", None)) is OneStepDefense
+    assert type(target("bpda", "jpeg")) is JpegDefense
+    assert type(target("white-box", "onestep")) is OneStepDefense
+    for access, gradient in (("bpda", "bpda"), ("white-box", "unrolled"), ("black-box", "none"), ("adaptive", "none")):
+        module = target(access, "cmap")
+        assert isinstance(module, DefendedClassifier)
+        assert (module.gradient, module.unroll) == (gradient, 1)
+
+
+def test_the_papers_protocol_is_the_published_one(defenses: Defenses) -> None:
+    paper = Budget(paper=True)
+    surrogate = AttackSpec("pgd", "surrogate")
+    assert build_attack(defenses, surrogate, THREAT, paper) == paper_pgd(THREAT, "surrogate")
+    auto = build_attack(defenses, AttackSpec("autoattack", "surrogate"), THREAT, paper)
+    assert isinstance(auto, AutoAttack)
+    assert (auto.version, auto.eot_iter) == ("standard", 20)
+    plain = build_attack(defenses, surrogate, THREAT, Budget(steps=7, eot=3))
+    assert plain == PGD(THREAT, "surrogate", steps=7, eot=3)
+
+
+def test_evaluations_depend_on_the_image_and_the_draw_alone(defenses: Defenses) -> None:
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for name in defenses.names:
+        draws, purified = defenses.evaluate(name, x, 3)
+        single = [defenses.evaluate(name, image[None], 3) for image in x]
+        assert len(draws) == (3 if name in ("cmap", "onestep") else 1)
+        assert draws == [[one[0][k][0] for one in single] for k in range(len(draws))]
+        assert (purified is None) == (name in ("jpeg", "none"))
