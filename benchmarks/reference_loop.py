@@ -4,7 +4,7 @@ Everything that costs time in public practice is here on purpose: one image at a
 network that ask for gradients, so that weight gradients are computed and thrown away at every step; SSIM with
 depthwise 11×11 convolutions and the statistics of both images at every step; torch.optim.Adam; and, if asked for, a
 classifier that is run on three times K images at every step for a log. The objective is that of the paper (CMAP,
-arXiv 2412.08394); tests/unit/test_reference_loop.py holds that the latents are those of our Purifier.
+arXiv 2412.08394); tests/unit/core/test_reference_loop.py holds that the latents are those of our Purifier.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel, one proc
 import torch
 from PIL import Image
 
+from cmap_cli.cli import app
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.zoo import save_model
 from tests.hostile_server import Served, serving
@@ -68,5 +72,34 @@ def cmap(tmp_path: Path) -> Run:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def invoke(tmp_path: Path) -> Run:
+    """Runs ``cmap`` inside this process, in ``tmp_path``; for all but kills, pipes and start-up."""
+
+    def run(*arguments: str | Path, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["cmap", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        settings = {"NO_COLOR": "1", "COLUMNS": "200", "CMAP_DEVICE": "cpu", **environment}
+        code: object = 0
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", command)
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            try:
+                app.main()
+            except SystemExit as leaving:
+                code = leaving.code or 0
+            except Exception:  # what would be a traceback and exit code 1 in a process
+                traceback.print_exc()
+                code = 1
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
     return run

@@ -1,1 +1,142 @@
-"""Writing files: under a temporary name and renamed, locked, with a full disk said in one sentence."""
+"""The one place that writes files: temporary name and rename, locks, and one sentence for a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cmap_cli.errors import CmapError, OutOfSpaceError
+
+TEMPORARY = ".cmap-"
+"""How the names of temporary files begin; they end in ``.tmp``."""
+
+
+def writing_error(path: Path, error: OSError) -> CmapError:
+    """The error to raise when a file cannot be written: OutOfSpaceError for a full disk or a quota."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpaceError(
+            f"no space left to write {path}: {error.strerror}",
+            "free some space; the same command continues where it stopped",
+        )
+    return CmapError(f"{path} cannot be written: {error.strerror or error}", "choose another folder")
+
+
+@contextmanager
+def explaining_writes(path: Path) -> Iterator[None]:
+    """Turns an OSError inside the block into the error of :func:`writing_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; renames it to ``path`` when the block succeeds, removes it otherwise.
+
+    Parent folders are made. A reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        OutOfSpaceError: the disk is full or a quota is reached.
+        CmapError: the file cannot be written for another reason.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
+    with explaining_writes(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole; errors as :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a UTF-8 text, or its pieces one after the other, as a whole; errors as :func:`replacing`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file, then rename it to ``path``; errors as :func:`replacing`.
+
+    Args:
+        path: the file.
+        write: called with the temporary path. Libraries that report a full disk with an error of their own, and no
+            errno, are explained as well.
+    """
+    with replacing(path) as temporary:
+        try:
+            write(temporary)
+        except OSError:
+            raise
+        except Exception as error:
+            if shutil.disk_usage(path.parent).free == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file as a whole; errors as :func:`replacing`."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a UTF-8 text in one write (OutOfSpaceError when the disk is full)."""
+    with explaining_writes(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents unless they exist (OutOfSpaceError when the disk is full)."""
+    with explaining_writes(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
+    """The lock of a file; it is released with the process that holds it, however that process ends.
+
+    Args:
+        path: of the file, which need not exist.
+        seconds: how long to wait for another process.
+
+    Returns:
+        None if another process holds it.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return None
+    except NotImplementedError:  # a file system without locks: nothing can be protected there
+        return lock
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return lock
+
+
+def lock_target(lock: Path) -> Path:
+    """The file that a lock file belongs to."""
+    return lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+
+
+def release_lock(lock: FileLock | None) -> None:
+    """Release a lock and remove its file."""
+    if lock is not None and lock.is_locked:
+        with suppress(OSError):  # before it is released: afterwards the file can be another process's
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

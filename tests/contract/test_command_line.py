@@ -24,31 +24,31 @@ def test_help_imports_no_torch() -> None:
         assert command in run.stdout
 
 
-def test_help_of_every_command_has_examples_and_panels(cmap: Run) -> None:
+def test_help_of_every_command_has_examples_and_panels(invoke: Run) -> None:
     for command in ("purify", "attack", "benchmark", "merge", "train", "download-weights"):
         for flag in ("-h", "--help"):
-            run = cmap(command, flag)
+            run = invoke(command, flag)
             assert run.returncode == 0
             assert f"cmap {command}" in run.stdout
             assert "Examples:" in run.stdout
             assert "Input and output" in run.stdout
 
 
-def test_version(cmap: Run) -> None:
+def test_version(invoke: Run) -> None:
     for flag in ("-V", "--version"):
-        run = cmap(flag)
+        run = invoke(flag)
         assert run.returncode == 0
         assert run.stdout.startswith("cmap 0.")
 
 
-def test_usage_errors_are_two_lines_and_exit_2(cmap: Run) -> None:
+def test_usage_errors_are_two_lines_and_exit_2(invoke: Run) -> None:
     for arguments in (
         ["purify"],
         ["purify", "x", "--out", "y", "--preset", "nonsense"],
         ["purify", "x", "--nonsense"],
         ["x"],
     ):
-        run = cmap(*arguments)
+        run = invoke(*arguments)
         assert run.returncode == 2, arguments
         assert run.stdout == ""
         lines = run.stderr.strip().splitlines()
@@ -57,7 +57,7 @@ def test_usage_errors_are_two_lines_and_exit_2(cmap: Run) -> None:
         assert "Traceback" not in run.stderr
 
 
-def test_json_is_one_document_on_failure_too(cmap: Run) -> None:
+def test_json_is_one_document_on_failure_too(invoke: Run) -> None:
     for arguments, code in (
         (["purify", "nothing", "--out", "y", "--json"], 2),
         (["purify", "--json"], 2),
@@ -65,7 +65,7 @@ def test_json_is_one_document_on_failure_too(cmap: Run) -> None:
         (["train", "nothing", "--out", "y", "--json"], 2),
         (["download-weights", "nothing", "--json"], 2),
     ):
-        run = cmap(*arguments)
+        run = invoke(*arguments)
         assert run.returncode == code
         document = json.loads(run.stdout)
         assert document["schema"] == "cmap.error/1"
@@ -73,6 +73,6 @@ def test_json_is_one_document_on_failure_too(cmap: Run) -> None:
         assert document["errors"][0]["error"]
 
 
-def test_debug_shows_the_traceback(cmap: Run) -> None:
-    run = cmap("purify", "nothing", "--out", "y", CMAP_DEBUG="1")
+def test_debug_shows_the_traceback(invoke: Run) -> None:
+    run = invoke("purify", "nothing", "--out", "y", CMAP_DEBUG="1")
     assert "Traceback" in run.stderr

@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cmap_cli.core.memory import patch_batch_size
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.device import available_memory, choose_batch_size, choose_device, choose_dtype, saved_bytes
 from cmap_cli.errors import UsageError
-from cmap_cli.purify.estimate import patch_batch_size, seconds_per_patch
+from cmap_cli.purify.estimate import seconds_per_patch
 from tests.toys import DenoisingGaussian, IsotropicGaussian
 from tests.unit.models.networks.test_nets import unet
 

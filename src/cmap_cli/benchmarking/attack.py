@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmap_cli.attacks.autoattack import AutoAttack
 from cmap_cli.attacks.disruption import ConsistencyDisruption
@@ -16,17 +14,11 @@ from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import Attack
 from cmap_cli.benchmarking.specs import AttackSpec
-from cmap_cli.choices import Defense, Vote
-from cmap_cli.core.predict import VOTES, classify, select
-from cmap_cli.core.purifier import Purifier, image_generators
+from cmap_cli.choices import Defense
 from cmap_cli.defenses.base import Passes
-from cmap_cli.defenses.jpeg import JpegDefense, Undefended
-from cmap_cli.defenses.onestep import OneStepDefense
-from cmap_cli.defenses.purified import DefendedClassifier, Gradient
+from cmap_cli.defenses.deployed import Defenses
 
 PAPER_EOT = 20
-GRADIENTS: dict[str, Gradient] = {"bpda": "bpda", "white-box": "unrolled"}
-Target = DefendedClassifier | OneStepDefense | Undefended
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,87 +67,6 @@ class Outcome:
     passes: Passes = field(default_factory=Passes)
 
 
-@dataclass(frozen=True)
-class Defenses:
-    """The deployed defences by name, and what stands in for them under attack.
-
-    Attributes:
-        names: which.
-        classifier: undefended, images in [0, 1] -> logits.
-        purifier: of "cmap"; its model is that of "onestep" and of the surrogate.
-        vote: how candidates' predictions are combined.
-        batch_size: images at once.
-        seed: of the first draw.
-    """
-
-    names: Sequence[Defense]
-    classifier: nn.Module
-    purifier: Purifier
-    vote: Vote
-    batch_size: int
-    seed: int
-
-    def target(self, spec: AttackSpec, defense: Defense | None, budget: Budget) -> Target:
-        """The module that an attack with this access is run on."""
-        if spec.access == "surrogate" or (defense == "onestep" and spec.access != "transfer"):
-            return OneStepDefense(self.purifier.model, self.classifier, self.seed)
-        if spec.access == "transfer" or defense in (None, "none"):
-            return Undefended(self.classifier)
-        if defense == "jpeg":
-            return JpegDefense(self.classifier)
-        return DefendedClassifier(
-            self.purifier,
-            self.classifier,
-            vote=self.vote,
-            gradient=GRADIENTS.get(spec.access, "none"),
-            unroll=budget.unroll,
-            smoothing=budget.smoothing,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
-
-    @torch.no_grad()
-    def evaluate(self, defense: Defense, x: Tensor, draws: int) -> tuple[list[list[int]], Tensor | None]:
-        """What a deployed defence says about images, several times with fresh randomness.
-
-        Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
-
-        Args:
-            defense: which.
-            x: images in [0, 1], (B, C, H, W).
-            draws: how often; once is enough for a defence without randomness.
-
-        Returns:
-            The predicted classes, draws × B, and the purified images of the first draw, None if nothing is purified.
-        """
-        if defense in ("none", "jpeg"):
-            module = Undefended(self.classifier) if defense == "none" else JpegDefense(self.classifier)
-            return [module(x).argmax(-1).tolist()], None
-        found: list[list[int]] = []
-        first: list[Tensor] = []
-        for draw in range(draws):
-            predicted: list[int] = []
-            for part in torch.split(x, self.batch_size):
-                votes, purified = self.purify_and_vote(defense, part, self.seed + draw)
-                predicted += votes.argmax(-1).tolist()
-                if draw == 0:
-                    first.append(purified)
-            found.append(predicted)
-        return found, torch.cat(first)
-
-    def purify_and_vote(self, defense: Defense, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """One draw of a defence: shares of the classes (B, classes), and purified images (B, C, H, W)."""
-        generators = image_generators(x, seed)
-        if defense == "onestep":
-            module = OneStepDefense(self.purifier.model, self.classifier)
-            module.freeze([generator.initial_seed() for generator in generators])
-            purified = module.purify(x).clamp(0, 1)
-            logits: Tensor = self.classifier(purified)
-            return logits, purified
-        found = self.purifier(x, generators)
-        return VOTES[self.vote](classify(self.classifier, found.samples)), select(found, "mean")
-
-
 def attack_images(
     defenses: Defenses,
     spec: AttackSpec,
@@ -176,7 +87,7 @@ def attack_images(
         x: images in [0, 1], (B, C, H, W), on the classifier's device.
         y: their classes, (B,) int64.
     """
-    model = defenses.target(spec, defense, budget).eval()
+    model = defenses.target(spec.access, defense, unroll=budget.unroll, smoothing=budget.smoothing).eval()
     attack = build_attack(defenses, spec, threat, budget)
     result = attack.run(model, x, y, defenses.seed)
     found = result.diagnostics

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from cmap_cli.attacks.threat import ThreatModel, parse_threat
-from cmap_cli.benchmarking.attack import Budget, Defenses
+from cmap_cli.benchmarking.attack import Budget
 from cmap_cli.benchmarking.specs import LARGE, AttackSpec, controls, large_control
 from cmap_cli.choices import Defense
 from cmap_cli.data.catalogue import Dataset
+from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.models.classifiers import LoadedClassifier
 from cmap_cli.runs.shard import Shard
 

@@ -68,7 +68,9 @@ def measure_cost(campaign: Campaign) -> Cost:
 def time_passes(campaign: Campaign, item: Item, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """Seconds an image of the attacked module: forward alone, and forward with backward."""
     assert item.spec is not None
-    model = campaign.defenses.target(item.spec, item.target, campaign.budget).eval()
+    model = campaign.defenses.target(
+        item.spec.access, item.target, unroll=campaign.budget.unroll, smoothing=campaign.budget.smoothing
+    ).eval()
     with torch.no_grad():
         model(x)
         began = time.perf_counter()

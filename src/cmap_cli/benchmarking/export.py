@@ -15,7 +15,7 @@ from cmap_cli.data.images import to_uint8, write_image
 from cmap_cli.data.sheets import Comparison
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.journal import Journal
-from cmap_cli.runs.results import MANIFEST, Record
+from cmap_cli.runs.settings import MANIFEST, Record
 
 IMAGES = "images"
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,13 +16,12 @@ from torch import Tensor, nn
 from cmap_cli.benchmarking.attack import Outcome, attack_images
 from cmap_cli.benchmarking.campaign import Campaign, Item
 from cmap_cli.data.dataset import ImageBatch
-from cmap_cli.runs.journal import Journal, read_lines, writing_error
+from cmap_cli.files import write_with
+from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.results import MANIFEST, Record, claim_settings
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, Record, claim_settings
 from cmap_cli.runs.shard import WHOLE, Shard
 
-SETTINGS_FILE = "benchmark.json"
-RECORDS = "records"
 ADVERSARIAL = "adversarial"
 SCHEMA = "cmap.benchmark/1"
 
@@ -105,17 +102,8 @@ class BenchmarkFolder:
 
     def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
         """Write a chunk's images losslessly (OutOfSpaceError when the disk is full)."""
-        path = self.folder / relative
-        temporary = path.with_name(f".cmap-{uuid.uuid4().hex}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
-            temporary.replace(path)
-        except OSError as error:
-            raise writing_error(path, error) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
 
 
 def chunk_of(record: Record, chunk: int) -> tuple[str, int]:

@@ -19,23 +19,24 @@ from platformdirs import user_cache_path
 
 from cmap_cli import __version__
 from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
-from cmap_cli.benchmarking.attack import Budget, Defenses
+from cmap_cli.benchmarking.attack import Budget
 from cmap_cli.benchmarking.campaign import Campaign
 from cmap_cli.benchmarking.cost import THOROUGH_IMAGES, Cost, measure_cost
 from cmap_cli.benchmarking.specs import AttackSpec, parse_attacks
 from cmap_cli.choices import Defense, Norm, Precision, Preset, Protocol, Split, Vote
 from cmap_cli.cli import console
-from cmap_cli.cli.share import Share, join_share
+from cmap_cli.core.memory import common_batch_size, patch_batch_size
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import preset_for
 from cmap_cli.core.types import num_classes
 from cmap_cli.data.catalogue import Dataset, join, load_dataset, match_classes
+from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.zoo import LoadedModel, load_identified_model
-from cmap_cli.purify.estimate import common_batch_size, patch_batch_size
 from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.team import Team, join_team
 
 DEFAULT_EPS: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
 CHUNK = {"cpu": 8, "mps": 16, "cuda": 64}
@@ -158,7 +159,7 @@ def prepare(
     threat: ThreatOptions,
     method: MethodOptions,
     shard: Shard = WHOLE,
-) -> tuple[Prepared, Share]:
+) -> tuple[Prepared, Team]:
     """Check all options, meet the other processes of the job, then load what the options name.
 
     Raises:
@@ -166,7 +167,7 @@ def prepare(
         WeightsError: a model or classifier is not to be had.
     """
     specs, threats, budget = parse_threat_options(threat, method.defenses)
-    share = join_share(shard, method.device)
+    share = join_team(shard, method.device)
     chosen = choose_device(share.device)
     loaded = load_identified_model(method.model, chosen.device, method.weights_dir)
     channels, height, width = loaded.model.image_shape
@@ -203,7 +204,9 @@ def prepare(
     )
     dtype = choose_dtype(method.precision, chosen.device)
     purifier = Purifier(loaded.model, config, dtype=dtype)
-    batch = method.batch_size or common_batch_size(share.meet(patch_batch_size(purifier, chosen.device, share.sharers)))
+    batch = method.batch_size or common_batch_size(
+        share.exchange(patch_batch_size(purifier, chosen.device, share.sharers))
+    )
     defenses = Defenses(method.defenses, classifier.module, purifier, method.vote, batch, method.seed)
     chunk = min(method.chunk or CHUNK.get(chosen.device.type, 8), len(dataset))
     campaign = Campaign(

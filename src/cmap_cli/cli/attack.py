@@ -117,9 +117,9 @@ def attack(
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     from cmap_cli.benchmarking import setup as campaign
-    from cmap_cli.cli.share import parse_share
+    from cmap_cli.runs.shard import resolve_shard
 
-    own = parse_share(shard, overwrite)
+    own = resolve_shard(shard, overwrite)
     silent = quiet or json or not console.leads()
     threat = campaign.ThreatOptions(
         attacks=(name,),
@@ -169,7 +169,7 @@ def attack(
     from cmap_cli.benchmarking.run import BenchmarkFolder, run_campaign
     from cmap_cli.runs.progress import Part, write_part
 
-    with share.opening():
+    with share.leader_first():
         results = BenchmarkFolder(
             out, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
         )
@@ -184,7 +184,7 @@ def attack(
             if quiet and not json:
                 console.result(str(out / line["png"]))
         write_part(out, dataclasses.replace(part, finished=True))
-    share.meet(None)
+    share.exchange(None)
     if share.partial:
         if json:
             document = {"schema": SCHEMA, "exit_code": 0, "settings": prepared.settings, "out": str(out)}

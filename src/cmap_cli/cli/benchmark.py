@@ -216,7 +216,7 @@ def benchmark(
     from cmap_cli.runs.merge import merge_folder
     from cmap_cli.runs.progress import Part, write_part
 
-    with share.opening():
+    with share.leader_first():
         results = BenchmarkFolder(
             folder, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
         )
@@ -227,7 +227,7 @@ def benchmark(
         run_campaign(prepared.campaign, results, progress.reach)
         write_part(folder, dataclasses.replace(part, finished=True))
         path = results.journal.path
-    share.meet(None)
+    share.exchange(None)
     code = 0
     if share.partial:
         if json:
@@ -247,9 +247,9 @@ def benchmark(
 
 def check_share(shard: str | None, overwrite: bool, out: Path | None, *, judged: bool) -> Shard:
     """The shard of this process (UsageError where --shard does not go with the other options)."""
-    from cmap_cli.cli.share import parse_share
+    from cmap_cli.runs.shard import resolve_shard
 
-    own = parse_share(shard, overwrite)
+    own = resolve_shard(shard, overwrite)
     if shard is not None and judged:
         raise UsageError(
             "--fail-under and the other conditions are for the whole run, not for a shard",

@@ -23,8 +23,6 @@ PLAIN_PAUSE = 2.0
 FORESEEABLE_SHARE = 0.1
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-shard = launched_shard()
-"""Of several processes that torchrun started only the first talks; the others tell what went wrong."""
 
 
 def result(text: str) -> None:
@@ -39,7 +37,8 @@ def result_json(document: dict[str, Any]) -> None:
 
 
 def leads() -> bool:
-    """Whether this process is alone or the first of several."""
+    """Whether this process is alone or the first of those that torchrun started; the others only print errors."""
+    shard = launched_shard()
     return shard is None or shard.index == 1
 
 
@@ -57,6 +56,7 @@ def warn(text: str) -> None:
 
 def fail(error: CmapError) -> None:
     """An error and its hint, on stderr."""
+    shard = launched_shard()
     who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
     errors.print(f"[bold red]{who}error:[/bold red] {escaped(error.message)}.")
     if error.hint:

@@ -109,7 +109,7 @@ def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
     """What the records of purify or attack add up to."""
     from cmap_cli.purify.summary import summarise
     from cmap_cli.runs.journal import Journal
-    from cmap_cli.runs.results import MANIFEST, MANIFEST_FILE, read_settings
+    from cmap_cli.runs.settings import MANIFEST, MANIFEST_FILE, read_settings
 
     manifest = merged.folder / MANIFEST_FILE
     document = document | {"manifest": str(manifest)}
@@ -120,8 +120,8 @@ def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
         from cmap_cli.benchmarking.report.records import read_benchmark
-        from cmap_cli.benchmarking.run import SETTINGS_FILE
         from cmap_cli.cli import attack
+        from cmap_cli.runs.settings import SETTINGS_FILE
 
         classes = read_benchmark(merged.folder).get("provenance", {}).get("classes", ())
         document |= attack.show(merged.folder, classes)

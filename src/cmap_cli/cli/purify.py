@@ -26,8 +26,8 @@ from cmap_cli.choices import (
 from cmap_cli.cli import console, options
 from cmap_cli.cli.purify_checks import class_names, condition, validate
 from cmap_cli.cli.purify_messages import announce, loop, print_summary
-from cmap_cli.cli.share import join_share
 from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.team import join_team
 
 if TYPE_CHECKING:
     from cmap_cli.data.inputs import Discovery
@@ -137,8 +137,9 @@ def purify(
         whose = "" if own == WHOLE else f", {len(sources)} of them in shard {own}"
         skipped = f", {found.skipped} other files skipped" if found.skipped else ""
         console.say(f"{len(found.sources)} images{whose}{skipped}")
-    share = join_share(own, device)
+    share = join_team(own, device)
 
+    from cmap_cli.core.memory import common_batch_size, even_batches, patch_batch_size
     from cmap_cli.core.purifier import Purifier
     from cmap_cli.core.settings import preset_for
     from cmap_cli.data.outputs import FORMATS, check_existing
@@ -149,11 +150,11 @@ def purify(
     from cmap_cli.models.zoo import load_identified_model
     from cmap_cli.purify import estimate
     from cmap_cli.purify import job as purification
-    from cmap_cli.purify.estimate import common_batch_size, even_batches, patch_batch_size
+    from cmap_cli.purify.folder import ResultFolder
     from cmap_cli.purify.summary import summarise
     from cmap_cli.runs.merge import merge_folder
     from cmap_cli.runs.progress import MOST_FAILURES, Part, read_parts, write_part
-    from cmap_cli.runs.results import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE, ResultFolder
+    from cmap_cli.runs.settings import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE
 
     chosen = choose_device(share.device)
     loaded = load_identified_model(model, chosen.device, weights_dir)
@@ -207,7 +208,7 @@ def purify(
     remaining = sources
     results = None
     if not dry_run:
-        with share.opening():
+        with share.leader_first():
             forgets = share.forgets(overwrite)
             if not (forgets or (out / RUN_FILE).exists()):
                 check_existing(found.sources, job.extension, out, (out / RUN_FILE).exists)
@@ -219,7 +220,7 @@ def purify(
             console.say(f"{len(sources) - len(remaining)} images are there already")
     looked = estimate.survey(job, remaining)
     of_all = looked if len(remaining) == len(found.sources) else estimate.survey(job, found.sources)
-    most = batch_size or common_batch_size(share.meet(patch_batch_size(purifier, chosen.device, share.sharers)))
+    most = batch_size or common_batch_size(share.exchange(patch_batch_size(purifier, chosen.device, share.sharers)))
     job = dataclasses.replace(job, batch_size=even_batches(of_all.patches, most))
     seconds = 0.0
     if looked.patches and console.leads() and (dry_run or not silent):
@@ -251,7 +252,7 @@ def purify(
         write_part(out, part)
         manifest_path, results_of_part = results.manifest_path, list(results.journal.paths())
     code = PARTIAL if failed else 0
-    told = share.meet((failed, written, len(sources) - len(remaining), failures))
+    told = share.exchange((failed, written, len(sources) - len(remaining), failures))
     if share.leads:
         failed, written, already_there = (sum(each[column] for each in told) for column in range(3))
         failures = [failure for each in told for failure in each[3]][:MOST_FAILURES]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmap_cli.choices import ImageFormat, Select
-from cmap_cli.cli.share import parse_share
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.runs.shard import WHOLE, Shard, launched_shard
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard, resolve_shard
 
 if TYPE_CHECKING:
     from cmap_cli.data.inputs import Discovery
@@ -40,7 +39,7 @@ def validate(
     if labels is not None and classifier is None:
         problems.append(UsageError("--labels needs a classifier to compare with", "--classifier pyautoattack-resnet18"))
     try:
-        shard = parse_share(shard_text, overwrite)
+        shard = resolve_shard(shard_text, overwrite)
     except CmapError as error:
         problems.append(error)
     if compare and shard != WHOLE and launched_shard() is None:

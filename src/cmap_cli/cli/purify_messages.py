@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from cmap_cli.core.types import Step
     from cmap_cli.data.inputs import Source
     from cmap_cli.purify.estimate import Survey
+    from cmap_cli.purify.folder import ResultFolder
     from cmap_cli.purify.job import Failed, Job
     from cmap_cli.purify.summary import Summary
-    from cmap_cli.runs.results import Record, ResultFolder
+    from cmap_cli.runs.settings import Record
 
 
 def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, verbose: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +17,8 @@ from safetensors.torch import save as save_safetensors
 
 from cmap_cli.data.headers import ArrayImages, explain, open_picture
 from cmap_cli.data.inputs import Source, inspect_source
-from cmap_cli.errors import ImageError, OutOfSpaceError
+from cmap_cli.errors import CmapError, ImageError, OutOfSpaceError
+from cmap_cli.files import write_bytes
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow's "L"
 _TOLERANCE = 1e-6
@@ -192,19 +191,12 @@ def write_image(path: Path, pixels: torch.Tensor, alpha: torch.Tensor | None = N
         encoded = _encode(path.suffix.lower(), pixels.detach().cpu(), None if alpha is None else alpha.cpu())
     except Exception as error:  # of Pillow's encoders, such as a side longer than the format can hold
         raise ImageError(f"{path} cannot be encoded: {error}", "Try --format png") from error
-    temporary = path.with_name(f".cmap-{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(encoded)
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpaceError(f"no room to write {path}: {reason}", "Make room, then run it again") from error
-        raise ImageError(f"{path} cannot be written: {reason}", "Choose another --out") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        write_bytes(path, encoded)
+    except OutOfSpaceError:
+        raise
+    except CmapError as error:
+        raise ImageError(error.message, "Choose another --out") from error
 
 
 def _encode(suffix: str, pixels: torch.Tensor, alpha: torch.Tensor | None) -> bytes:

@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from cmap_cli.core.memory import some_labels
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.types import Step, num_classes
+from cmap_cli.core.types import Step
 from cmap_cli.data.inputs import Source, image_size
 from cmap_cli.data.tiling import plan_fit
-from cmap_cli.device import choose_batch_size, saved_bytes
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.job import Job
 
 SURVEYED = 500
-
-
-def patch_batch_size(purifier: Purifier, device: torch.device, sharers: int = 1) -> int:
-    """How many patches fit on the device at once, from what one patch's latents keep for the backward pass.
-
-    Args:
-        purifier: the method on a model.
-        device: where.
-        sharers: processes that have its memory to share.
-    """
-    x = torch.rand(1, *purifier.model.image_shape, device=device)
-    one_step = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=1))
-    labels = some_labels(purifier, 1, device)
-    kept = saved_bytes(lambda: one_step(x, image_generators(x, 0), labels=labels).samples)
-    return choose_batch_size(sharers * kept, device)
-
-
-def some_labels(purifier: Purifier, count: int, device: torch.device) -> Tensor | None:
-    """Labels for a model that needs some."""
-    return torch.zeros(count, dtype=torch.int64, device=device) if num_classes(purifier.model) else None
-
-
-def common_batch_size(fitting: Sequence[int]) -> int:
-    """What fits everywhere, rounded down to a power of two so that machines of about the same memory agree.
-
-    Args:
-        fitting: patches that fit on the device of each process of a job.
-    """
-    return 1 << max(1, min(fitting)).bit_length() - 1
-
-
-def even_batches(patches: int, most: int) -> int:
-    """The size of a batch that leaves as few of its places as possible empty.
-
-    Args:
-        patches: of all images, also of those that are done and of those of other shards: the size is the same for all.
-        most: at once.
-    """
-    batches = -(-max(1, patches) // most)
-    return -(-max(1, patches) // batches)
 
 
 def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int) -> float:

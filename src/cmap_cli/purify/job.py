@@ -23,7 +23,8 @@ from cmap_cli.data.sheets import Comparison
 from cmap_cli.data.tiling import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.errors import ImageError
 from cmap_cli.models.classifiers import LoadedClassifier
-from cmap_cli.runs.results import Record, ResultFolder, source_identity
+from cmap_cli.purify.folder import ResultFolder, source_identity
+from cmap_cli.runs.settings import Record
 
 
 @dataclass(frozen=True)

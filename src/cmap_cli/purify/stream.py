@@ -14,8 +14,9 @@ from cmap_cli.core.types import Step
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.channel import Channel, Closed
+from cmap_cli.purify.folder import ResultFolder, source_identity
 from cmap_cli.purify.job import Failed, ImageInWork, Job, finish_image, open_image, purify_patches, tell_class
-from cmap_cli.runs.results import Record, ResultFolder, source_identity
+from cmap_cli.runs.settings import Record
 
 AHEAD = 3
 """Batches read ahead; as many patches wait to be written at most, and one image more in both cases."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmap_cli.runs.results import Record
+from cmap_cli.runs.settings import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,17 @@
-"""Files that survive kills and other writers: texts, locks, and records in JSON lines."""
+"""Records in JSON lines that survive kills: one file for each process that writes into a folder."""
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from cmap_cli.errors import CmapError, OutOfSpaceError
+from cmap_cli.errors import CmapError
+from cmap_cli.files import append_text, release_lock, take_lock, write_text
 from cmap_cli.runs.shard import WHOLE, Shard
 
 
@@ -72,15 +70,11 @@ class Journal:
     def append(self, records: Iterable[dict[str, Any]]) -> None:
         """Add records, in one piece (OutOfSpaceError when the disk is full)."""
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise writing_error(self.path, error) from error
+        append_text(self.path, lines)
 
     def rewrite(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace what this process has recorded."""
-        write_atomically(self.path, (json.dumps(record) + "\n" for record in records))
+        write_text(self.path, (json.dumps(record) + "\n" for record in records))
 
 
 def journal_name(stem: str, shard: Shard) -> str:
@@ -99,59 +93,3 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     return  # a line that a kill cut short; it can only be the last
     except FileNotFoundError:
         return
-
-
-def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
-    """The lock that stands for a file; it falls with the process that holds it, however that ends.
-
-    Args:
-        path: of the file, which needs not exist.
-        seconds: how long to wait for another process.
-
-    Returns:
-        None if another process holds it.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return None
-    except NotImplementedError:  # a file system without locks: nothing can be protected there
-        return lock
-    except OSError as error:
-        raise writing_error(path, error) from error
-    return lock
-
-
-def lock_target(lock: Path) -> Path:
-    """The file that a lock stands for."""
-    return lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
-
-
-def release_lock(lock: FileLock | None) -> None:
-    """Give a lock back and leave no file behind."""
-    if lock is not None and lock.is_locked:
-        with suppress(OSError):  # before it is released: afterwards the file can be another process's
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or its pieces, under a temporary name of its own and rename it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-        temporary.replace(path)
-    except OSError as error:
-        raise writing_error(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def writing_error(path: Path, error: OSError) -> CmapError:
-    """What to tell the user when a file cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpaceError(f"no space left to write {path}", "make room; the same command goes on where it stopped")
-    return CmapError(f"{path} cannot be written: {error.strerror or error}")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cmap_cli.benchmarking.run import RECORDS, SETTINGS_FILE
 from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
-from cmap_cli.runs.journal import Journal, writing_error
+from cmap_cli.files import copy_file
+from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.progress import (
     deciding,
     forget_parts,
@@ -24,7 +21,7 @@ from cmap_cli.runs.progress import (
     remove_states,
     write_part,
 )
-from cmap_cli.runs.results import MANIFEST, RUN_FILE, claim_settings, differing, read_settings
+from cmap_cli.runs.settings import MANIFEST, RECORDS, RUN_FILE, SETTINGS_FILE, claim_settings, differing, read_settings
 
 Kind = Literal["purify", "attack", "benchmark"]
 Keys = Callable[[dict[str, Any]], tuple[Any, ...]]
@@ -200,20 +197,6 @@ def bring(folder: Path, out: Path, stem: str, key: Keys, files: Sequence[str]) -
             journal.append([record])
     finally:
         journal.close()
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file under a temporary name and rename it."""
-    temporary = target.with_name(f".cmap-{uuid.uuid4().hex}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def inside(name: str) -> Path:

@@ -12,7 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from cmap_cli.errors import CmapError
-from cmap_cli.runs.journal import Journal, lock_target, release_lock, take_lock, write_atomically
+from cmap_cli.files import lock_target, release_lock, take_lock, write_text
+from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.shard import WHOLE, Shard
 
 PART_SCHEMA = "cmap.part/1"
@@ -42,7 +43,7 @@ class Part:
 
 
 def part_path(folder: Path, shard: Shard) -> Path:
-    """Where a shard speaks."""
+    """Path of a shard's progress file."""
     return folder / f"part-{shard.index}-of-{shard.count}.json"
 
 
@@ -59,7 +60,7 @@ def write_part(folder: Path, part: Part) -> None:
         "failed": part.failed,
         "failures": list(part.failures[:MOST_FAILURES]),
     }
-    write_atomically(part_path(folder, part.shard), json.dumps(document, indent=2) + "\n")
+    write_text(part_path(folder, part.shard), json.dumps(document, indent=2) + "\n")
 
 
 def read_parts(folder: Path) -> list[Part]:
@@ -204,7 +205,7 @@ def gather(
         absent += [f"{path.name} is still being written" for path in working]
         paths = one.paths()
         places, lost = latest(paths, key, keep)
-        write_atomically(one.path, lines_at(paths, [places[each] for each in sorted(places)]))
+        write_text(one.path, lines_at(paths, [places[each] for each in sorted(places)]))
         if not absent:
             for path in paths:
                 if path != one.path:

@@ -59,3 +59,23 @@ def launched_shard() -> Shard | None:
 def restarted() -> bool:
     """Whether torchrun starts this process again, after a worker was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def resolve_shard(text: str | None, overwrite: bool) -> Shard:
+    """The shard of this process by --shard, or by torchrun's environment.
+
+    Raises:
+        UsageError: the text is not a shard, or does not go with torchrun or --overwrite.
+    """
+    launched = launched_shard()
+    if text is None:
+        return launched or WHOLE
+    if launched is not None:
+        raise UsageError("--shard does not go with torchrun, which assigns the shards itself", "leave out --shard")
+    shard = parse_shard(text)
+    if overwrite and shard != WHOLE:
+        raise UsageError(
+            "--overwrite would remove the results of the other shards, so it does not go with --shard",
+            "empty --out before the first shard starts",
+        )
+    return shard

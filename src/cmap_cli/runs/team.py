@@ -1,86 +1,128 @@
-"""The processes that torchrun started for one job, and what they tell each other: that all have come this far.
+"""The processes of a job and the shard of each: a process alone, one ``--shard i/n``, or those that torchrun started.
 
-Images are shared out by their names (:mod:`cmap_cli.runs.shard`), so nothing but a few words is exchanged, at the
-beginning and at the end. They go through gloo, on GPUs too, where nccl is at hand for tensors on the device: a process
-may have to wait for hours until the slowest has finished, and a collective of nccl that waits that long keeps the GPU
-busy and is ended by its watchdog.
+Images are assigned by their names (:mod:`cmap_cli.runs.shard`), so processes exchange only a few words, at the
+beginning and at the end. They use gloo, on GPUs too, where nccl is available for tensors on the device: a process may
+have to wait for hours until the slowest has finished, and a collective of nccl that waits that long keeps the GPU busy
+and is ended by its watchdog.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
-
 from cmap_cli.errors import CmapError
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard, restarted
 
 MEETING = timedelta(minutes=10)
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others; those that die are noticed at once, by their closed connections."""
 
+SEVERITY = (0, 3, 1, 2, 130)
+"""Exit codes, the worst last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The processes of a job.
+    """The processes of a job; a process that is alone is a team of one.
 
     Attributes:
+        shard: the part of the job that this process does.
+        device: what this process computes on, as --device names it.
         rank: of this process, from 0.
-        size: how many there are.
-        device: this process's, of those that were asked for.
-        sharers: how many processes of this machine use that device.
+        size: how many processes there are.
+        sharers: how many processes of this machine use the same device.
     """
 
-    rank: int
-    size: int
-    device: str
-    sharers: int
+    shard: Shard = WHOLE
+    device: str = "auto"
+    rank: int = 0
+    size: int = 1
+    sharers: int = 1
+
+    @property
+    def launched(self) -> bool:
+        """Whether torchrun started the processes."""
+        return self.size > 1 or launched_shard() is not None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports, and shows the results."""
+        return self.rank == 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether other processes, unknown to this one, do the rest of the job."""
+        return not self.launched and self.shard != WHOLE
 
     def exchange(self, value: Any) -> list[Any]:
-        """What each process has to say, by rank; returns when all have spoken.
+        """The values of all processes by rank; returns when each has given its own.
 
         Raises:
-            CmapError: one of them is gone.
+            CmapError: a process is gone.
         """
-        said: list[Any] = [None] * self.size
+        if not self.launched:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(said, value)
+            dist.all_gather_object(values, value)
         except RuntimeError as error:
             raise CmapError(
-                "another process of this job has stopped", "its own message says why; the same command goes on"
+                "another process of this job has stopped", "its own message says why; the same command continues"
             ) from error
-        return said
+        return values
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """What rank 0 does before the others do it."""
-        if self.rank != 0:
+        """Rank 0 runs the block before the others do."""
+        if not self.leads:
             self.exchange(None)
         yield
-        if self.rank == 0:
+        if self.leads:
             self.exchange(None)
 
-    def leave(self) -> None:
-        """The end of the job for this process."""
-        dist.destroy_process_group()
+    def forgets(self, overwrite: bool) -> bool:
+        """Whether this process has to remove earlier results: the leader, at the first start, with --overwrite."""
+        return overwrite and self.leads and not (self.launched and restarted())
+
+    def leave(self, code: int) -> int:
+        """Leave the job; returns the worst exit code of all processes."""
+        codes = self.exchange(code)
+        if self.launched:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+        return worst(codes)
 
 
-def join(device: str) -> Team:
-    """Meet the other processes, as torchrun's environment says.
+def worst(codes: Sequence[int]) -> int:
+    """The most severe of several exit codes."""
+    return max(codes, key=lambda code: SEVERITY.index(code) if code in SEVERITY else len(SEVERITY))
+
+
+def join_team(shard: Shard, device: str) -> Team:
+    """The team of this process; meets the other processes if torchrun started any.
 
     Args:
+        shard: of this process.
         device: as the user asked for it. Of "auto" and "cuda" each process of a machine gets a GPU of its own, as long
             as there are enough.
 
     Raises:
-        CmapError: they cannot be reached.
+        CmapError: the other processes cannot be reached.
     """
+    if launched_shard() is None:
+        return Team(shard, device)
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
     local, neighbours = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     sharers = neighbours
     backend = "gloo"
@@ -98,4 +140,4 @@ def join(device: str) -> Team:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CmapError(f"the other processes of this job cannot be reached: {reason}") from error
-    return Team(dist.get_rank(), dist.get_world_size(), device, sharers)
+    return Team(shard, device, dist.get_rank(), dist.get_world_size(), sharers)

@@ -6,10 +6,11 @@ import torch
 from cmap_cli.attacks.autoattack import AutoAttack
 from cmap_cli.attacks.pgd import PGD, paper_pgd
 from cmap_cli.attacks.threat import parse_threat
-from cmap_cli.benchmarking.attack import Budget, Defenses, build_attack
+from cmap_cli.benchmarking.attack import Budget, build_attack
 from cmap_cli.benchmarking.specs import AttackSpec, controls, large_control, parse_attacks
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.defenses.jpeg import JpegDefense, Undefended
 from cmap_cli.defenses.onestep import OneStepDefense
 from cmap_cli.defenses.purified import DefendedClassifier
@@ -73,7 +74,7 @@ def test_an_attacker_is_pointed_at_what_the_access_says(defenses: Defenses) -> N
     budget = Budget(unroll=1)
 
     def target(access: str, defense: str | None) -> object:
-        return defenses.target(AttackSpec("pgd", access), defense, budget)  # type: ignore[arg-type]
+        return defenses.target(access, defense, unroll=budget.unroll, smoothing=budget.smoothing)  # type: ignore[arg-type]
 
     assert type(target("transfer", None)) is Undefended
     assert type(target("surrogate", None)) is OneStepDefense

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from cmap_cli.cli.share import parse_share, worst
 from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
+from cmap_cli.files import release_lock, take_lock
 from cmap_cli.purify.channel import Channel, Closed
-from cmap_cli.runs.journal import Journal, release_lock, take_lock
+from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.merge import merge_folder, merge_folders
 from cmap_cli.runs.progress import Part, deciding, missing, read_parts, write_part
-from cmap_cli.runs.shard import LAUNCHER, WHOLE, Shard, launched_shard, parse_shard
+from cmap_cli.runs.shard import LAUNCHER, WHOLE, Shard, launched_shard, parse_shard, resolve_shard
+from cmap_cli.runs.team import worst
 
 
 def test_every_key_belongs_to_one_shard_of_about_the_same_size() -> None:
@@ -53,15 +54,15 @@ def test_shards_are_parsed_from_1() -> None:
 
 
 def test_torchrun_and_shard_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (launched_shard(), parse_share(None, True), parse_share("1/2", False)) == (None, WHOLE, Shard(1, 2))
+    assert (launched_shard(), resolve_shard(None, True), resolve_shard("1/2", False)) == (None, WHOLE, Shard(1, 2))
     with pytest.raises(UsageError, match="--overwrite"):
-        parse_share("1/2", True)
+        resolve_shard("1/2", True)
     for name, value in zip(LAUNCHER, ("2", "3", "localhost", "1"), strict=True):
         assert launched_shard() is None
         monkeypatch.setenv(name, value)
-    assert launched_shard() == parse_share(None, True) == Shard(3, 3)
+    assert launched_shard() == resolve_shard(None, True) == Shard(3, 3)
     with pytest.raises(UsageError, match="torchrun"):
-        parse_share("1/2", False)
+        resolve_shard("1/2", False)
 
 
 def test_the_worst_exit_code_wins() -> None:
@@ -71,7 +72,7 @@ def test_the_worst_exit_code_wins() -> None:
 def test_a_lock_is_for_one_process_and_falls_with_it(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     program = (
-        "import sys, time; from pathlib import Path; from cmap_cli.runs.journal import take_lock\n"
+        "import sys, time; from pathlib import Path; from cmap_cli.files import take_lock\n"
         "lock = take_lock(Path(sys.argv[1])); print(lock is not None, flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)

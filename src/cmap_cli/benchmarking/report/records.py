@@ -12,7 +12,7 @@ from typing import Any
 from cmap_cli.benchmarking.report.statistics import Outcome, majority, outcome
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE
 from cmap_cli.errors import CmapError
-from cmap_cli.runs.results import Record
+from cmap_cli.runs.settings import Record
 
 BENCHMARK_FILE = "benchmark.json"
 RECORDS_FILE = "records.jsonl"

@@ -10,7 +10,7 @@ from cmap_cli.benchmarking.report.build import Flag, build_report
 from cmap_cli.benchmarking.report.markdown import markdown_report
 from cmap_cli.benchmarking.report.page import html_report
 from cmap_cli.benchmarking.report.values import Report
-from cmap_cli.runs.journal import write_atomically
+from cmap_cli.files import write_text
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 
@@ -33,9 +33,9 @@ def write_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 def save_report(folder: Path, report: Report) -> None:
     """Write report.json, report.md and report.html; equal reports and pictures give equal bytes."""
     text = json.dumps(report.as_json(), indent=2, allow_nan=False)
-    write_atomically(folder / REPORT_JSON, text + "\n")
-    write_atomically(folder / REPORT_MARKDOWN, encodable(markdown_report(report)))
-    write_atomically(folder / REPORT_HTML, encodable(html_report(report, folder)))
+    write_text(folder / REPORT_JSON, text + "\n")
+    write_text(folder / REPORT_MARKDOWN, encodable(markdown_report(report)))
+    write_text(folder / REPORT_HTML, encodable(html_report(report, folder)))
 
 
 def encodable(text: str) -> str:

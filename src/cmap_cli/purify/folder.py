@@ -1,25 +1,17 @@
-"""The output folder of a run: its settings, and one line for each finished image, from which it resumes."""
+"""The output folder of ``cmap purify``: its settings, and one line for each finished image, from which it resumes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from cmap_cli.data.inputs import Source
-from cmap_cli.errors import CmapError, ImageError, SettingsMismatchError
-from cmap_cli.runs.journal import Journal, release_lock, take_lock, write_atomically
+from cmap_cli.errors import ImageError
+from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.progress import forget_parts
+from cmap_cli.runs.settings import MANIFEST, RUN_FILE, Record, claim_settings
 from cmap_cli.runs.shard import WHOLE, Shard
-
-RUN_FILE = "run.json"
-MANIFEST = "manifest"
-MANIFEST_FILE = f"{MANIFEST}.jsonl"
-COMPARISON_FILE = "comparison.png"
-PATIENCE = 60.0
-
-Record = dict[str, Any]
 
 
 class ResultFolder:
@@ -110,62 +102,6 @@ class ResultFolder:
     def append(self, record: Record) -> None:
         """Add a record (OutOfSpaceError when the disk is full)."""
         self.journal.append([record])
-
-
-def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Write the settings of a run, or make sure that those which are there are equal.
-
-    Processes that start together cannot both be the first.
-
-    Args:
-        path: run.json or benchmark.json.
-        document: what is written, with ``settings``.
-        overwrite: whatever is there.
-
-    Returns:
-        Whether settings were there.
-
-    Raises:
-        SettingsMismatchError: other settings are there.
-    """
-    lock = take_lock(path, PATIENCE)
-    if lock is None:
-        raise CmapError(f"{path} is locked by another process for more than {PATIENCE:.0f} s")
-    try:
-        if path.exists() and not overwrite:
-            refuse_other_settings(path, document["settings"])
-            return True
-        write_atomically(path, json.dumps(document, indent=2) + "\n")
-        return False
-    finally:
-        release_lock(lock)
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a run's file (SettingsMismatchError if there are none)."""
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        return dict(settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsMismatchError(
-            f"{path} cannot be read as the settings of a run: {error}", "--overwrite starts again"
-        ) from error
-
-
-def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Name every setting that differs from those in a run's file (SettingsMismatchError)."""
-    before, now = read_settings(path), json.loads(json.dumps(settings))
-    if changed := differing(before, now):
-        listed = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
-        raise SettingsMismatchError(
-            f"{path.parent} holds the results of a run with other settings: {listed}",
-            "use the same settings, another --out, or --overwrite to start again",
-        )
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that two runs do not share."""
-    return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
 
 
 def source_identity(source: Source) -> Record:

@@ -13,8 +13,9 @@ from cmap_cli.data.inputs import Source
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.sheets import CELL, Comparison, write_comparison, write_samples
 from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
+from cmap_cli.purify.folder import ResultFolder, source_identity
 from cmap_cli.purify.summary import summarise
-from cmap_cli.runs.results import Record, ResultFolder, source_identity
+from cmap_cli.runs.settings import Record
 from cmap_cli.runs.shard import Shard
 
 

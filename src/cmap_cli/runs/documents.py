@@ -1,0 +1,61 @@
+"""Typed JSON documents: bytes <-> frozen msgspec structs, with one sentence for whatever is wrong with the bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from cmap_cli.errors import CmapError
+
+T = TypeVar("T")
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON document with a version: subclasses give ``schema`` its default, such as "cmap.run/1".
+
+    Attributes:
+        schema: name and version of the format.
+    """
+
+    schema: str
+
+
+def encode(value: Any, *, indent: int | None = 2) -> str:
+    """JSON text of a struct, dataclass, dict or list; NaN and infinity become null.
+
+    Args:
+        value: what to encode.
+        indent: spaces per level; None for a single line.
+    """
+    encoded = msgspec.json.encode(value)
+    return (encoded if indent is None else msgspec.json.format(encoded, indent=indent)).decode()
+
+
+def decode(content: bytes | str, kind: type[T], where: Path | str, error: type[CmapError] = CmapError) -> T:
+    """Decode JSON bytes into a type.
+
+    Args:
+        content: the bytes.
+        kind: of the document.
+        where: file name for the message.
+        error: class of the error to raise.
+
+    Raises:
+        CmapError: the bytes are not UTF-8, not JSON, too deeply nested, or not of this type.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as problem:
+        raise error(f"{where} is damaged or of another program: {problem}") from problem
+
+
+def read_document(path: Path, kind: type[T], error: type[CmapError] = CmapError, hint: str = "") -> T:
+    """Read and decode a JSON file; errors as :func:`decode`, and for a file that cannot be read."""
+    try:
+        return decode(path.read_bytes(), kind, path, error)
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror or problem}", hint) from problem
+    except CmapError as problem:
+        raise type(problem)(problem.message, problem.hint or hint) from problem
