@@ -150,7 +150,7 @@ def test_options_that_do_not_go_with_shards(cmap: Run, torchrun: Launch, dozen: 
     run = cmap("purify", "in", "--out", "o", "--shard", "3/2", "--compare")
     assert (run.returncode, "--shard 3/2 is no share of a job" in run.stderr) == (2, True)
     run = cmap("purify", "in", "--out", "o", "--shard", "1/2", "--overwrite")
-    assert (run.returncode, "--overwrite would forget" in run.stderr) == (2, True)
+    assert (run.returncode, "--overwrite would remove" in run.stderr) == (2, True)
     run = cmap("benchmark", "--out", "o", "--shard", "1/2", "--fail-under", "0.5")
     assert (run.returncode, "cmap merge DIR --fail-under" in run.stderr) == (2, True)
     run = cmap("merge", "in")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from cmap_cli.data.headers import explain, inspect_array
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.listing import LABELS_HINT, UNKNOWN, Listing, refuse
+from cmap_cli.data.npy import NpzArray, npz_headers
 from cmap_cli.errors import CmapError, ImageError, UsageError
 
 
@@ -59,8 +61,7 @@ def _array_names(path: Path) -> tuple[str, ...]:
     """The names of the arrays in a file; none in .npy (ImageError if it is damaged)."""
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path) as archive:
-                return tuple(archive.files)
+            return tuple(npz_headers(path))
         if path.suffix.lower() == ".safetensors":
             with safe_open(path, "np") as tensors:
                 return tuple(tensors.keys())
@@ -73,8 +74,8 @@ def read_array(path: Path, name: str) -> np.ndarray[Any, Any]:
     """One array of an .npz or .safetensors file, whole (ImageError if it is damaged)."""
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path) as archive:
-                return np.asarray(archive[name])
+            with closing(NpzArray(path, name)) as array:
+                return array.whole()
         with safe_open(path, "np") as tensors:
             return np.asarray(tensors.get_tensor(name))
     except Exception as error:

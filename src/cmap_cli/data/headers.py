@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import stat
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from safetensors import safe_open
 
+from cmap_cli.data.npy import npy_header, npz_headers
 from cmap_cli.errors import CmapError, ImageError, UsageError
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -29,6 +28,10 @@ READABLE = "PNG, JPEG, WebP, BMP, TIFF, GIF, .npy, .npz and .safetensors can be 
 _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # others stay shut: EPS starts Ghostscript
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # the EXIF orientations that swap width and height
 _CHANNELS = (1, 3, 4)
+MAX_PIXELS = 50_000_000
+"""Width times height of one image; a larger one is refused by its header, before memory is taken."""
+MAX_IMAGES = 250_000
+"""Images in one array file."""
 _KEYS_SHOWN = 12
 _AXES = {2: ("HW",), 3: ("HWC", "CHW", "NHW"), 4: ("NHWC", "NCHW")}  # by dimensions, the likelier first
 
@@ -87,7 +90,17 @@ def picture_size(path: Path) -> tuple[int, int]:
         if picture.format != "PNG" or "exif" in picture.info:
             with suppress(Exception):  # a viewer shows a picture with broken EXIF data as it is stored
                 orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        check_pixels(str(path), width, height)
         return (height, width) if orientation in _SIDEWAYS else (width, height)
+
+
+def check_pixels(what: str, width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Refuse an image by its size in pixels (ImageError)."""
+    if width * height > most:
+        raise ImageError(
+            f"{what} is {width} x {height} pixels, more than the limit of {most:,} pixels",
+            "Make it smaller first, or leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +164,14 @@ def inspect_array(path: Path, key: str | None = None) -> ArrayImages | None:
     if not axes or 0 in shape:
         hint = "Images are (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, or a batch of these"
         raise ImageError(f"{path} does not hold images: its array has the shape {shape}", hint)
-    return ArrayImages(kind, key or None, shape, axes)
+    array = ArrayImages(kind, key or None, shape, axes)
+    check_pixels(str(path), *array.size)
+    if (array.count or 0) > MAX_IMAGES:
+        raise ImageError(
+            f"{path} holds {array.count:,} images, more than the limit of {MAX_IMAGES:,} per file",
+            "Split it into several files",
+        )
+    return array
 
 
 def _axes(shape: tuple[int, ...]) -> str:
@@ -185,19 +205,11 @@ def _array_kind(path: Path) -> Kind | None:
 def _array_shapes(path: Path, kind: Kind, modified: int, size: int) -> dict[str, tuple[int, ...]]:
     """The shape of every array in the file by name; the name is "" in an .npy file."""
     if kind == "npy":
-        return {"": np.load(path, mmap_mode="r").shape}
-    if kind == "safetensors":
-        with safe_open(path, "np") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    shapes = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".npy"):
-                with archive.open(name) as member:
-                    first = np.lib.format.read_magic(member) == (1, 0)
-                    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                    shapes[name.removesuffix(".npy")] = read(member)[0]
-    return shapes
+        return {"": npy_header(path).shape}
+    if kind == "npz":
+        return {name: header.shape for name, header in npz_headers(path).items() if header.is_numeric}
+    with safe_open(path, "np") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
 def _choose_key(path: Path, shapes: dict[str, tuple[int, ...]], key: str | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +14,9 @@ from PIL import Image, ImageCms, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save as save_safetensors
 
-from cmap_cli.data.headers import ArrayImages, explain, open_picture
+from cmap_cli.data.headers import MAX_PIXELS, ArrayImages, check_pixels, explain, open_picture
 from cmap_cli.data.inputs import Source, inspect_source
+from cmap_cli.data.npy import npy_item, npz_array
 from cmap_cli.errors import CmapError, ImageError, OutOfSpaceError
 from cmap_cli.files import write_bytes
 
@@ -48,7 +48,7 @@ class DecodedImage:
     alpha: torch.Tensor | None
 
 
-def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = 100_000_000) -> DecodedImage:
+def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Reads one image, upright by its EXIF data, with palettes expanded and CMYK converted to RGB.
 
     8 bits are divided by 255, 16 bits by 65535; floating point has to be in [0, 1] already. Of an animation
@@ -66,23 +66,16 @@ def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = 10
     array = inspect_source(source)
     if array is None:
         with open_picture(source.path) as picture:
-            _check_size(source, picture.size, max_pixels)
+            check_pixels(str(source), *picture.size, max_pixels)
             planes = _decode(source, picture)
     else:
-        _check_size(source, array.size, max_pixels)
+        check_pixels(str(source), *array.size, max_pixels)
         planes = _load_array(source, array)
     alpha = planes[-1].clone() if len(planes) in (2, 4) else None
     pixels = planes[:1] if len(planes) <= 2 else planes[:3]
     if channels == 1 and len(pixels) == 3:
         pixels = torch.einsum("c,chw->hw", torch.tensor(_LUMINANCE), pixels).clamp(0, 1)[None]
     return DecodedImage(pixels.expand(channels, -1, -1).contiguous(), alpha)
-
-
-def _check_size(source: Source, size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        what = f"{source} is {width} x {height} pixels, more than the limit of {max_pixels:,} pixels"
-        raise ImageError(what, "Make it smaller first, or leave it out")
 
 
 def _decode(source: Source, picture: Image.Image) -> torch.Tensor:
@@ -117,28 +110,21 @@ def _cmyk_to_rgb(picture: Image.Image) -> Image.Image:
 
 def _load_array(source: Source, array: ArrayImages) -> torch.Tensor:
     """The planes of one image of an array file, (C, H, W) in [0, 1]."""
-    path, index = source.path, slice(None) if source.index is None else source.index
+    path, index = source.path, source.index
     try:
         match array.kind:
             case "npy":
-                values = np.load(path, mmap_mode="r")[index]
+                values = npy_item(path, index)
             case "npz":
-                values = _npz_array(path, path.stat().st_mtime_ns, array.key or "")[index]
+                values = npz_array(path, path.stat().st_mtime_ns, array.key or "").item(index)
             case "safetensors":
                 with safe_open(path, "pt") as tensors:
-                    tensor = tensors.get_slice(array.key)[index]
+                    tensor = tensors.get_slice(array.key)[slice(None) if index is None else index]
                 values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except Exception as error:  # of zipfile, zlib, NumPy and safetensors
         raise explain(path, error) from error
     planes = _scale(source, values)
     return planes if array.axes.endswith("CHW") else _channels_first(planes)
-
-
-@lru_cache(maxsize=1)
-def _npz_array(path: Path, modified: int, key: str) -> np.ndarray[Any, Any]:
-    """A whole array of an .npz file, kept for its next image; `modified` tells a new file of that name."""
-    with np.load(path) as archive:
-        return np.asarray(archive[key])
 
 
 def _channels_first(values: torch.Tensor) -> torch.Tensor:
@@ -148,7 +134,7 @@ def _channels_first(values: torch.Tensor) -> torch.Tensor:
 def _scale(source: Source, values: np.ndarray[Any, Any]) -> torch.Tensor:
     """Numbers of any supported type as float32 in [0, 1]; the shape is kept."""
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        return torch.from_numpy(values.astype(np.float32)) / np.iinfo(values.dtype).max
+        return torch.from_numpy(values.astype(np.float32)).div_(np.iinfo(values.dtype).max)
     if values.dtype.kind != "f":
         hint = "Save it as uint8 in 0..255, uint16 in 0..65535 or float in 0..1"
         raise ImageError(f"{source} has numbers of type {values.dtype}", hint)

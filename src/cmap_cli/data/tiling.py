@@ -19,20 +19,28 @@ class FitPlan:
         mode: "exact" needs nothing; "tile" keeps the image's size; "resize" and "crop" give the model's size.
         image_size: (height, width) of the image in pixels.
         size: (h, w) of the model and of each patch.
-        tops: the first row of each row of tiles, in the padded image; (0,) unless tiled.
-        lefts: the first column of each column of tiles.
     """
 
     mode: Literal["exact", "tile", "resize", "crop"]
     image_size: tuple[int, int]
     size: tuple[int, int]
-    tops: tuple[int, ...] = (0,)
-    lefts: tuple[int, ...] = (0,)
+
+    @property
+    def tops(self) -> tuple[int, ...]:
+        """The first row of each row of tiles, in the padded image; (0,) unless tiled."""
+        return _starts(self.image_size[0], self.size[0]) if self.mode == "tile" else (0,)
+
+    @property
+    def lefts(self) -> tuple[int, ...]:
+        """The first column of each column of tiles."""
+        return _starts(self.image_size[1], self.size[1]) if self.mode == "tile" else (0,)
 
     @property
     def tiles(self) -> int:
         """How many patches the model will do."""
-        return len(self.tops) * len(self.lefts)
+        if self.mode != "tile":
+            return 1
+        return (_steps(self.image_size[0], self.size[0]) + 1) * (_steps(self.image_size[1], self.size[1]) + 1)
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -55,19 +63,24 @@ def plan_fit(height: int, width: int, size: tuple[int, int], fit: Fit, max_tiles
     image_size = (height, width)
     if image_size == size:
         return FitPlan("exact", image_size, size)
-    tiled = FitPlan("tile", image_size, size, _starts(height, size[0]), _starts(width, size[1]))
+    tiled = FitPlan("tile", image_size, size)
     if fit == "tile" or (fit == "auto" and tiled.tiles <= max_tiles):
         return tiled
     return FitPlan("crop" if fit == "crop" else "resize", image_size, size)
 
 
-def _starts(length: int, tile: int) -> tuple[int, ...]:
-    """Where the tiles of one axis begin: in even steps, each overlapping the next by a quarter or more."""
+def _steps(length: int, tile: int) -> int:
+    """How many tiles follow the first along one axis; each overlaps the next by a quarter or more."""
     if length <= tile:
-        return (0,)
+        return 0
     longest_step = max(1, tile - -(-tile // 4))
-    steps = -(-(length - tile) // longest_step)
-    return tuple(i * (length - tile) // steps for i in range(steps + 1))
+    return -(-(length - tile) // longest_step)
+
+
+def _starts(length: int, tile: int) -> tuple[int, ...]:
+    """Where the tiles of one axis begin: in even steps."""
+    steps = _steps(length, tile)
+    return tuple(i * (length - tile) // steps for i in range(steps + 1)) if steps else (0,)
 
 
 def cut(pixels: torch.Tensor, plan: FitPlan) -> torch.Tensor:
@@ -94,7 +107,8 @@ def cut(pixels: torch.Tensor, plan: FitPlan) -> torch.Tensor:
             return _resize(pixels, covering)[None, :, top : top + h, left : left + w]
         case "tile":
             padded = _pad(_pad(pixels, w).mT, h).mT
-            return torch.stack([padded[:, y : y + h, x : x + w] for y in plan.tops for x in plan.lefts])
+            tops, lefts = plan.tops, plan.lefts
+            return torch.stack([padded[:, y : y + h, x : x + w] for y in tops for x in lefts])
 
 
 def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
@@ -115,10 +129,11 @@ def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
         return patches[0]
     (height, width), (h, w) = plan.image_size, plan.size
     canvas = patches.new_zeros(patches.shape[1], max(height, h), max(width, w))
-    rows, columns = _weights(plan.tops, h).to(patches), _weights(plan.lefts, w).to(patches)
-    places = [(i, j) for i in range(len(plan.tops)) for j in range(len(plan.lefts))]
+    tops, lefts = plan.tops, plan.lefts
+    rows, columns = _weights(tops, h).to(patches), _weights(lefts, w).to(patches)
+    places = [(i, j) for i in range(len(tops)) for j in range(len(lefts))]
     for patch, (i, j) in zip(patches, places, strict=True):
-        top, left = plan.tops[i], plan.lefts[j]
+        top, left = tops[i], lefts[j]
         canvas[:, top : top + h, left : left + w] += patch * rows[i, :, None] * columns[j]
     top, left = (canvas.shape[1] - height) // 2, (canvas.shape[2] - width) // 2
     return canvas[:, top : top + height, left : left + width]

@@ -378,7 +378,7 @@ def test_npy_files_have_no_labels() -> None:
         (np.zeros((3, 10), int), r"y has the shape \(3, 10\)"),
         (np.array([0, -1, 2]), "y has the label -1"),
         (np.array(["cat", "dog", "eel"]), "y has numbers of type <U3"),
-        (np.array([{}, 1, 2]), "x.npz cannot be read"),
+        (np.array([{}, 1, 2]), "x.npz:y cannot be read"),
     ],
 )
 def test_labels_in_arrays_are_checked(labels: np.ndarray, message: str) -> None:
