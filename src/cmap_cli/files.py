@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from cmap_cli.errors import CmapError, OutOfSpaceError
 
 TEMPORARY = ".cmap-"
 """How the names of temporary files begin; they end in ``.tmp``."""
+TEMPORARY_SECONDS = 60.0
+"""No file takes longer to write; an older temporary file was left by a process that was killed."""
 
 
 def writing_error(path: Path, error: OSError) -> CmapError:
@@ -107,6 +110,28 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def sweep_temporaries(folder: Path, older_than: float = TEMPORARY_SECONDS) -> int:
+    """Remove temporary files that killed processes have left in a folder and the folders below it.
+
+    Args:
+        folder: to look through; symbolic links are not followed.
+        older_than: seconds since the file was last written. A younger one may belong to a process that writes now.
+
+    Returns:
+        How many were removed.
+    """
+    removed, latest = 0, time.time() - older_than
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(TEMPORARY) and name.endswith(".tmp"):
+                with suppress(OSError):
+                    path = Path(parent, name)
+                    if path.stat().st_mtime <= latest:
+                        path.unlink()
+                        removed += 1
+    return removed
+
+
 def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
     """The lock of a file; it is released with the process that holds it, however that process ends.
 
@@ -117,7 +142,7 @@ def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
     Returns:
         None if another process holds it.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(lock_path(path))
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
@@ -127,6 +152,11 @@ def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
     except OSError as error:
         raise writing_error(path, error) from error
     return lock
+
+
+def lock_path(path: Path) -> Path:
+    """The lock file of a file."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def lock_target(lock: Path) -> Path:

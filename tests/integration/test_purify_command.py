@@ -170,7 +170,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_m
     assert len(manifest(tmp_path / "killed")) == 45
 
 
-def test_control_c_keeps_what_is_finished(images: Path, small_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
+def test_signals_keep_what_is_finished(
+    sent: signal.Signals, code: int, images: Path, small_model: Path, tmp_path: Path
+) -> None:
     for index in range(40):
         Image.new("RGB", (8, 8), (index * 5, 0, 0)).save(images / f"{index:03d}.png")
     arguments = (
@@ -187,7 +190,7 @@ def test_control_c_keeps_what_is_finished(images: Path, small_model: Path, tmp_p
         "--json",
     )
     # what runs in the background of a shell script is born deaf to SIGINT
-    hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    hearing = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); s.signal(s.SIGHUP, s.SIG_DFL)"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{hearing}; from cmap_cli.cli.app import main; main()", *arguments],
         cwd=tmp_path,
@@ -200,11 +203,13 @@ def test_control_c_keeps_what_is_finished(images: Path, small_model: Path, tmp_p
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 3):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
     assert "Traceback" not in stderr
-    assert json.loads(stdout)["exit_code"] == 130
+    assert "finished work is kept" in stderr
+    assert json.loads(stdout)["exit_code"] == code
+    assert not list((tmp_path / "clean").rglob("*.tmp"))
     assert 3 <= len(manifest(tmp_path / "clean")) < 45
 
 

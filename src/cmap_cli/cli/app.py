@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -57,28 +60,56 @@ def cmap(
 def main() -> None:
     """Run the command line; every failure becomes one sentence, a hint and an exit code."""
     sys.path.append(str(Path.cwd()))  # where a user's package.module:factory is; last, so that it shadows nothing
-    try:
-        code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # how Typer reports Ctrl-C
-            raise KeyboardInterrupt
-    except CmapError as error:
-        if debugging():
-            raise
-        code = leave_with(error)
-    except typer.TyperException as error:
-        if debugging():
-            raise
-        usage = CmapError(error.format_message().rstrip("."), "cmap --help, cmap COMMAND --help")
-        usage.exit_code = error.exit_code
-        code = leave_with(usage)
-    except (KeyboardInterrupt, typer.Abort):
-        interrupted = CmapError("interrupted; what was finished is kept", "the same command goes on from there")
-        interrupted.exit_code = INTERRUPTED
-        code = leave_with(interrupted)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    with catching_signals() as received:
+        try:
+            code = app(standalone_mode=False)
+            if code == INTERRUPTED:  # how Typer reports Ctrl-C
+                raise KeyboardInterrupt
+        except CmapError as error:
+            if debugging():
+                raise
+            code = leave_with(error)
+        except typer.TyperException as error:
+            if debugging():
+                raise
+            usage = CmapError(error.format_message().rstrip("."), "cmap --help, cmap COMMAND --help")
+            usage.exit_code = error.exit_code
+            code = leave_with(usage)
+        except (KeyboardInterrupt, typer.Abort):
+            name = signal.Signals(received[0]).name if received else "Ctrl-C"
+            interrupted = CmapError(
+                f"interrupted by {name}; finished work is kept", "the same command continues from there"
+            )
+            interrupted.exit_code = 128 + received[0] if received else INTERRUPTED
+            code = leave_with(interrupted)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def catching_signals() -> Iterator[list[int]]:
+    """Treat SIGTERM and SIGHUP, which schedulers and closed terminals send, like Ctrl-C, unless they are ignored.
+
+    Yields:
+        A list that gets the number of the signal when one arrives.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks SIGHUP
+    caught = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def debugging() -> bool:

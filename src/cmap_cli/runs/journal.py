@@ -11,7 +11,15 @@ from typing import Any
 from filelock import FileLock
 
 from cmap_cli.errors import CmapError
-from cmap_cli.files import append_text, release_lock, take_lock, write_text
+from cmap_cli.files import (
+    append_text,
+    lock_path,
+    lock_target,
+    release_lock,
+    sweep_temporaries,
+    take_lock,
+    write_text,
+)
 from cmap_cli.runs.shard import WHOLE, Shard
 
 
@@ -46,6 +54,18 @@ class Journal:
             raise CmapError(
                 f"another process is writing{share} {self.folder}", "wait for it, or give each process its own --shard"
             )
+        if not self.has_company():
+            sweep_temporaries(self.folder)
+
+    def has_company(self) -> bool:
+        """Whether other processes hold locks in the folder; the locks of killed ones are removed."""
+        busy = False
+        for path in self.folder.glob(".*.lock"):
+            if path != lock_path(self.path):
+                lock = take_lock(lock_target(path))
+                busy = busy or lock is None
+                release_lock(lock)
+        return busy
 
     def close(self) -> None:
         """Let other processes write the file."""

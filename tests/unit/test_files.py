@@ -1,0 +1,81 @@
+"""Files are written whole or not at all, and nothing stays behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cmap_cli.errors import CmapError, OutOfSpaceError
+from cmap_cli.files import append_text, copy_file, sweep_temporaries, write_bytes, write_text, write_with
+from cmap_cli.runs.journal import Journal
+from cmap_cli.runs.shard import Shard
+
+
+def left_over(folder: Path, age: float) -> Path:
+    path = folder / ".cmap-0123.tmp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.txt"
+    write_text(path, ["one ", "two"])
+    assert path.read_text() == "one two"
+    write_bytes(path, b"three")
+    copy_file(path, tmp_path / "y.txt")
+    append_text(tmp_path / "y.txt", " four")
+    assert (tmp_path / "y.txt").read_text() == "three four"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "x.txt", "y.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_failed_write_keeps_the_old_file(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(CmapError, match="x") as caught:
+        write_with(path, fail)
+    assert isinstance(caught.value, OutOfSpaceError) == (number != errno.EACCES)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_killed_processes_left_is_swept_and_younger_files_stay(tmp_path: Path) -> None:
+    old, young = left_over(tmp_path / "sub", 90), left_over(tmp_path, 1)
+    assert sweep_temporaries(tmp_path) == 1
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_a_run_sweeps_its_folder_unless_another_process_works_there(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from cmap_cli.files import take_lock\n"
+        "lock = take_lock(Path(sys.argv[1])); print(flush=True); time.sleep(60)"
+    )
+    other = Journal(tmp_path, "manifest", Shard(2, 2)).path
+    process = subprocess.Popen([sys.executable, "-c", program, str(other)], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    old = left_over(tmp_path, 90)
+    journal = Journal(tmp_path, "manifest", Shard(1, 2))
+    journal.open()
+    journal.close()
+    assert old.exists()
+    process.kill()
+    process.communicate()
+    journal.open()
+    journal.close()
+    assert not old.exists()
+    assert not list(tmp_path.iterdir())
