@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import Run
 
 
@@ -39,6 +41,43 @@ def test_version(invoke: Run) -> None:
         run = invoke(flag)
         assert run.returncode == 0
         assert run.stdout.startswith("cmap 0.")
+
+
+def test_list_names_what_the_options_take(invoke: Run) -> None:
+    for what, name in (
+        ("models", "cifar10-unet"),
+        ("classifiers", "pyautoattack-resnet18"),
+        ("attacks", "autoattack"),
+        ("datasets", "cifar10"),
+    ):
+        run = invoke("list", what)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith(name)
+        assert name in invoke("list", what, "--quiet").stdout.splitlines()
+        document = json.loads(invoke("list", what, "--json").stdout)
+        assert document["schema"] == "cmap.list/1"
+        assert name in [row["name"] for row in document[what]]
+
+
+def test_info_tests_the_installation(invoke: Run) -> None:
+    run = invoke("info")
+    assert run.returncode == 0, run.stdout + run.stderr
+    for text in ("cmap 0.", "torch 2.", "device: cpu", "cifar10-unet (bundled)", "self-test: passed"):
+        assert text in run.stdout
+    document = json.loads(invoke("info", "--no-self-test", "--json").stdout)
+    assert document["schema"] == "cmap.info/1"
+    assert document["self_test"] is None
+
+
+def test_info_fails_where_the_self_test_does(invoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise RuntimeError("no kernel image is available\nmore")
+
+    monkeypatch.setattr("cmap_cli.models.zoo.load_model", fail)
+    run = invoke("info", "--json")
+    document = json.loads(run.stdout)
+    assert (run.returncode, document["exit_code"]) == (1, 1)
+    assert document["self_test"]["error"] == "no kernel image is available"
 
 
 def test_usage_errors_are_two_lines_and_exit_2(invoke: Run) -> None:

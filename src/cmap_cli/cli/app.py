@@ -17,6 +17,8 @@ from cmap_cli.cli import console
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
 from cmap_cli.cli.download_weights import download_weights
+from cmap_cli.cli.info import info
+from cmap_cli.cli.listing import list_names
 from cmap_cli.cli.merge import merge
 from cmap_cli.cli.purify import purify
 from cmap_cli.cli.train import train
@@ -39,6 +41,8 @@ app.command()(benchmark)
 app.command()(merge)
 app.command()(train)
 app.command()(download_weights)
+app.command("list")(list_names)
+app.command()(info)
 
 
 def print_version(value: bool) -> None:

@@ -129,6 +129,19 @@ class Reporter:
 
 
 @contextmanager
+def working(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """A spinner on a terminal, else a line, while something takes a few seconds."""
+    if quiet or not leads():
+        yield
+    elif errors.is_terminal:
+        with errors.status(escaped(text)):
+            yield
+    else:
+        say(f"{text} ...")
+        yield
+
+
+@contextmanager
 def reporting(total: int, unit: str, *, quiet: bool = False) -> Iterator[Reporter]:
     """A Reporter for the duration of a loop; ``quiet`` shows nothing."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,0 +1,76 @@
+"""``cmap info``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmap_cli.cli import console, options
+
+if TYPE_CHECKING:
+    from cmap_cli.purify.diagnosis import Diagnosis
+
+SCHEMA = "cmap.info/1"
+FAILED = 1
+
+
+def info(
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test/--no-self-test", help="Purify four bundled images.", rich_help_panel=options.RUNTIME),
+    ] = True,
+    json: options.Json = False,
+    device: options.Device = "auto",
+    weights_dir: options.WeightsDir = None,
+) -> None:
+    """Show versions, device, extras and weights of this installation, and test it; fit for pasting into an issue.
+
+    Examples:
+
+      cmap info
+
+      cmap info --no-self-test --json
+
+    The exit code is 1 if the self-test fails.
+    """
+    from cmap_cli.purify.diagnosis import diagnose
+
+    with console.working("looking at this installation", quiet=json):
+        found = diagnose(device, weights_dir, self_test=self_test)
+    failed = found.self_test is not None and not found.self_test.passed
+    if json:
+        code = FAILED if failed else 0
+        console.result_json({"schema": SCHEMA, "exit_code": code, **dataclasses.asdict(found)})
+    else:
+        for line in described(found):
+            console.result(line)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def described(found: Diagnosis) -> list[str]:
+    """The diagnosis in lines of text."""
+
+    def listed(versions: dict[str, str | None], missing: str) -> str:
+        return ", ".join(f"{name} {version or missing}" for name, version in versions.items())
+
+    lines = [
+        f"cmap {found.version}, Python {found.python}",
+        f"packages: {listed(found.packages, 'missing')}",
+        f"extras: {listed(found.extras, 'not installed')}",
+        f"device: {found.device}, precision {found.precision}, {found.threads} threads, {found.memory_gib} GiB free",
+        f"weights: {', '.join(f'{name} ({state})' for name, state in found.weights.items())}",
+        f"cache: {found.cache}",
+    ]
+    if found.environment:
+        lines.append("environment: " + ", ".join(f"{name}={value}" for name, value in found.environment.items()))
+    test = found.self_test
+    if test is None:
+        lines.append("self-test: not run")
+    elif test.passed:
+        lines.append(f"self-test: passed in {test.seconds} s (PSNR {test.psnr} dB)")
+    else:
+        lines.append(f"self-test: FAILED after {test.seconds} s: {test.error}")
+    return lines

@@ -1,0 +1,97 @@
+"""``cmap list``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
+from cmap_cli.cli import console, options
+
+SCHEMA = "cmap.list/1"
+What = Literal["models", "classifiers", "attacks", "datasets"]
+DATASETS = {
+    "cifar10": "the paper's 500 test images, bundled; --split test or train after cmap download-weights cifar10",
+    "imagenet100:FOLDER": "validation images of Kaggle's ImageNet-100 in your folder, at 64×64",
+    "FOLDER": "your images in one folder per class, or any images with --labels FILE.csv",
+    "FILE.csv": "a table with the columns file and label",
+    "FILE.npz, FILE.safetensors, FILE.npy": "arrays x and y",
+}
+OTHERS = {
+    "models": {
+        "FOLDER": "written by cmap train, or a diffusers consistency model",
+        "hf:org/repo": "a diffusers consistency model of the Hugging Face hub, after cmap download-weights",
+        "FILE": "TorchScript or torch.export",
+        "package.module:factory": "a function of yours that returns a consistency model",
+    },
+    "classifiers": {
+        "torchvision:NAME, timm:NAME, hf:org/repo": "after cmap download-weights",
+        "FILE": "ONNX, TorchScript or torch.export, with --normalisation",
+        "package.module:factory": "a function of yours that returns a torch module",
+    },
+}
+
+
+def list_names(
+    what: Annotated[
+        What, typer.Argument(metavar="models|classifiers|attacks|datasets", help="What to list.", show_default=False)
+    ],
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    weights_dir: options.WeightsDir = None,
+) -> None:
+    """List the names that --model, --classifier, --attack and --dataset take.
+
+    Examples:
+
+      cmap list models
+
+      cmap list attacks --quiet
+    """
+    rows = (
+        attack_rows() if what == "attacks" else dataset_rows() if what == "datasets" else weight_rows(what, weights_dir)
+    )
+    if json:
+        console.result_json({"schema": SCHEMA, what: [{"name": name, "about": about} for name, about in rows]})
+        return
+    others = [] if quiet else list(OTHERS.get(what, {}).items())
+    width = max(len(name) for name, _ in [*rows, *others])
+    for name, about in rows:
+        console.result(name if quiet else f"{name.ljust(width)}  {about}")
+    for name, about in others:
+        console.result(f"{name.ljust(width)}  {about}")
+
+
+def attack_rows() -> list[tuple[str, str]]:
+    """Each attack and the accesses it can be given, its default first."""
+    from cmap_cli.benchmarking.specs import ACCESSES
+
+    return [(name, ", ".join(accesses)) for name, accesses in ACCESSES.items()]
+
+
+def dataset_rows() -> list[tuple[str, str]]:
+    """Each data set and what it is."""
+    return list(DATASETS.items())
+
+
+def weight_rows(what: str, weights_dir: object) -> list[tuple[str, str]]:
+    """Each model or classifier of the manifest, its state here and its licence."""
+    from pathlib import Path
+
+    from cmap_cli.models.weights.cache import cached_path
+    from cmap_cli.models.weights.manifest import read_manifest
+
+    kind = "consistency-model" if what == "models" else "classifier"
+    default = DEFAULT_MODEL if what == "models" else DEFAULT_CLASSIFIER
+    folder = weights_dir if isinstance(weights_dir, Path) else None
+    rows = []
+    for name, artefact in read_manifest().items():
+        if artefact.kind != kind:
+            continue
+        here = artefact.installed or cached_path(artefact, folder).is_file()
+        state = "here" if here else f"cmap download-weights {name}"
+        size = "×".join(str(side) for side in artefact.shape[1:])
+        about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name == default else "")
+        rows.append((name, about))
+    return sorted(rows, key=lambda row: (not row[1].endswith("the default"), "download" in row[1]))
