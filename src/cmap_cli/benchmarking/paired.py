@@ -60,7 +60,7 @@ def mcnemar(lost: int, gained: int) -> float:
     """
     n = lost + gained
     tail = sum(math.comb(n, k) for k in range(min(lost, gained) + 1))
-    return min(1.0, 2 * tail / 2**n)  # integers, so that large n does not underflow
+    return min(1.0, 2 * tail / (1 << n))  # integers, so that large n does not underflow
 
 
 def difference_interval(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:

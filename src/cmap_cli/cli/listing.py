@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -49,9 +50,10 @@ def list_names(
 
       cmap list attacks --quiet
     """
-    rows = (
-        attack_rows() if what == "attacks" else dataset_rows() if what == "datasets" else weight_rows(what, weights_dir)
-    )
+    if what == "attacks":
+        rows = attack_rows()
+    else:
+        rows = list(DATASETS.items()) if what == "datasets" else weight_rows(what, weights_dir)
     if json:
         console.result_json({"schema": SCHEMA, what: [{"name": name, "about": about} for name, about in rows]})
         return
@@ -70,26 +72,18 @@ def attack_rows() -> list[tuple[str, str]]:
     return [(name, ", ".join(accesses)) for name, accesses in ACCESSES.items()]
 
 
-def dataset_rows() -> list[tuple[str, str]]:
-    """Each data set and what it is."""
-    return list(DATASETS.items())
-
-
-def weight_rows(what: str, weights_dir: object) -> list[tuple[str, str]]:
+def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:
     """Each model or classifier of the manifest, its state here and its licence."""
-    from pathlib import Path
-
     from cmap_cli.models.weights.cache import cached_path
     from cmap_cli.models.weights.manifest import read_manifest
 
     kind = "consistency-model" if what == "models" else "classifier"
     default = DEFAULT_MODEL if what == "models" else DEFAULT_CLASSIFIER
-    folder = weights_dir if isinstance(weights_dir, Path) else None
     rows = []
     for name, artefact in read_manifest().items():
         if artefact.kind != kind:
             continue
-        here = artefact.installed or cached_path(artefact, folder).is_file()
+        here = artefact.installed or cached_path(artefact, weights_dir).is_file()
         state = "here" if here else f"cmap download-weights {name}"
         size = "×".join(str(side) for side in artefact.shape[1:])
         about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name == default else "")
