@@ -9,7 +9,7 @@ from cmap_cli.attacks.types import GradientDiagnostics
 from cmap_cli.benchmarking.masking import Flag, Measurement, Role, masking_flags
 from cmap_cli.benchmarking.report.build import build_report, with_flags
 from cmap_cli.benchmarking.report.records import RECORDS_FILE, read_records
-from cmap_cli.benchmarking.report.values import AttackResult, DefenseResult, Report
+from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Report
 from cmap_cli.benchmarking.report.write import save_report
 from cmap_cli.benchmarking.specs import LARGE
 from cmap_cli.choices import Access
@@ -56,7 +56,7 @@ def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:
             yield Flag(flag.name, flag.fired, f"{defense.defense}: {flag.what}", flag.checked)
 
 
-def measurement(result: AttackResult, eps: float) -> Measurement:
+def measurement(result: AttackRow, eps: float) -> Measurement:
     """An attack's outcome as the checks want it."""
     gradient = result.gradient
     found = None

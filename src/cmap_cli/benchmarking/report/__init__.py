@@ -1,6 +1,6 @@
 """Reports of benchmarks: from records.jsonl to report.json, report.md and report.html."""
 
-from cmap_cli.benchmarking.report.build import Flag, build_report, with_flags
+from cmap_cli.benchmarking.report.build import build_report, with_flags
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.report.write import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, save_report, write_report
 
@@ -8,7 +8,6 @@ __all__ = [
     "REPORT_HTML",
     "REPORT_JSON",
     "REPORT_MARKDOWN",
-    "Flag",
     "Report",
     "build_report",
     "save_report",

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cmap_cli.benchmarking.report.examples import find_examples
-from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, Gathered, gather, read_benchmark
+from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, Gathered, gather_records, read_benchmark
 from cmap_cli.benchmarking.report.statistics import Rate, accuracy, share
 from cmap_cli.benchmarking.report.threats import attacks_on, cost, threat_results
 from cmap_cli.benchmarking.report.values import (
     SCHEMA,
-    Cost,
+    AttackCost,
     DefenseResult,
     Headline,
     Report,
@@ -24,16 +24,8 @@ from cmap_cli.benchmarking.report.values import (
 from cmap_cli.benchmarking.report.words import find_limits, find_warnings, headline_sentence
 from cmap_cli.benchmarking.specs import APPLICABLE
 
-
-class Flag(Protocol):
-    """A check and what it found; ``attack`` and ``checked`` are taken over if it has them."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def fired(self) -> bool: ...
-    @property
-    def what(self) -> str: ...
+if TYPE_CHECKING:  # what it imports needs torch, a report does not
+    from cmap_cli.benchmarking.masking import Flag
 
 
 def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
@@ -51,7 +43,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
     """
     run = read_benchmark(folder)
     settings, provenance = dict(run.get("settings") or {}), dict(run.get("provenance") or {})
-    gathered = gather(folder / RECORDS_FILE)
+    gathered = gather_records(folder / RECORDS_FILE)
     empty = Report(SCHEMA, False, None, (), None, (), (), total_cost(gathered), (), (), settings, provenance)
     defenses = tuple(
         DefenseResult(
@@ -91,10 +83,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 
 def with_flags(report: Report, flags: Iterable[Flag]) -> Report:
     """The report with more flags; those that fired come first, those without anything to check last."""
-    more = (
-        ReportFlag(one.name, one.fired, one.what, getattr(one, "attack", None), getattr(one, "checked", True))
-        for one in flags
-    )
+    more = (ReportFlag(one.name, one.fired, one.what, None, one.checked) for one in flags)
     ranks = {"fired": 0, "silent": 1, "not checked": 2}
     return replace(report, flags=tuple(sorted((*report.flags, *more), key=lambda flag: ranks[flag.state])))
 
@@ -171,13 +160,15 @@ def is_complete(gathered: Gathered, settings: Mapping[str, Any]) -> bool:
     )
 
 
-def total_cost(gathered: Gathered) -> Cost:
+def total_cost(gathered: Gathered) -> AttackCost:
     """The cost of all attacks; one that was made without regard to the defence is counted once."""
-    once: dict[tuple[object, ...], Cost] = {}
+    once: dict[tuple[object, ...], AttackCost] = {}
     for one, observed in gathered.observed.items():
-        whose = "any" if one.regardless else one.defense
+        whose = "any" if one.is_defense_agnostic else one.defense
         key = (whose, one.attack, one.access, one.norm, one.eps, one.control)
-        once[key] = max(once.get(key, Cost(0, 0, 0)), cost(observed), key=lambda cost: (cost.seconds, cost.forward))
+        once[key] = max(
+            once.get(key, AttackCost(0, 0, 0)), cost(observed), key=lambda cost: (cost.seconds, cost.forward)
+        )
     parts = ([one.seconds for one in once.values()], [one.forward for one in once.values()])
     backward = [one.backward for one in once.values()]
-    return Cost(*(round(math.fsum(values), 3) for values in (*parts, backward)))
+    return AttackCost(*(round(math.fsum(values), 3) for values in (*parts, backward)))

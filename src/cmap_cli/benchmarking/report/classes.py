@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from cmap_cli.benchmarking.report.records import Condition, Gathered, Observed
-from cmap_cli.benchmarking.report.statistics import Outcome, Rate, share
-from cmap_cli.benchmarking.report.values import ClassResult, FailedUnder, Failure
+from cmap_cli.benchmarking.report.statistics import DrawOutcome, Rate, share
+from cmap_cli.benchmarking.report.values import ClassResult, FailedImage, FailedUnder
 
 
 def class_results(
     gathered: Gathered,
     clean: Observed,
-    attacked: Mapping[int, Outcome],
+    attacked: Mapping[int, DrawOutcome],
     undefended: Mapping[int, bool],
     name: Callable[[int], str],
 ) -> tuple[ClassResult, ...]:
@@ -49,14 +49,14 @@ def class_results(
     )
 
 
-def find_failures(gathered: Gathered, conditions: Sequence[Condition], clean: Observed) -> tuple[Failure, ...]:
+def find_failures(gathered: Gathered, conditions: Sequence[Condition], clean: Observed) -> tuple[FailedImage, ...]:
     """The images whose vote is wrong under an attack: those that are right when clean first, then by number."""
     under: dict[int, list[FailedUnder]] = defaultdict(list)
     for condition in conditions:
         for image, prediction in gathered.observed[condition].votes.items():
             under[image].append(FailedUnder(condition.attack, condition.access or "", prediction))
     failures = [
-        Failure(
+        FailedImage(
             image=image,
             key=gathered.keys[image],
             label=gathered.labels[image],

@@ -10,7 +10,7 @@ from typing import Any
 from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.tables import (
     Cell,
-    Table,
+    ReportTable,
     attack_table,
     class_table,
     cost_table,
@@ -77,7 +77,7 @@ def flags(report: Report) -> list[str]:
     return [f"## Checks: {fired} of {len(report.flags)} fired", "\n".join(lines)]
 
 
-def table(one: Table) -> str:
+def table(one: ReportTable) -> str:
     """A table under its title; empty without rows."""
     if not one.rows:
         return ""

@@ -9,13 +9,13 @@ from typing import Any
 
 from cmap_cli.benchmarking.report.charts import interval_bar
 from cmap_cli.benchmarking.report.statistics import Rate
-from cmap_cli.benchmarking.report.tables import Cell, Row, Table
+from cmap_cli.benchmarking.report.tables import Cell, ReportTable, TableRow
 from cmap_cli.benchmarking.report.words import interval, percent
 
 LONG = 40  # characters of a cell that may be broken into lines
 
 
-def table(one: Table, *, caption: bool = True) -> str:
+def table(one: ReportTable, *, caption: bool = True) -> str:
     """A table that scrolls inside its own box, its note under it; empty without rows."""
     if not one.rows:
         return ""
@@ -36,7 +36,7 @@ def table_head(name: str) -> str:
     return f'<th scope="col"{style}>{escape(name)}</th>'
 
 
-def table_row(row: Row) -> str:
+def table_row(row: TableRow) -> str:
     """A row; its first cell is its header."""
     style = ' class="strong"' if row.strong else ""
     first, *rest = row.cells

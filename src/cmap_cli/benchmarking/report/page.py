@@ -15,7 +15,7 @@ from cmap_cli.benchmarking.report.gallery import gallery
 from cmap_cli.benchmarking.report.markup import details, section, table, values
 from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.tables import (
-    Table,
+    ReportTable,
     attack_table,
     class_table,
     cost_table,
@@ -186,7 +186,7 @@ def attack_details(one: DefenseResult, threat: ThreatResult) -> str:
     return details(detail.title, table(detail, caption=False) + table(control))
 
 
-def by_threat(report: Report, make: Callable[[DefenseResult, ThreatResult], Table]) -> str:
+def by_threat(report: Report, make: Callable[[DefenseResult, ThreatResult], ReportTable]) -> str:
     """The table of the headline's defence and ball in full, the others to open."""
     shown, hidden = [], []
     for one in report.defenses:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmap_cli.benchmarking.report.statistics import Outcome, majority, outcome
+from cmap_cli.benchmarking.report.statistics import DrawOutcome, draw_outcome, majority
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.settings import Record
@@ -37,19 +37,19 @@ class Condition:
         return f"{self.attack}@{self.access}"
 
     @property
-    def regardless(self) -> bool:
+    def is_defense_agnostic(self) -> bool:
         """Whether the images are the same for every defence."""
         return self.access in ("transfer", "surrogate") or self.attack == "noise"
 
     @property
     def through_defense(self) -> bool:
         """Whether the attack went through the defence."""
-        return self.access in THROUGH_THE_DEFENSE and not self.regardless
+        return self.access in THROUGH_THE_DEFENSE and not self.is_defense_agnostic
 
     @property
     def on_classifier(self) -> bool:
         """Whether the attack knows of no defence at all."""
-        on_bare = (self.regardless and self.access != "surrogate") or self.defense == "none"
+        on_bare = (self.is_defense_agnostic and self.access != "surrogate") or self.defense == "none"
         return on_bare and self.attack != CLEAN
 
 
@@ -68,7 +68,7 @@ class Observed:
         seconds: costs of all images, as are forward and backward.
     """
 
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, DrawOutcome] = field(default_factory=dict)
     votes: dict[int, int | None] = field(default_factory=dict)
     bare: dict[int, bool] = field(default_factory=dict)
     unchanged: set[int] = field(default_factory=set)
@@ -84,7 +84,7 @@ class Observed:
         image, label, draws = record["image"], record["label"], record["draws"]
         if image in self.outcomes:
             return
-        self.outcomes[image] = outcome(draws, label)
+        self.outcomes[image] = draw_outcome(draws, label)
         if not self.outcomes[image].voted_right:
             self.votes[image] = majority(draws)
         self.bare[image] = record["undefended"] == label
@@ -119,7 +119,7 @@ class Gathered:
         return self.observed.get(Condition(defense, CLEAN, None, None, None, 0.0, False), Observed())
 
 
-def gather(path: Path) -> Gathered:
+def gather_records(path: Path) -> Gathered:
     """Read all records.
 
     Raises:

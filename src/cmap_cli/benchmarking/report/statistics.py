@@ -30,7 +30,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DrawOutcome:
     """One image under one condition, or under the worst of several.
 
     Attributes:
@@ -105,26 +105,26 @@ def majority(draws: Sequence[int]) -> int | None:
     return counts[0][0]
 
 
-def outcome(draws: Sequence[int], label: int) -> Outcome:
+def draw_outcome(draws: Sequence[int], label: int) -> DrawOutcome:
     """What the draws, at least one, say about an image of class ``label``."""
     right = sum(draw == label for draw in draws)
-    return shared_outcome(majority(draws) == label, right, len(draws))
+    return shared_draw_outcome(majority(draws) == label, right, len(draws))
 
 
 @lru_cache(maxsize=4096)
-def shared_outcome(voted_right: bool, right: int, draws: int) -> Outcome:
+def shared_draw_outcome(voted_right: bool, right: int, draws: int) -> DrawOutcome:
     """Few outcomes differ, so that 100,000 records need few objects."""
-    return Outcome(voted_right, right == draws, right / draws, draws)
+    return DrawOutcome(voted_right, right == draws, right / draws, draws)
 
 
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
+def worst(outcomes: Sequence[DrawOutcome]) -> DrawOutcome:
     """An image under an attacker who has the choice: right only if right everywhere, the smallest mean."""
     return reduce(worse, outcomes)
 
 
-def worse(one: Outcome, other: Outcome) -> Outcome:
+def worse(one: DrawOutcome, other: DrawOutcome) -> DrawOutcome:
     """The worse of two in each respect."""
-    return Outcome(
+    return DrawOutcome(
         one.voted_right and other.voted_right,
         one.always_right and other.always_right,
         min(one.mean, other.mean),
@@ -132,7 +132,7 @@ def worse(one: Outcome, other: Outcome) -> Outcome:
     )
 
 
-def accuracy(outcomes: Collection[Outcome]) -> Accuracy | None:
+def accuracy(outcomes: Collection[DrawOutcome]) -> Accuracy | None:
     """The accuracies over images, in whatever order; None without images."""
     vote = share([one.voted_right for one in outcomes])
     worst_of_n = share([one.always_right for one in outcomes])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
-from cmap_cli.benchmarking.report.values import AttackResult, Cost, DefenseResult, Report, ThreatResult
+from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, DefenseResult, Report, ThreatResult
 from cmap_cli.benchmarking.report.words import percent
 
 Cell = str | Rate | None
@@ -14,7 +14,7 @@ FAILURE_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """The cells of a row, the first of which names it; ``strong`` for the one to look at."""
 
     cells: tuple[Cell, ...]
@@ -22,12 +22,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """A title, the names of the columns, the rows, and a sentence to write under them."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     note: str = ""
 
 
@@ -41,17 +41,17 @@ def number(value: float | None, digits: int = 3) -> str | None:
     return None if value is None else f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"
 
 
-def defense_table(report: Report) -> Table:
+def defense_table(report: Report) -> ReportTable:
     """Defences side by side: clean, and the worst case in every ball."""
     balls = report.balls()
     undefended = {(threat.norm, threat.eps): threat.undefended for one in report.defenses for threat in one.threats}
-    rows = [Row(("undefended", report.undefended_clean, *(undefended.get(ball) for ball in balls)))]
+    rows = [TableRow(("undefended", report.undefended_clean, *(undefended.get(ball) for ball in balls)))]
     for one in report.defenses:
         worst = {(threat.norm, threat.eps): vote(threat.worst_case) for threat in one.threats}
         strong = report.headline is not None and one.defense == report.headline.defense
         if one.defense != "none":
-            rows.append(Row((one.defense, vote(one.clean), *(worst.get(ball) for ball in balls)), strong))
-    return Table(
+            rows.append(TableRow((one.defense, vote(one.clean), *(worst.get(ball) for ball in balls)), strong))
+    return ReportTable(
         "Defences side by side",
         ("Defence", "Clean", *(f"{norm} {eps}" for norm, eps in balls)),
         tuple(rows),
@@ -60,7 +60,7 @@ def defense_table(report: Report) -> Table:
     )
 
 
-def draws_table(report: Report) -> Table:
+def draws_table(report: Report) -> ReportTable:
     """Vote, average and worst of N of every defence, clean as the control."""
     rows = []
     for one in report.defenses:
@@ -70,8 +70,8 @@ def draws_table(report: Report) -> Table:
             if accuracy:
                 draws = ", ".join(map(str, accuracy.draws))
                 average = percent(accuracy.average)
-                rows.append(Row((f"{one.defense}, {name}", accuracy.vote, average, accuracy.worst_of_n, draws)))
-    return Table(
+                rows.append(TableRow((f"{one.defense}, {name}", accuracy.vote, average, accuracy.worst_of_n, draws)))
+    return ReportTable(
         "By vote, on average, and in every draw",
         ("Defence and images", "Vote", "Average", "Right in every draw", "Draws"),
         tuple(rows),
@@ -80,7 +80,7 @@ def draws_table(report: Report) -> Table:
     )
 
 
-def attack_table(report: Report, norm: str, eps: str) -> Table:
+def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
     """{undefended, defended} × {clean, attacked} within a ball, one row an attack, one column a defence."""
     within = [
         (one, threat)
@@ -92,15 +92,15 @@ def attack_table(report: Report, norm: str, eps: str) -> Table:
     found = {(one.attack, one.access): one for _, threat in reversed(within) for one in reversed(threat.attacks)}
     names = list(dict.fromkeys((one.attack, one.access) for _, threat in within for one in threat.attacks))
     by_defense = [{(one.attack, one.access): one.defended.vote for one in threat.attacks} for _, threat in shown]
-    rows = [Row(("clean", report.undefended_clean, *(vote(one.clean) for one, _ in shown), ""))]
+    rows = [TableRow(("clean", report.undefended_clean, *(vote(one.clean) for one, _ in shown), ""))]
     for name in names:
         one = found[name]
         through = "yes" if one.through_defense else "no"
         rates = (row.get(name) for row in by_defense)
-        rows.append(Row((f"{one.attack}@{one.access}", one.undefended, *rates, through)))
+        rows.append(TableRow((f"{one.attack}@{one.access}", one.undefended, *rates, through)))
     undefended = next((threat.undefended for _, threat in within), None)
-    rows.append(Row(("worst case", undefended, *(vote(threat.worst_case) for _, threat in shown), ""), True))
-    return Table(
+    rows.append(TableRow(("worst case", undefended, *(vote(threat.worst_case) for _, threat in shown), ""), True))
+    return ReportTable(
         f"Attacks within {norm} {eps}",
         ("Attack@access", "Undefended", *(one.defense for one, _ in shown), "Through the defence"),
         tuple(rows),
@@ -109,9 +109,9 @@ def attack_table(report: Report, norm: str, eps: str) -> Table:
     )
 
 
-def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable[AttackResult], title: str) -> Table:
+def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable[AttackRow], title: str) -> ReportTable:
     """All that was measured of the attacks on one defence."""
-    return Table(
+    return ReportTable(
         f"{title}: {defense.defense}, {threat.norm} {threat.eps}",
         (
             "Attack",
@@ -126,14 +126,14 @@ def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable
             "Not finite",
             "Cosine over seeds",
         ),
-        tuple(Row(detail_cells(one, threat)) for one in attacks),
+        tuple(TableRow(detail_cells(one, threat)) for one in attacks),
         "Claimed: images that the attack reports as misclassified, by its own draws. Unchanged: where an attack "
         "failed, the clean image comes back; it is scored as it is, and so marked. Distances are measured on images "
         f"as written; eps is {number(threat.eps_value, 5)}.",
     )
 
 
-def detail_cells(one: AttackResult, threat: ThreatResult) -> tuple[Cell, ...]:
+def detail_cells(one: AttackRow, threat: ThreatResult) -> tuple[Cell, ...]:
     """The cells of an attack."""
     n = one.defended.vote.n
     distance = number(one.max_distance, 5) or "not finite"
@@ -153,13 +153,13 @@ def detail_cells(one: AttackResult, threat: ThreatResult) -> tuple[Cell, ...]:
     )
 
 
-def class_table(defense: DefenseResult, threat: ThreatResult) -> Table:
+def class_table(defense: DefenseResult, threat: ThreatResult) -> ReportTable:
     """The worst case by class."""
-    return Table(
+    return ReportTable(
         f"By class: {defense.defense}, {threat.norm} {threat.eps}",
         ("Class", "Images", "Undefended, clean", "Undefended, attacked", "Defended, clean", "Defended, attacked"),
         tuple(
-            Row(
+            TableRow(
                 (
                     one.name,
                     str(one.n),
@@ -175,15 +175,15 @@ def class_table(defense: DefenseResult, threat: ThreatResult) -> Table:
     )
 
 
-def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) -> Table:
+def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) -> ReportTable:
     """The images on which the defence failed."""
     rows = []
     for failure in threat.failures[:FAILURE_ROWS]:
         under = ", ".join(f"{one.attack}@{one.access} → {report.class_name(one.prediction)}" for one in failure.under)
         clean = {True: "right", False: "wrong already", None: "not evaluated"}[failure.right_clean]
-        rows.append(Row((failure.key, report.class_name(failure.label), clean, under)))
+        rows.append(TableRow((failure.key, report.class_name(failure.label), clean, under)))
     more = len(threat.failures) - len(rows)
-    return Table(
+    return ReportTable(
         f"Failures of {defense.defense}, {threat.norm} {threat.eps}: {len(threat.failures)} images",
         ("Image", "True class", "Defended, clean", "Wrong under"),
         tuple(rows),
@@ -191,16 +191,18 @@ def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) 
     )
 
 
-def cost_table(report: Report) -> Table:
+def cost_table(report: Report) -> ReportTable:
     """What the attacks took."""
     rows = [
-        Row((f"{attack.attack}@{attack.access}", one.defense, f"{threat.norm} {threat.eps}", *cost_cells(attack.cost)))
+        TableRow(
+            (f"{attack.attack}@{attack.access}", one.defense, f"{threat.norm} {threat.eps}", *cost_cells(attack.cost))
+        )
         for one in report.defenses
         for threat in one.threats
         for attack in (*threat.attacks, *threat.controls)
     ]
-    rows.append(Row(("all", "", "", *cost_cells(report.cost)), True))
-    return Table(
+    rows.append(TableRow(("all", "", "", *cost_cells(report.cost)), True))
+    return ReportTable(
         "Cost",
         ("Attack", "Defence", "Ball", "Seconds", "Forward passes", "Backward passes"),
         tuple(rows),
@@ -209,6 +211,6 @@ def cost_table(report: Report) -> Table:
     )
 
 
-def cost_cells(cost: Cost) -> tuple[str | None, ...]:
+def cost_cells(cost: AttackCost) -> tuple[str | None, ...]:
     """Seconds and passes."""
     return number(cost.seconds, 1), number(cost.forward, 0), number(cost.backward, 0)

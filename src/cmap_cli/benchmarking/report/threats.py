@@ -9,14 +9,14 @@ from typing import Any
 
 from cmap_cli.benchmarking.report.classes import class_results, find_failures
 from cmap_cli.benchmarking.report.records import CLEAN, Condition, Gathered, Observed, finite
-from cmap_cli.benchmarking.report.statistics import Outcome, accuracy, share, worst
-from cmap_cli.benchmarking.report.values import AttackResult, Cost, Gradient, ThreatResult
+from cmap_cli.benchmarking.report.statistics import DrawOutcome, accuracy, share, worst
+from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, Gradient, ThreatResult
 
 ROUNDING = 1e-5  # of float32 pixels: relative, and a tenth of it absolute
 
 
 @dataclass(frozen=True, slots=True)
-class Threat:
+class Ball:
     """A ball around each image."""
 
     norm: str
@@ -24,9 +24,9 @@ class Threat:
     eps_value: float
 
 
-def threat_of(condition: Condition) -> Threat:
+def ball_of(condition: Condition) -> Ball:
     """The ball of a condition that is not clean."""
-    return Threat(condition.norm or "", condition.eps or "", condition.eps_value)
+    return Ball(condition.norm or "", condition.eps or "", condition.eps_value)
 
 
 def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) -> list[Condition]:
@@ -41,7 +41,7 @@ def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) ->
 
 
 def undefended_rights(
-    gathered: Gathered, threat: Threat, attack: str | None = None, *, control: bool = False
+    gathered: Gathered, threat: Ball, attack: str | None = None, *, control: bool = False
 ) -> dict[int, bool]:
     """Whether the bare classifier is right on images that were attacked without regard to a defence.
 
@@ -50,7 +50,7 @@ def undefended_rights(
     """
     by_attack: dict[str, dict[int, bool]] = {}
     for one, observed in gathered.observed.items():
-        if one.on_classifier and threat_of(one) == threat and one.control == control and attack in (None, one.attack):
+        if one.on_classifier and ball_of(one) == threat and one.control == control and attack in (None, one.attack):
             rights = by_attack.setdefault(one.name, {})
             for image, right in observed.bare.items():
                 rights[image] = right and rights.get(image, True)
@@ -58,7 +58,7 @@ def undefended_rights(
     return {image: all(rights[image] for rights in by_attack.values()) for image in images}
 
 
-def worst_outcomes(gathered: Gathered, conditions: Sequence[Condition]) -> dict[int, Outcome]:
+def worst_outcomes(gathered: Gathered, conditions: Sequence[Condition]) -> dict[int, DrawOutcome]:
     """Each image under the worst of the conditions, for the images that all have reached."""
     seen = [gathered.observed[one].outcomes for one in conditions]
     return {image: worst([one[image] for one in seen]) for image in reached_by_all(seen)}
@@ -70,15 +70,15 @@ def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
     return sorted(set.intersection(*images)) if images else []
 
 
-def attack_result(gathered: Gathered, condition: Condition) -> AttackResult:
+def attack_row(gathered: Gathered, condition: Condition) -> AttackRow:
     """One row of the table."""
     observed = gathered.observed[condition]
     defended, bare = accuracy(observed.outcomes.values()), share(observed.bare.values())
     if defended is None or bare is None:
         raise ValueError(f"{condition} has no images")
-    unaware = undefended_rights(gathered, threat_of(condition), condition.attack, control=condition.control)
+    unaware = undefended_rights(gathered, ball_of(condition), condition.attack, control=condition.control)
     allowed = condition.eps_value * (1 + ROUNDING) + 0.1 * ROUNDING
-    return AttackResult(
+    return AttackRow(
         attack=condition.attack,
         access=condition.access or "",
         through_defense=condition.through_defense,
@@ -108,9 +108,11 @@ def gradient(observed: Observed) -> Gradient | None:
     return Gradient(mean(zeros), sum(counts), mean(cosines))
 
 
-def cost(observed: Observed) -> Cost:
+def cost(observed: Observed) -> AttackCost:
     """The sums, to a thousandth, so that they do not depend on the order."""
-    return Cost(*(round(math.fsum(values), 3) for values in (observed.seconds, observed.forward, observed.backward)))
+    return AttackCost(
+        *(round(math.fsum(values), 3) for values in (observed.seconds, observed.forward, observed.backward))
+    )
 
 
 def threat_results(
@@ -127,8 +129,8 @@ def threat_results(
     on_defense = attacks_on(gathered, defense, settings)
     clean = gathered.clean(defense)
     results = []
-    for threat in dict.fromkeys(map(threat_of, on_defense)):
-        within = [one for one in on_defense if threat_of(one) == threat]
+    for threat in dict.fromkeys(map(ball_of, on_defense)):
+        within = [one for one in on_defense if ball_of(one) == threat]
         attacks = [one for one in within if not one.control]
         attacked = worst_outcomes(gathered, attacks)
         undefended = undefended_rights(gathered, threat)
@@ -141,8 +143,8 @@ def threat_results(
                 access=tuple(dict.fromkeys(one.access or "" for one in attacks)),
                 worst_case=accuracy(attacked.values()),
                 undefended=share(undefended.values()),
-                attacks=tuple(attack_result(gathered, one) for one in attacks),
-                controls=tuple(attack_result(gathered, one) for one in within if one.control),
+                attacks=tuple(attack_row(gathered, one) for one in attacks),
+                controls=tuple(attack_row(gathered, one) for one in within if one.control),
                 classes=class_results(gathered, clean, attacked, undefended, name) if attacks else (),
                 failures=find_failures(gathered, attacks, clean),
             )

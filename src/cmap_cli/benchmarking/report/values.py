@@ -11,7 +11,7 @@ SCHEMA = "cmap.report/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class AttackCost:
     """Seconds, and forward and backward passes of the attacked model, summed over images."""
 
     seconds: float
@@ -29,7 +29,7 @@ class Gradient:
 
 
 @dataclass(frozen=True, slots=True)
-class AttackResult:
+class AttackRow:
     """One attack with one access against one defence."""
 
     attack: str
@@ -44,7 +44,7 @@ class AttackResult:
     max_distance: float | None
     within_eps: bool
     gradient: Gradient | None
-    cost: Cost
+    cost: AttackCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class FailedUnder:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedImage:
     """An image on which the defence failed; right_clean None if the clean image was not evaluated."""
 
     image: int
@@ -91,10 +91,10 @@ class ThreatResult:
     access: tuple[str, ...]
     worst_case: Accuracy | None
     undefended: Rate | None
-    attacks: tuple[AttackResult, ...]
-    controls: tuple[AttackResult, ...]
+    attacks: tuple[AttackRow, ...]
+    controls: tuple[AttackRow, ...]
     classes: tuple[ClassResult, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Report:
     undefended_clean: Rate | None
     defenses: tuple[DefenseResult, ...]
     flags: tuple[ReportFlag, ...]
-    cost: Cost
+    cost: AttackCost
     examples: tuple[Example, ...]
     limits: tuple[str, ...]
     settings: dict[str, Any]

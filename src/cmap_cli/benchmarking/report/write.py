@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cmap_cli.benchmarking.report.build import Flag, build_report
+from cmap_cli.benchmarking.report.build import build_report
 from cmap_cli.benchmarking.report.markdown import markdown_report
 from cmap_cli.benchmarking.report.page import html_report
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.files import write_text
+
+if TYPE_CHECKING:  # what it imports needs torch, a report does not
+    from cmap_cli.benchmarking.masking import Flag
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 

@@ -6,13 +6,13 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cmap_cli.benchmarking.masking import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
 from cmap_cli.benchmarking.report.charts import position
 from cmap_cli.benchmarking.report.values import Report, ThreatResult
@@ -266,21 +266,11 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path, text: str | None) ->
         build_report(tmp_path)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A flag as the masking checks return it."""
-
-    name: str
-    fired: bool
-    what: str
-    checked: bool = True
-
-
 def test_flags_of_the_run_and_of_the_caller_fired_first(tmp_path: Path) -> None:
     own = {"name": "autoattack", "fired": False, "what": "It is content.", "attack": "autoattack@transfer"}
     folder = write_run(tmp_path, known(), flags=[own])
-    report = build_report(folder, [Found("needs more", False, "?", False), Found("noise", False, "ok")])
-    report = with_flags(report, [Found("eps", True, "Flat.")])
+    report = build_report(folder, [Flag("needs more", False, "?", False), Flag("noise", False, "ok")])
+    report = with_flags(report, [Flag("eps", True, "Flat.")])
     assert [(one.name, one.fired, one.attack) for one in report.flags] == [
         ("eps", True, None),
         ("autoattack", False, "autoattack@transfer"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from cmap_cli.benchmarking.report.statistics import accuracy, majority, outcome, rate, wilson_interval, worst
+from cmap_cli.benchmarking.report.statistics import accuracy, draw_outcome, majority, rate, wilson_interval, worst
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:
@@ -44,12 +44,14 @@ def test_majority_has_no_winner_in_a_tie(draws: list[int], winner: int | None) -
 
 
 def test_a_tie_is_wrong_whatever_the_label() -> None:
-    assert not outcome([1, 2], label=1).voted_right
-    assert not outcome([1, 2], label=2).voted_right
+    assert not draw_outcome([1, 2], label=1).voted_right
+    assert not draw_outcome([1, 2], label=2).voted_right
 
 
 def test_three_accuracies() -> None:
-    found = accuracy([outcome(draws, label=1) for draws in ([1, 1, 1, 1], [1, 1, 1, 2], [1, 1, 2, 2], [2, 2, 2, 2])])
+    found = accuracy(
+        [draw_outcome(draws, label=1) for draws in ([1, 1, 1, 1], [1, 1, 1, 2], [1, 1, 2, 2], [2, 2, 2, 2])]
+    )
     assert found is not None
     assert (found.vote.right, found.vote.n) == (2, 4)
     assert found.worst_of_n.right == 1
@@ -58,15 +60,15 @@ def test_three_accuracies() -> None:
 
 
 def test_average_weighs_images_alike_whatever_their_draws() -> None:
-    found = accuracy([outcome([1], label=1), outcome([2, 2, 2], label=1)])
+    found = accuracy([draw_outcome([1], label=1), draw_outcome([2, 2, 2], label=1)])
     assert found is not None
     assert found.average == 0.5
     assert found.draws == (1, 3)
 
 
 def test_the_worst_case_takes_the_worst_in_each_respect() -> None:
-    one, other = outcome([1, 1, 1, 2, 2], label=1), outcome([1, 1, 1, 1, 1], label=1)
+    one, other = draw_outcome([1, 1, 1, 2, 2], label=1), draw_outcome([1, 1, 1, 1, 1], label=1)
     both = worst([one, other])
     assert (both.voted_right, both.always_right, both.mean) == (True, False, 0.6)
-    assert worst([one, other, outcome([2, 2, 2, 2, 2], label=1)]).voted_right is False
+    assert worst([one, other, draw_outcome([2, 2, 2, 2, 2], label=1)]).voted_right is False
     assert worst([other]) == other
