@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cmap_cli.models.networks.ncsnpp import NCSNpp, NCSNppConsistency
-from cmap_cli.models.zoo import frozen, load_model
+from cmap_cli.models.store import frozen
+from cmap_cli.models.zoo import load_model
 
 FULL_SIZE = 128
 RANDOM_NCSNPP = re.compile(r"ncsnpp-random(?:-(\d+))?")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cmap_cli.cli import app
 from cmap_cli.models.networks.gaussian import GaussianConsistency
-from cmap_cli.models.zoo import save_model
+from cmap_cli.models.store import save_model
 from tests.hostile_server import Served, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

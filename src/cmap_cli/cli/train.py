@@ -17,7 +17,7 @@ from cmap_cli.cli import console, options
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.models.zoo import Model
+    from cmap_cli.models.networks.state import Stored
     from cmap_cli.training.recipe import TrainingConfig
 
 SCHEMA = "cmap.train/1"
@@ -193,7 +193,7 @@ def train(
         raise UsageError("fewer than two training images could be read")
     kept = min(directions or DIRECTIONS[kind], data[0].numel(), len(data) - 1)
     base = fit_gaussian(data, kept, keep_residual=kind == "unet")
-    model: Model = base
+    model: Stored = base
     seconds = time.monotonic() - began
     if kind == "unet":
         if overwrite:
@@ -205,7 +205,7 @@ def train(
                 if training.shows_detail and progress.iteration % 10 == 0:
                     training.detail(f"loss {float(progress.loss):.2f}")
 
-            model, seconds = train_unet(
+            trained, seconds = train_unet(
                 data,
                 base,
                 recipe,
@@ -215,6 +215,7 @@ def train(
                 choose_dtype(precision, chosen.device),
                 compiled=chosen.device.type == "cuda" if compiled is None else compiled,
             )
+            model = trained.cpu()
     facts: dict[str, Any] = {
         "kind": kind,
         "images": len(data),
@@ -226,7 +227,7 @@ def train(
     }
     if kind == "unet":
         facts["recipe"] = json_module.dumps(dataclasses.asdict(recipe))
-    path = write_results(model.cpu(), out, facts, SAMPLES)
+    path = write_results(model, out, facts, SAMPLES)
     if json:
         console.result_json({"schema": SCHEMA, "model": str(path), **facts})
     else:

@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import generate, to_unit_range
 from cmap_cli.data.sheets import write_samples
-from cmap_cli.models.zoo import MODEL_FILE, Model, save_model
+from cmap_cli.models.networks.state import Stored
+from cmap_cli.models.store import MODEL_FILE, save_model
 
 CARD = """# A consistency model for cmap
 
@@ -27,7 +28,7 @@ certificate of robustness. The weights inherit whatever terms the training image
 """
 
 
-def write_results(model: Model, folder: Path, facts: Mapping[str, object], samples: int) -> Path:
+def write_results(model: Stored, folder: Path, facts: Mapping[str, object], samples: int) -> Path:
     """Write model.safetensors, samples.png and README.md into ``folder``; returns the model's path."""
     path = folder / MODEL_FILE
     save_model(model, path)
@@ -38,7 +39,7 @@ def write_results(model: Model, folder: Path, facts: Mapping[str, object], sampl
     return path
 
 
-def draw_samples(model: Model, count: int, seed: int = 0) -> Tensor:
+def draw_samples(model: Stored, count: int, seed: int = 0) -> Tensor:
     """One-step samples in [0, 1], (count, C, H, W)."""
     noise = torch.randn((count, *model.image_shape), generator=Generator().manual_seed(seed))
     with torch.no_grad():

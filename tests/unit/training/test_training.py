@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cmap_cli.errors import SettingsMismatchError
-from cmap_cli.models.zoo import load_model, save_model
+from cmap_cli.models.store import save_model
+from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.gaussian import fit_gaussian
 from cmap_cli.training.loop import Progress, train_unet, training_batch

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from cmap_cli.core.consistency import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from cmap_cli.errors import WeightsError
-from cmap_cli.models.formats.adm_tensors import check_tensors
 from cmap_cli.models.formats.layout import Converted, layout_sha256
 from cmap_cli.models.networks.adm import KIND, build
+from cmap_cli.models.networks.state import check_tensors
 
 CONFIG = "config.json"
 SCHEDULER = "CMStochasticIterativeScheduler"

@@ -17,11 +17,8 @@ from torch import Tensor
 from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
-from cmap_cli.models.networks.ncsnpp import NCSNpp, NCSNppConsistency
+from cmap_cli.models.networks.ncsnpp import KIND, NCSNpp, build
 
-KIND = "openai-ncsnpp"
-MAX_CHANNELS = 512
-MAX_BLOCKS = 16
 HINT = "cmap converts OpenAI's CIFAR-10 consistency models and their score_sde_pytorch conversions"
 
 FLAX_MODULES = {  # inside a module: our name and theirs, which both foreign layouts share
@@ -43,7 +40,7 @@ class Place:
     """One tensor of the network and what its foreign names are made of.
 
     Attributes:
-        key: in the state dict of :class:`NCSNppConsistency`.
+        key: in the state dict of :class:`cmap_cli.models.networks.ncsnpp.NCSNppConsistency`.
         shape: there.
         index: of its module in call order.
         module: the same module numbered within its flax class, ``AttnBlockpp_5``.
@@ -77,34 +74,8 @@ def places(network: NCSNpp) -> list[Place]:
     return found
 
 
-def build(description: Mapping[str, Any]) -> NCSNppConsistency:
-    """The network of a :attr:`Converted.description`, its weights on the meta device.
-
-    They come by ``load_state_dict(tensors, assign=True)``: no memory is taken on the word of a description.
-
-    Raises:
-        WeightsError: the description is not that of an NCSN++.
-    """
-    channels, blocks = description.get("channels"), description.get("blocks")
-    sigma_min, sigma_max = description.get("sigma_min"), description.get("sigma_max")
-    if (
-        description.get("kind") != KIND
-        or type(channels) is not int
-        or type(blocks) is not int
-        or not (4 <= channels <= MAX_CHANNELS and 1 <= blocks <= MAX_BLOCKS)
-        or not (isinstance(sigma_min, float) and isinstance(sigma_max, float) and 0 < sigma_min < sigma_max < 1e6)
-    ):
-        raise WeightsError(f"there is no NCSN++ of the description {str(dict(description))[:200]}", HINT)
-    try:
-        with torch.device("meta"):
-            backbone = NCSNpp(channels, blocks)
-    except ValueError as error:  # the groups of a norm do not divide its channels
-        raise WeightsError(f"there is no NCSN++ of {channels} channels: {error}", HINT) from error
-    return NCSNppConsistency(backbone, sigma_min, sigma_max)
-
-
 def convert(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converted:
-    """The state dict of :class:`NCSNppConsistency` from a foreign one.
+    """The state dict of :class:`cmap_cli.models.networks.ncsnpp.NCSNppConsistency` from a foreign one.
 
     Args:
         tensors: float32, by their foreign names; taken out one by one, so that memory holds the weights once.

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.adm_configs import HEAD_CHANNELS, unet_config
-from cmap_cli.models.formats.adm_tensors import check_tensors
 from cmap_cli.models.formats.layout import Converted, layout_sha256
 from cmap_cli.models.networks.adm import KIND, build
+from cmap_cli.models.networks.state import check_tensors
 
 FIRST_ATTENTION = 32
 """Pixels of the largest feature map that attends, in every published model."""

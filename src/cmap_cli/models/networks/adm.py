@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from cmap_cli.core.consistency import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, c_in, c_noise, c_out, c_skip
 from cmap_cli.errors import WeightsError
+from cmap_cli.models.networks.state import Description, Positive, fill, typed
 
 KIND = "adm"
-"""What a description of such a model calls itself."""
+LARGEST = {"layers_per_block": 64, "sample_size": 4096, "in_channels": 64, "num_class_embeds": 1_000_000}
+"""Of numbers in a configuration; a larger one is a damaged or hostile file."""
 
 TIME_SCALE = 1000
 """The backbone's sinusoidal embedding expects diffusion steps, 0…1000: it is fed 1000·c_noise."""
@@ -33,12 +35,26 @@ DEFAULTS: dict[str, Any] = {
 """Those of UNet2DModel, for a configuration that leaves them out."""
 
 
+class ADMDescription(Description, frozen=True, kw_only=True):
+    """What is stored of an ADM model beside its tensors.
+
+    Attributes:
+        unet: the configuration of UNet2DModel as its config.json has it.
+        sigma_data: standard deviation of the data.
+    """
+
+    kind: Literal["adm"]
+    unet: dict[str, Any]
+    sigma_min: Positive = SIGMA_MIN
+    sigma_max: Positive = SIGMA_MAX
+    sigma_data: Positive = SIGMA_DATA
+
+
 class ADMConsistency(nn.Module):
     """f(x, t) = c_skip(t)·x + c_out(t)·F(c_in(t)·x, 1000·¼·ln t); f(x, t_min) = x (arXiv 2303.01469, eq. 5).
 
     Args:
-        description: ``unet``, the configuration of UNet2DModel as its config.json has it; and ``sigma_min``,
-            ``sigma_max``, ``sigma_data`` where they are not 0.002, 80 and 0.5.
+        description: the fields of :class:`ADMDescription`.
 
     Raises:
         WeightsError: diffusers is not installed, or the configuration is not one of a consistency model.
@@ -46,11 +62,12 @@ class ADMConsistency(nn.Module):
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         super().__init__()
-        config = description["unet"]
+        fields = typed({"kind": KIND, **description}, ADMDescription)
+        config = fields.unet
         self.image_shape = _image_shape(config)
-        self.sigma_min: float = description.get("sigma_min", SIGMA_MIN)
-        self.sigma_max: float = description.get("sigma_max", SIGMA_MAX)
-        self.sigma_data: float = description.get("sigma_data", SIGMA_DATA)
+        self.sigma_min = fields.sigma_min
+        self.sigma_max = fields.sigma_max
+        self.sigma_data = fields.sigma_data
         self.num_classes: int = config.get("num_class_embeds") or 0
         self.unet = _backbone(config)
 
@@ -80,12 +97,17 @@ class ADMConsistency(nn.Module):
 
 
 def build(description: Mapping[str, Any]) -> ADMConsistency:
-    """A model without storage, for ``load_state_dict(tensors, strict=True, assign=True)``.
+    """A model without storage, for ``load_state_dict(tensors, strict=True, assign=True)`` (errors of the class).
 
     On the meta device 300 million parameters cost no memory and no random numbers; the backbone has no buffers.
     """
     with torch.device("meta"):
         return ADMConsistency(description)
+
+
+def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """The model of a stored description, with its weights (WeightsError)."""
+    return fill(build(description), tensors)
 
 
 def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -97,6 +119,9 @@ def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
                 f"the network is no consistency model: its {key} is {config.get(key)!r}, not {value!r}",
                 "give an ADM consistency model of OpenAI or its port to diffusers",
             )
+    for key, most in LARGEST.items():
+        if isinstance(config.get(key), int) and not 0 < config[key] <= most:
+            raise WeightsError(f"the network's configuration has the {key} {config[key]}, not 1 to {most}")
     channels, size = config["in_channels"], config.get("sample_size")
     if channels != config["out_channels"]:
         raise WeightsError(
@@ -117,6 +142,7 @@ def _backbone(config: Mapping[str, Any]) -> nn.Module:
         raise WeightsError("this model's network needs diffusers", "pip install 'cmap-cli[diffusers]'") from error
     try:
         unet: nn.Module = diffusers.UNet2DModel(**{k: v for k, v in config.items() if not k.startswith("_")})
-    except (TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"diffusers {diffusers.__version__} cannot build the network: {error}") from error
+    except Exception as error:  # whatever diffusers and torch raise for a configuration that fits nothing
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise WeightsError(f"diffusers {diffusers.__version__} cannot build the network: {reason}") from error
     return unet

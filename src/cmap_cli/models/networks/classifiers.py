@@ -7,27 +7,22 @@ CIFAR-10's; there the caller normalises, with the manifest's mean and deviation.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 from torch import nn
 
+from cmap_cli.errors import WeightsError
 from cmap_cli.models.networks.cifar_resnet import CifarResNet
+from cmap_cli.models.networks.cifar_resnet18 import CifarResNet18
 from cmap_cli.models.networks.cifar_resnet50 import CifarResNet50
 from cmap_cli.models.networks.dm_preact_resnet import DMPreActResNet18
 from cmap_cli.models.networks.dm_wide_resnet import DMWideResNet
 from cmap_cli.models.networks.wide_resnet import WideResNet
 
-
-def cifar_resnet18() -> nn.Module:
-    """The ResNet-18 of pyautoattack's examples: no normalisation."""
-    network: nn.Module = importlib.import_module("pyautoattack.examples.resnet").ResNet18()
-    return network
-
-
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
-    "cifar-resnet18": cifar_resnet18,
+    "cifar-resnet18": CifarResNet18,
     "cifar-resnet20": partial(CifarResNet, 20),
     "cifar-resnet32": partial(CifarResNet, 32),
     "cifar-resnet44": partial(CifarResNet, 44),
@@ -42,3 +37,27 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "dm-preact-resnet18": DMPreActResNet18,
 }
 """Constructors; call them under ``torch.device("meta")`` to look at shapes without memory."""
+
+
+def build_classifier(architecture: str, classes: int) -> nn.Module:
+    """A classifier's network by its architecture: one of ARCHITECTURES, ``torchvision:NAME`` or ``timm:NAME``.
+
+    Raises:
+        WeightsError: there is none of that name, or its library is not installed.
+    """
+    library, _, name = architecture.partition(":")
+    if library == "torchvision":
+        import torchvision
+
+        network: nn.Module = torchvision.models.get_model(name)
+        return network
+    if library == "timm":
+        try:
+            timm = import_module("timm")
+        except ModuleNotFoundError as error:
+            raise WeightsError(f"{architecture} needs timm", "pip install 'cmap-cli[timm]'") from error
+        created: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+        return created
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(f"no classifier's architecture is called {architecture}")
+    return ARCHITECTURES[architecture]()

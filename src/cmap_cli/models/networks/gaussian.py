@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from cmap_cli.errors import WeightsError
+from cmap_cli.models.networks.state import Description, NotNegative, check_tensors, typed
+
+KIND = "gaussian"
+
+
+class GaussianDescription(Description, frozen=True, kw_only=True):
+    """What is stored of a Gaussian beside its tensors.
+
+    Attributes:
+        residual: standard deviation of all directions that are not listed.
+    """
+
+    kind: Literal["gaussian"]
+    residual: NotNegative
 
 
 class GaussianConsistency(nn.Module):
@@ -55,6 +73,14 @@ class GaussianConsistency(nn.Module):
         """(C, H, W)."""
         channels, height, width = self.mean.shape
         return channels, height, width
+
+    def description(self) -> dict[str, object]:
+        """The fields of :class:`GaussianDescription`."""
+        return {"kind": KIND, "residual": self.residual, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """μ and s_i in float32, v_i in float16."""
+        return {"mean": self.mean, "directions": self.directions.half(), "stds": self.stds}
 
     def principal_directions(self) -> tuple[Tensor, Tensor]:
         """v_i, (n, C·H·W), and s_i, (n,)."""
@@ -113,6 +139,27 @@ class GaussianConsistency(nn.Module):
             wanted = self.coordinates(x)[1] / gains
             held = (z - self.mean).flatten(2) @ self.directions.T
             return z + ((wanted[:, None] - held) @ self.directions).reshape(z.shape)
+
+
+def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> GaussianConsistency:
+    """The Gaussian of a stored description and its tensors ``mean``, ``directions`` and ``stds`` (WeightsError)."""
+    fields = typed(description, GaussianDescription)
+    return assemble(tensors, fields.residual, fields.sigma_min, fields.sigma_max)
+
+
+def assemble(tensors: Mapping[str, Tensor], residual: float, sigma_min: float, sigma_max: float) -> GaussianConsistency:
+    """The Gaussian of checked tensors (WeightsError if they are not those of a Gaussian)."""
+    mean = tensors.get("mean")
+    if mean is None or mean.ndim != 3:
+        raise WeightsError(f"the mean has the shape {None if mean is None else list(mean.shape)}, not (C, H, W)")
+    directions = tensors.get("directions")
+    count = len(directions) if directions is not None and directions.ndim else 0
+    check_tensors(tensors, {"mean": mean.shape, "directions": (count, mean.numel()), "stds": (count,)})
+    if not count:
+        raise WeightsError("the model has no principal directions")
+    if bool((tensors["stds"] < 0).any()):
+        raise WeightsError("the model has negative standard deviations")
+    return GaussianConsistency(mean, tensors["directions"], tensors["stds"], residual, sigma_min, sigma_max)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

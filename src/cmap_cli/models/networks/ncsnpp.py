@@ -8,13 +8,20 @@ level. Every sum of two branches is scaled by 1/√2, so that variances stay whe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN, c_in, c_noise, c_out, c_skip
+from cmap_cli.errors import WeightsError
 from cmap_cli.models.networks.gaussian import full_precision
+from cmap_cli.models.networks.state import Description, fill, typed
+
+KIND = "openai-ncsnpp"
 
 LEVELS = 3
 WIDTH = 2  # of every level, in units of ``channels``
@@ -333,3 +340,33 @@ class NCSNppConsistency(nn.Module):
         level = sigma[:, None, None, None]
         correction: Tensor = self.backbone(c_in(level) * x, c_noise(sigma))
         return c_skip(level, self.sigma_min) * x + c_out(level, self.sigma_min) * correction.to(x.dtype)
+
+
+class NCSNppDescription(Description, frozen=True, kw_only=True):
+    """What is stored of an NCSN++ beside its tensors; the attributes are those of :class:`NCSNpp`."""
+
+    kind: Literal["openai-ncsnpp"]
+    channels: Annotated[int, msgspec.Meta(ge=4, le=512)]
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=16)]
+
+
+def build(description: Mapping[str, Any]) -> NCSNppConsistency:
+    """The network of a stored description, its weights on the meta device.
+
+    They come by ``load_state_dict(tensors, assign=True)``: a description alone takes no memory.
+
+    Raises:
+        WeightsError: the description is not that of an NCSN++.
+    """
+    fields = typed(description, NCSNppDescription)
+    try:
+        with torch.device("meta"):
+            backbone = NCSNpp(fields.channels, fields.blocks)
+    except ValueError as error:  # the groups of a norm do not divide its channels
+        raise WeightsError(f"there is no NCSN++ of {fields.channels} channels: {error}") from error
+    return NCSNppConsistency(backbone, fields.sigma_min, fields.sigma_max)
+
+
+def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """The model of a stored description, with its weights (WeightsError)."""
+    return fill(build(description), tensors)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmap_cli.choices import Preconditioning
 from cmap_cli.core.consistency import c_in, c_noise, c_out, c_skip
+from cmap_cli.models.networks import gaussian
 from cmap_cli.models.networks.gaussian import GaussianConsistency
+from cmap_cli.models.networks.state import Description, NotNegative, fill, typed
 
+KIND = "unet"
 PATCH = 2
 GROUP_SIZE = 16
+BACKBONE = "backbone."
+
+Width = Annotated[int, msgspec.Meta(ge=GROUP_SIZE, le=8192, multiple_of=GROUP_SIZE)]
+
+
+class UNetDescription(Description, frozen=True, kw_only=True):
+    """What is stored of a U-Net beside its tensors; the attributes are those of :class:`UNetConsistency`."""
+
+    kind: Literal["unet"]
+    residual: NotNegative
+    widths: Annotated[tuple[Width, ...], msgspec.Meta(min_length=1, max_length=12)]
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    preconditioning: Preconditioning = "gaussian"
 
 
 class ResBlock(nn.Module):
@@ -135,6 +153,20 @@ class UNetConsistency(nn.Module):
         """(C, H, W)."""
         return self.base.image_shape
 
+    def description(self) -> dict[str, object]:
+        """The fields of :class:`UNetDescription`."""
+        return self.base.description() | {
+            "kind": KIND,
+            "widths": list(self.widths),
+            "blocks": self.blocks,
+            "preconditioning": self.preconditioning,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of the base, and the backbone's in float16."""
+        backbone = {f"{BACKBONE}{key}": value.half() for key, value in self.backbone.state_dict().items()}
+        return self.base.tensors() | backbone
+
     def principal_directions(self) -> tuple[Tensor, Tensor]:
         """Those of the base."""
         return self.base.principal_directions()
@@ -169,3 +201,14 @@ class UNetConsistency(nn.Module):
             )
         correction: Tensor = self.backbone(seen, c_noise(sigma))
         return start + c_out(level, self.sigma_min) * correction.float()
+
+
+def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> UNetConsistency:
+    """The U-Net of a stored description, its base's tensors and those called ``backbone.…`` (WeightsError)."""
+    fields = typed(description, UNetDescription)
+    backbone = {key.removeprefix(BACKBONE): value for key, value in tensors.items() if key.startswith(BACKBONE)}
+    others = {key: value for key, value in tensors.items() if not key.startswith(BACKBONE)}
+    base = gaussian.assemble(others, fields.residual, fields.sigma_min, fields.sigma_max)
+    model = UNetConsistency(base, fields.widths, fields.blocks, fields.preconditioning)
+    fill(model.backbone, backbone)
+    return model

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import pytest
 import torch
+from pyautoattack.examples.resnet import ResNet18
 from torch import Tensor, nn
 
 from cmap_cli.errors import WeightsError
@@ -277,6 +278,10 @@ def test_the_file_in_pyautoattack_loads_strictly() -> None:
     path = files("pyautoattack") / "examples" / "model_test.pt"
     with torch.device("meta"):
         network = ARCHITECTURES["cifar-resnet18"]()
-    network.load_state_dict(unwrap(torch.load(str(path), map_location="cpu", weights_only=True)), assign=True)
+    state = unwrap(torch.load(str(path), map_location="cpu", weights_only=True))
+    network.load_state_dict(state, assign=True)
+    original = ResNet18()
+    original.load_state_dict(state)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert network.eval()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        assert torch.equal(network.eval()(x), original.eval()(x))

@@ -12,14 +12,14 @@ from cmap_cli.core.consistency import c_noise
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats import ncsnpp, openai_jax, score_sde
 from cmap_cli.models.formats.layout import Converted, layout_sha256
-from cmap_cli.models.networks.ncsnpp import NCSNppConsistency
+from cmap_cli.models.networks.ncsnpp import NCSNppConsistency, build
 from tests.openai_weights import TINY_STATE, TINY_STATE_WITH_TARGET, deterministic_parameters, layout, reference
 
 TINY = {"kind": "openai-ncsnpp", "channels": 8, "blocks": 1, "sigma_min": 0.002, "sigma_max": 80.0}
 
 
 def load(converted: Converted) -> NCSNppConsistency:
-    model = ncsnpp.build(converted.description)
+    model = build(converted.description)
     model.load_state_dict(converted.tensors, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
@@ -83,7 +83,7 @@ def test_call_order_is_that_of_score_sde() -> None:
         Res 22, Res 23, Res 24, Res 25, Res 26, Attn 5, Res 27,
         Res 28, Res 29, Res 30, Res 31, Res 32, GroupNorm 0, Conv 1
     """.replace("Res", "ResnetBlockBigGANpp").replace("Attn", "AttnBlockpp")
-    backbone = ncsnpp.build({**TINY, "blocks": 4}).backbone
+    backbone = build({**TINY, "blocks": 4}).backbone
     numbers: Counter[str] = Counter()
     order = []
     for name, _ in backbone.call_order():
@@ -158,12 +158,12 @@ def test_score_sde_states_of_other_models_are_refused() -> None:
     ],
 )
 def test_absurd_descriptions_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(WeightsError, match=r"there is no NCSN\+\+ of"):
-        ncsnpp.build(TINY | change)
+    with pytest.raises(WeightsError, match=r"description of the .* network is wrong|no NCSN\+\+ of 132 channels"):
+        build(TINY | change)
 
 
 def test_a_description_alone_takes_no_memory() -> None:
-    model = ncsnpp.build({**TINY, "channels": 512, "blocks": 8})
+    model = build({**TINY, "channels": 512, "blocks": 8})
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
 
 

@@ -8,7 +8,8 @@ import torch
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.models.zoo import load_model, read_model, save_model
+from cmap_cli.models.store import read_model, save_model
+from cmap_cli.models.zoo import load_model
 from cmap_cli.training.gaussian import fit_gaussian
 
 
