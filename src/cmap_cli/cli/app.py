@@ -16,6 +16,7 @@ from cmap_cli import __version__
 from cmap_cli.cli import console
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
+from cmap_cli.cli.compare import compare
 from cmap_cli.cli.download_weights import download_weights
 from cmap_cli.cli.info import info
 from cmap_cli.cli.listing import list_names
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(purify)
 app.command()(attack)
 app.command()(benchmark)
+app.command()(compare)
 app.command()(merge)
 app.command()(train)
 app.command()(download_weights)

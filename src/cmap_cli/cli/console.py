@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,21 @@ class Reporter:
         """What is going on inside the current one."""
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, detail=text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of the result, on stdout: drawn on a terminal, Markdown when piped."""
+    if not sys.stdout.isatty():
+        for cells in (header, ["---"] * len(header), *rows):
+            result("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*header)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(drawn)
 
 
 @contextmanager

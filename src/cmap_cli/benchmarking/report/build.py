@@ -50,6 +50,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
             defense=name,
             clean=accuracy(gathered.clean(name).outcomes.values()),
             threats=threat_results(gathered, name, settings, empty.class_name),
+            clean_wrong=tuple(sorted(gathered.clean(name).votes)),
         )
         for name in defense_names(gathered, settings)
     )

@@ -92,6 +92,7 @@ def attack_row(gathered: Gathered, condition: Condition) -> AttackRow:
         within_eps=all(value <= allowed for value in observed.distances),
         gradient=gradient(observed),
         cost=cost(observed),
+        wrong=tuple(sorted(observed.votes)),
     )
 
 

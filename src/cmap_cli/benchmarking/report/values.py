@@ -30,7 +30,7 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True)
 class AttackRow:
-    """One attack with one access against one defence."""
+    """One attack with one access against one defence; ``wrong`` are the numbers of the images that it broke."""
 
     attack: str
     access: str
@@ -45,6 +45,7 @@ class AttackRow:
     within_eps: bool
     gradient: Gradient | None
     cost: AttackCost
+    wrong: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,12 @@ class ThreatResult:
 
 @dataclass(frozen=True, slots=True)
 class DefenseResult:
-    """One defence, clean and in every ball."""
+    """One defence, clean and in every ball; ``clean_wrong`` are the numbers of clean images that it has wrong."""
 
     defense: str
     clean: Accuracy | None
     threats: tuple[ThreatResult, ...]
+    clean_wrong: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

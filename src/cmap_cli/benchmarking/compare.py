@@ -1,0 +1,251 @@
+"""Two benchmarks of the same images, compared image by image: the exact McNemar test for every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmap_cli.benchmarking.paired import count_pairs, difference_interval, holm, mcnemar
+from cmap_cli.benchmarking.report.build import build_report
+from cmap_cli.benchmarking.report.values import DefenseResult, Report
+from cmap_cli.benchmarking.report.write import REPORT_JSON
+from cmap_cli.errors import UsageError
+from cmap_cli.files import write_text
+from cmap_cli.runs.documents import read_document
+
+ALPHA = 0.05
+SAME_IMAGES = ("dataset", "split", "n", "indices")
+"""Settings that say which images were used."""
+SAME_ATTACKS = ("norm", "budget", "reevaluations", "seed", "chunk", "protocol")
+"""Settings of the attacks; a difference in them is no difference of the defence."""
+WORST_CASE = "worst case"
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an accuracy is measured under: clean images, one attack, or the worst case over the attacks in a ball."""
+
+    defense: str
+    attack: str
+    access: str | None = None
+    norm: str | None = None
+    eps: str | None = None
+
+    def __str__(self) -> str:
+        """As in pgd@white-box, Linf 8/255, cmap."""
+        attack = self.attack if self.access is None else f"{self.attack}@{self.access}"
+        ball = "" if self.eps is None else f", {self.norm} {self.eps}"
+        return f"{attack}{ball}, {self.defense}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRow:
+    """One condition in both runs.
+
+    Attributes:
+        condition: which.
+        n: images.
+        base: images that the first run has right.
+        new: images that the second run has right.
+        lost: right in the first run only.
+        gained: right in the second run only.
+        difference: accuracy of the second minus that of the first.
+        low: lower end of the 95 % interval of the difference.
+        high: its upper end.
+        p: two-sided exact McNemar test.
+        p_adjusted: the same, adjusted for the number of rows (Holm).
+        regression: whether the second run is significantly worse.
+        improvement: whether it is significantly better.
+    """
+
+    condition: Condition
+    n: int
+    base: int
+    new: int
+    lost: int
+    gained: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    regression: bool
+    improvement: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs, condition by condition.
+
+    Attributes:
+        base: folder or report of the first run.
+        new: of the second.
+        alpha: level of the tests.
+        rows: conditions that both have.
+        only_base: conditions that only the first has; a comparison does not cover them.
+        only_new: conditions that only the second has.
+        problems: why the comparison cannot pass a gate: incomplete runs, missing conditions, other attack budgets.
+    """
+
+    base: str
+    new: str
+    alpha: float
+    rows: tuple[ComparedRow, ...]
+    only_base: tuple[str, ...]
+    only_new: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[ComparedRow, ...]:
+        """Conditions under which the second run is significantly worse."""
+        return tuple(row for row in self.rows if row.regression)
+
+
+def compare(base: Path, new: Path, *, alpha: float = ALPHA) -> Comparison:
+    """Compare two runs on the same images.
+
+    Args:
+        base: folder of a run, or its report.json.
+        new: of the run to judge.
+        alpha: level of the tests, for all conditions together (Holm).
+
+    Raises:
+        UsageError: the runs are not on the same images, or have no condition in common.
+        CmapError: a file cannot be read.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha {alpha:g} is not between 0 and 1", "--alpha 0.05")
+    first, second = read_report(base), read_report(new)
+    refuse_other_images(base, new, first, second)
+    one, two = dict(rights(first)), dict(rights(second))
+    one, two = align_defenses(one, two)
+    shared = [condition for condition in one if condition in two and len(one[condition]) == len(two[condition])]
+    if not any(condition.attack != CLEAN for condition in shared):
+        raise UsageError(f"{base} and {new} share no attack on the same images", "run the same attacks on both")
+    only_base = tuple(str(condition) for condition in one if condition not in two)
+    problems = [f"{place} is not complete" for place, report in ((base, first), (new, second)) if not report.complete]
+    problems += [f"{condition} is missing in {new}" for condition in only_base]
+    problems += [f"{each} has another number of images" for each in one if each in two and each not in shared]
+    if changed := [name for name in SAME_ATTACKS if first.settings.get(name) != second.settings.get(name)]:
+        problems.append(f"the attacks differ in {', '.join(changed)}")
+    return Comparison(
+        base=str(base),
+        new=str(new),
+        alpha=alpha,
+        rows=compare_rows({condition: (one[condition], two[condition]) for condition in shared}, alpha),
+        only_base=only_base,
+        only_new=tuple(str(condition) for condition in two if condition not in one),
+        problems=tuple(problems),
+    )
+
+
+def read_report(place: Path) -> Report:
+    """The report of a folder, computed from its records, or of a report.json (CmapError if neither can be read)."""
+    if place.is_dir():
+        return build_report(place)
+    if not place.exists():
+        raise UsageError(f"{place} does not exist", "name a folder of cmap benchmark, or its report.json")
+    return read_document(place, Report, UsageError, f"name a folder of cmap benchmark, or its {REPORT_JSON}")
+
+
+def refuse_other_images(base: Path, new: Path, first: Report, second: Report) -> None:
+    """Both runs must be on the same images (UsageError)."""
+    changed = [name for name in SAME_IMAGES if first.settings.get(name) != second.settings.get(name)]
+    if changed:
+        raise UsageError(
+            f"{base} and {new} are not on the same images: they differ in {', '.join(changed)}",
+            "a paired comparison needs the same data set, split and --n",
+        )
+
+
+def rights(report: Report) -> Iterator[tuple[Condition, list[bool]]]:
+    """Whether each image is right, for every condition that all images have reached.
+
+    Raises:
+        UsageError: the report does not say which images are wrong.
+    """
+    for one in report.defenses:
+        if one.clean is not None:
+            yield Condition(one.defense, CLEAN), right_images(one.clean.vote.n, one.clean.vote.right, one.clean_wrong)
+        yield from attacked_rights(one)
+
+
+def attacked_rights(one: DefenseResult) -> Iterator[tuple[Condition, list[bool]]]:
+    """The attacks on a defence, and the worst case over them where there are several."""
+    for threat in one.threats:
+        found = []
+        for row in threat.attacks:
+            images = right_images(row.defended.vote.n, row.defended.vote.right, row.wrong)
+            found.append(images)
+            yield Condition(one.defense, row.attack, row.access, threat.norm, threat.eps), images
+        if len(found) > 1 and len({len(images) for images in found}) == 1:
+            names = "+".join(sorted(f"{row.attack}@{row.access}" for row in threat.attacks))
+            condition = Condition(one.defense, f"{WORST_CASE} of {names}", None, threat.norm, threat.eps)
+            yield condition, [all(images) for images in zip(*found, strict=True)]
+
+
+def right_images(n: int, right: int, wrong: tuple[int, ...]) -> list[bool]:
+    """Whether each of n images is right."""
+    images = [image not in set(wrong) for image in range(n)]
+    if sum(images) != right:
+        raise UsageError(
+            "a report does not say which images are wrong: an older version wrote it, or the run is not complete",
+            "name the folder of the run instead of its report.json",
+        )
+    return images
+
+
+def align_defenses(
+    one: Mapping[Condition, list[bool]], two: Mapping[Condition, list[bool]]
+) -> tuple[dict[Condition, list[bool]], dict[Condition, list[bool]]]:
+    """Where each run has one defence, compare these two even if their names differ."""
+    names, others = {each.defense for each in one}, {each.defense for each in two}
+    if len(names) == len(others) == 1 and names != others:
+        joint = f"{next(iter(names))} → {next(iter(others))}"
+        return {renamed(each, joint): one[each] for each in one}, {renamed(each, joint): two[each] for each in two}
+    return dict(one), dict(two)
+
+
+def renamed(condition: Condition, defense: str) -> Condition:
+    """The condition with another name for the defence."""
+    return Condition(defense, condition.attack, condition.access, condition.norm, condition.eps)
+
+
+def compare_rows(found: Mapping[Condition, tuple[list[bool], list[bool]]], alpha: float) -> tuple[ComparedRow, ...]:
+    """The tests, adjusted for their number."""
+    pairs = {condition: count_pairs(*each) for condition, each in found.items()}
+    p_values = [mcnemar(each.lost, each.gained) for each in pairs.values()]
+    rows = []
+    for (condition, each), p, adjusted in zip(pairs.items(), p_values, holm(p_values), strict=True):
+        low, high = difference_interval(each)
+        significant = adjusted < alpha
+        rows.append(
+            ComparedRow(
+                condition=condition,
+                n=each.n,
+                base=each.both + each.lost,
+                new=each.both + each.gained,
+                lost=each.lost,
+                gained=each.gained,
+                difference=each.difference,
+                low=low,
+                high=high,
+                p=p,
+                p_adjusted=adjusted,
+                regression=significant and each.lost > each.gained,
+                improvement=significant and each.gained > each.lost,
+            )
+        )
+    return tuple(rows)
+
+
+def write_picture(path: Path, comparison: Comparison) -> None:
+    """Draw the accuracies of both runs, condition by condition, as an SVG file."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("cmap_cli", "assets/report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    write_text(path, environment.get_template("compare.svg.j2").render(comparison=comparison))
