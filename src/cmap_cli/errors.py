@@ -5,7 +5,10 @@ Exit codes of the command line: 0 done, 1 failed or a threshold missed, 2 usage,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+PROBLEMS_SHOWN = 20
 
 
 class CmapError(Exception):
@@ -52,3 +55,33 @@ class ImageError(CmapError):
 
 class OutOfSpaceError(CmapError):
     """The disk is full or a quota is reached: no further image can be written."""
+
+
+def raise_all(problems: Sequence[CmapError], what: str = "") -> None:
+    """Raise one error for everything that is wrong; nothing without problems.
+
+    Args:
+        problems: found so far; those that stand for several are taken apart.
+        what: what has the problems, a file or folder, for the message.
+
+    Raises:
+        UsageError: the one problem, or one error that lists up to 20 of them in ``problems``.
+    """
+    every = [each for problem in problems for each in problem.problems or [problem]]
+    if len(every) == 1:
+        raise every[0] if isinstance(every[0], UsageError) else UsageError(every[0].message, every[0].hint)
+    if every:
+        shown, rest = every[:PROBLEMS_SHOWN], len(every) - PROBLEMS_SHOWN
+        if rest > 0:
+            shown.append(UsageError(f"{what} has {rest:,} more problems" if what else f"{rest:,} more problems"))
+        begin = f"{what} has {len(every):,} problems" if what else f"{len(every):,} problems"
+        raise UsageError(f"{begin}: {'; '.join(each.message for each in shown)}", problems=shown)
+
+
+@contextmanager
+def collecting(problems: list[CmapError]) -> Iterator[None]:
+    """Add an error of the block to ``problems`` instead of raising it; :func:`raise_all` raises them together."""
+    try:
+        yield
+    except CmapError as error:
+        problems.append(error)

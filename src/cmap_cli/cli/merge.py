@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmap_cli.cli import console, options
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.errors import CmapError, UsageError, raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.runs.merge import Merged
@@ -66,8 +66,7 @@ def merge(
         problems.append(UsageError(f"{len(parts)} folders need a place for the whole", "--out DIR"))
     if overwrite and out is None:
         problems.append(UsageError("--overwrite is for --out", "leave it out"))
-    if problems:
-        raise problems[0] if len(problems) == 1 else UsageError("several things are wrong", problems=problems)
+    raise_all(problems)
     from cmap_cli.cli.benchmark import NO_CONDITIONS, finish
     from cmap_cli.runs.merge import kind_of, merge_folder, merge_folders
 

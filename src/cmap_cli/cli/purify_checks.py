@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmap_cli.choices import ImageFormat, Select
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.runs.shard import WHOLE, Shard, launched_shard, resolve_shard
 
 if TYPE_CHECKING:
@@ -33,36 +33,25 @@ def validate(
     from cmap_cli.data.outputs import FORMATS, check_collisions, check_output_folder
 
     problems: list[CmapError] = []
-    found, true_labels, shard = Discovery(), {}, WHOLE
+    found, true_labels, shard = Discovery(), dict[Path, str](), WHOLE
     if select == "vote" and classifier is None:
         problems.append(UsageError("--select vote needs a classifier", "--classifier pyautoattack-resnet18"))
     if labels is not None and classifier is None:
         problems.append(UsageError("--labels needs a classifier to compare with", "--classifier pyautoattack-resnet18"))
-    try:
+    with collecting(problems):
         shard = resolve_shard(shard_text, overwrite)
-    except CmapError as error:
-        problems.append(error)
     if compare and shard != WHOLE and launched_shard() is None:
         problems.append(
             UsageError("--compare does not go with --shard", "the same command without --shard afterwards writes it")
         )
-    try:
+    with collecting(problems):
         found = discover(inputs, sys.stdin if "-" in inputs else None)
         check_collisions(found.sources, FORMATS[image_format], out)
-    except CmapError as error:
-        problems.append(error)
-    try:
+    with collecting(problems):
         check_output_folder(found.folders, out)
-    except CmapError as error:
-        problems.append(error)
-    try:
-        true_labels = read_labels(labels) if labels else {}
-    except CmapError as error:
-        problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise UsageError("several things are wrong", problems=problems)
+    with collecting(problems):
+        true_labels = read_labels(labels).names() if labels else {}
+    raise_all(problems)
     return found, true_labels, shard
 
 

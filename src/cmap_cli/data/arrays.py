@@ -12,9 +12,10 @@ from safetensors import safe_open
 
 from cmap_cli.data.headers import explain, inspect_array
 from cmap_cli.data.inputs import Source
-from cmap_cli.data.listing import LABELS_HINT, UNKNOWN, Listing, refuse
+from cmap_cli.data.labels import LABELS_HINT
+from cmap_cli.data.listing import UNKNOWN, Listing
 from cmap_cli.data.npy import NpzArray, npz_headers
-from cmap_cli.errors import CmapError, ImageError, UsageError
+from cmap_cli.errors import CmapError, ImageError, UsageError, raise_all
 
 
 def list_array(path: Path, key: str | None, usual: Sequence[str] = ()) -> Listing:
@@ -49,7 +50,7 @@ def list_array(path: Path, key: str | None, usual: Sequence[str] = ()) -> Listin
         problems.append(UsageError(f"{what} has the shape {labels.shape}, but there are {images}", LABELS_HINT))
     if not problems and labels.min() < 0 and not (labels == UNKNOWN).all():
         problems.append(UsageError(f"{what} has the label {labels.min()}", LABELS_HINT))
-    refuse(problems, str(path))
+    raise_all(problems, str(path))
     folder = PurePosixPath(path.name)
     places = [folder if array.count is None else folder / f"{index:06d}" for index in range(count)]
     indices = [None] if array.count is None else range(count)

@@ -12,15 +12,9 @@ import torch
 from cmap_cli.choices import Split
 from cmap_cli.data.arrays import list_array, read_array
 from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
-from cmap_cli.data.listing import (
-    Listing,
-    list_class_folders,
-    list_images,
-    list_table,
-    read_table,
-    refuse,
-)
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.data.labels import read_labels
+from cmap_cli.data.listing import Listing, list_class_folders, list_images, list_table
+from cmap_cli.errors import CmapError, UsageError, raise_all
 from cmap_cli.models.classifiers import CIFAR10_CLASSES
 from cmap_cli.models.weights.cache import local_file
 from cmap_cli.models.weights.manifest import find_artefact
@@ -94,14 +88,14 @@ def load_dataset(
     except UsageError as error:
         if not problems:
             raise
-        refuse([*problems, *(error.problems or [error])], name)
+        raise_all([*problems, error], name)
     most = min(SUBSET, len(dataset)) if kind == "imagenet100" and split == "subset" else len(dataset)
     if n is not None and n > most:
         more = most < len(dataset) or (kind == "cifar10" and split == "subset")
         hint = "--split test has more" if more else "Leave out --n for all of them"
         part = f"the split {dataset.split} of {name}" if dataset.split else name
         problems.append(UsageError(f"{part} has {most:,} images, not {n:,}", hint))
-    refuse(problems, name)
+    raise_all(problems, name)
     dataset, count = replace(dataset, image_size=image_size or dataset.image_size), n or most
     if count < len(dataset) and kind != "cifar10" and Path(folder if kind == "imagenet100" else name).is_dir():
         return draw(dataset, count, seed)
@@ -153,9 +147,9 @@ def _own(name: str, split: Split, labels: Path | None) -> Dataset:
     if split != "subset" and (key is not None or suffix not in {".npz", ".safetensors"}):
         raise UsageError(f"{name} has no split {split}", "Only cifar10, imagenet100, .npz and .safetensors have splits")
     if suffix == ".csv":
-        return _dataset(name, "", list_table(read_table(path)))
+        return _dataset(name, "", list_table(read_labels(path)))
     if suffix in {".npy", ".npz", ".safetensors"}:
         if split == "subset":
             return _dataset(name, "", list_array(path, key, ("x_adv", "x", "x_test")))
         return _dataset(name, split, list_array(path, f"x_{split}"))
-    return _dataset(name, "", list_images(name, read_table(labels) if labels else None))
+    return _dataset(name, "", list_images(name, read_labels(labels) if labels else None))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cmap_cli.data.headers import READABLE, SUFFIXES, ArrayImages, explain, inspect_array, picture_size
-from cmap_cli.errors import CmapError, ImageError, UsageError
+from cmap_cli.errors import CmapError, ImageError, UsageError, collecting, raise_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +96,14 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None) -> Di
         UsageError: one for all arguments that are missing, name no image or do not say which array.
     """
     found = Discovery()
-    problems: list[UsageError] = []
+    problems: list[CmapError] = []
     for argument in arguments:
-        try:
+        with collecting(problems):
             if argument == "-":
                 _add_lines(found, stdin)
             else:
                 _add(found, argument)
-        except UsageError as error:
-            problems.append(error)
-    if problems:
-        hints = dict.fromkeys(problem.hint for problem in problems)
-        raise UsageError("; ".join(problem.message for problem in problems), "; ".join(hints))
+    raise_all(problems)
     found.sources = list(dict.fromkeys(found.sources))  # the same file named twice is done once
     return found
 

@@ -1,27 +1,22 @@
-"""Pictures and their labels: folders of classes, CSV files -> Listing. Only headers are read.
+"""Pictures and their labels: folders of classes, label files -> Listing. Only headers are read.
 
-What is wrong stops the run before it begins and is said all at once: an image that silently went missing would change
+Everything that is wrong is reported at once, before a run begins: an image that silently went missing would change
 every accuracy. Only a picture that is damaged inside is found later, when it is read.
 """
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cmap_cli.data.headers import inspect_array
 from cmap_cli.data.inputs import Source, discover
-from cmap_cli.errors import CmapError, ImageError, UsageError
+from cmap_cli.data.labels import LABELS_HINT, LabelTable
+from cmap_cli.errors import CmapError, ImageError, UsageError, raise_all
 
 UNKNOWN = -1
 """The label of an image that has none."""
-
-_PROBLEMS_SHOWN = 20
-_CSV_HINT = "Its first line must be file,label and every other line a path, relative to the CSV file, and its label"
-LABELS_HINT = "Labels are one class number per image, integers from 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +36,6 @@ class Listing:
     classes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A CSV file of labels.
-
-    Attributes:
-        path: of the CSV file.
-        files: of its lines, as they are written there.
-        labels: by resolved path of the image, in the order of the lines.
-        classes: the names of the classes, sorted; () if the labels are numbers.
-    """
-
-    path: Path
-    files: tuple[str, ...]
-    labels: dict[Path, int]
-    classes: tuple[str, ...]
-
-
-def refuse(problems: Sequence[CmapError], what: str) -> None:
-    """Raises what is wrong, if anything is.
-
-    Raises:
-        UsageError: the one problem, or one for all of them.
-    """
-    if len(problems) == 1:
-        raise UsageError(problems[0].message, problems[0].hint)
-    if problems:
-        shown, rest = list(problems[:_PROBLEMS_SHOWN]), len(problems) - _PROBLEMS_SHOWN
-        if rest > 0:
-            shown.append(UsageError(f"{what} has {rest:,} more mistakes"))
-        raise UsageError(f"{what} has {len(problems):,} mistakes", problems=shown)
-
-
 def list_class_folders(root: Path, classes: Sequence[str] | None = None, hint: str = "") -> Listing:
     """An ImageFolder: each sub-folder is a class, numbered by name; what lies deeper belongs to it too.
 
@@ -86,7 +49,7 @@ def list_class_folders(root: Path, classes: Sequence[str] | None = None, hint: s
         UsageError: there is no image, one is in no class, or a class is unknown or empty.
     """
     found = discover([str(root)])
-    refuse([failure.error for failure in found.failures], str(root))
+    raise_all([failure.error for failure in found.failures], str(root))
     problems = list[CmapError]()
     folders = [source.path.relative_to(root).parts[0] for source in found.sources]
     present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -101,11 +64,11 @@ def list_class_folders(root: Path, classes: Sequence[str] | None = None, hint: s
             )
         elif folder not in names:
             problems.append(UsageError(f"the folder {root / folder} is none of the {len(names)} classes", hint))
-    refuse(problems, str(root))
+    raise_all(problems, str(root))
     return Listing(tuple(found.sources), tuple(names[f] for f in folders), _keys(found.sources), tuple(names))
 
 
-def list_images(name: str, table: Table | None) -> Listing:
+def list_images(name: str, table: LabelTable | None) -> Listing:
     """A folder, with class folders if no image lies in it directly, or a file or pattern as ``cmap purify`` takes.
 
     Args:
@@ -121,13 +84,13 @@ def list_images(name: str, table: Table | None) -> Listing:
         return list_class_folders(root)
     problems: list[CmapError] = [failure.error for failure in found.failures]
     if table is None:
-        refuse(problems, name)
+        raise_all(problems, name)
         return Listing(tuple(found.sources), (UNKNOWN,) * len(found.sources), _keys(found.sources))
     labels = [table.labels.get(source.path.resolve(), UNKNOWN) for source in found.sources]
     for source, label in zip(found.sources, labels, strict=True):
         if label == UNKNOWN:
             problems.append(UsageError(f"{table.path} has no label for {source}", "Add it, or leave the image out"))
-    refuse(problems, name)
+    raise_all(problems, name)
     return Listing(tuple(found.sources), tuple(labels), _keys(found.sources), table.classes)
 
 
@@ -141,59 +104,7 @@ def _keys(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(key(source) for source in sources)
 
 
-def read_table(path: Path) -> Table:
-    """Labels from a CSV file with the columns ``file``, relative to the CSV file's folder, and ``label``.
-
-    All labels are class numbers from 0, or all are class names, which are numbered by name.
-
-    Raises:
-        UsageError: it cannot be read, lacks a column or a value, repeats an image or names one that does not exist.
-    """
-    problems: list[CmapError] = []
-    lines: dict[Path, tuple[int, str, str]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if absent := [column for column in ("file", "label") if column not in (rows.fieldnames or ())]:
-                raise UsageError(f"{path} has no column {' and no column '.join(absent)}", _CSV_HINT)
-            for row in rows:
-                name, label, where = row["file"] or "", (row["label"] or "").strip(), f"{path}, line {rows.line_num}"
-                image = (path.parent / name).resolve()
-                if not name or not label:
-                    problems.append(UsageError(f"{where} has no {'label' if name else 'file'}", _CSV_HINT))
-                elif image in lines:
-                    problems.append(UsageError(f"{where} names {name} again, after line {lines[image][0]}"))
-                else:
-                    lines[image] = (rows.line_num, name, label)
-                    if not image.is_file():
-                        problems.append(UsageError(f"{where} names {name}, which is not a file", _CSV_HINT))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV file: {error}", _CSV_HINT) from error
-    if not lines and not problems:
-        raise UsageError(f"{path} names no image", _CSV_HINT)
-    first = dict[str, int]()
-    for line, _, label in lines.values():
-        first.setdefault(label, line)
-    classes, numbers = _number(path, first, problems)
-    refuse(problems, str(path))
-    labels = {image: numbers[label] for image, (_, _, label) in lines.items()}
-    return Table(path, tuple(name for _, name, _ in lines.values()), labels, classes)
-
-
-def _number(path: Path, lines: dict[str, int], problems: list[CmapError]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class names and the number of each label, given with the first line it is in; adds what is wrong."""
-    numbers = [label for label in lines if re.fullmatch(r"[+-]?[0-9]+", label)]
-    names = sorted(set(lines) - set(numbers))
-    if numbers and names:
-        both = f"the number {numbers[0]} (line {lines[numbers[0]]}) and the name {names[0]} (line {lines[names[0]]})"
-        problems.append(UsageError(f"{path} mixes labels: {both}", "Use class numbers or class names throughout"))
-    for label in numbers:
-        if int(label) < 0:
-            problems.append(UsageError(f"{path}, line {lines[label]} has the label {label}", LABELS_HINT))
-    return tuple(names), {name: number for number, name in enumerate(names)} | {label: int(label) for label in numbers}
-
-
-def list_table(table: Table) -> Listing:
+def list_table(table: LabelTable) -> Listing:
     """The images that a CSV file names, in its order.
 
     Raises:
@@ -210,5 +121,5 @@ def list_table(table: Table) -> Listing:
         else:
             path = table.path.parent / name
             sources.append(Source(path, None, array.key if array else None, PurePosixPath(Path(name).as_posix())))
-    refuse(problems, str(table.path))
+    raise_all(problems, str(table.path))
     return Listing(tuple(sources), tuple(table.labels.values()), _keys(sources), table.classes)

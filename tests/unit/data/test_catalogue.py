@@ -284,7 +284,7 @@ def test_very_many_mistakes_are_counted() -> None:
     with pytest.raises(UsageError) as caught:
         load_dataset("x.csv")
     assert len(caught.value.problems) == 21
-    assert problems(caught.value)[-1] == "x.csv has 4,980 more mistakes"
+    assert problems(caught.value)[-1] == "x.csv has 4,980 more problems"
 
 
 def test_labels_for_a_folder_or_pattern() -> None:

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from cmap_cli.data.inputs import Source
-from cmap_cli.data.labels import read_labels
 from cmap_cli.data.sheets import CELL, Comparison, write_comparison, write_samples
-from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
+from cmap_cli.errors import CmapError, SettingsMismatchError
 from cmap_cli.purify.folder import ResultFolder, source_identity
 from cmap_cli.purify.summary import summarise
 from cmap_cli.runs.settings import Record
@@ -124,17 +123,6 @@ def test_the_summary_counts(tmp_path: Path) -> None:
     assert summary.psnr == 20
     nothing = summarise([], labels)
     assert (nothing.images, nothing.l1, nothing.changed, nothing.right_before) == (0, None, None, None)
-
-
-def test_labels_are_read_beside_their_file(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text("label,file\ncat,sub/a.png\n")
-    assert read_labels(path) == {(tmp_path / "sub/a.png").resolve(): "cat"}
-    path.write_text("name,class\n")
-    with pytest.raises(UsageError, match="no columns file and label"):
-        read_labels(path)
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_labels(tmp_path / "missing.csv")
 
 
 def test_a_comparison_shows_input_result_and_amplified_difference(tmp_path: Path) -> None:
