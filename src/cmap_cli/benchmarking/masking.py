@@ -83,7 +83,7 @@ def exceeds(first: Measurement, second: Measurement) -> bool:
 
 
 def masking_flags(measurements: Sequence[Measurement], classes: int, large_eps: float) -> list[Flag]:
-    """All checks of docs/evaluation.md, each with its outcome.
+    """All checks of docs/explanation/evaluation.md, each with its outcome.
 
     Args:
         measurements: of one defence and one norm, on the same images.

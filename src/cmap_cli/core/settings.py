@@ -76,7 +76,7 @@ PRESETS: dict[Preset, PurifyConfig] = {
         num_latents=5, steps=300, scale=0.005, perceptual_weight=0.5, latent_weight=0.0002
     ),
 }
-"""The paper's rows as published (arXiv 2412.08394), and cheaper settings found by measurement (docs/presets.md)."""
+"""The paper's rows as published (arXiv 2412.08394), and cheaper settings found by measurement (docs/lab/presets.md)."""
 
 FROM_INVERSE: dict[Preset, dict[str, Any]] = {
     "fast": {"steps": 3, "lr": 0.3, "start": "inverse"},

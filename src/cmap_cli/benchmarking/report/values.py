@@ -1,4 +1,4 @@
-"""What a report holds: schema "cmap.report/1", documented field by field in docs/report-schema.md."""
+"""What a report holds: schema "cmap.report/1", documented field by field in docs/reference/report.md."""
 
 from __future__ import annotations
 
