@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmap_cli.benchmarking.paired import count_pairs, difference_interval, holm, mcnemar
@@ -25,16 +25,28 @@ CLEAN = "clean"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What an accuracy is measured under: clean images, one attack, or the worst case over the attacks in a ball."""
+    """What an accuracy is measured under: clean images, one attack, or the worst case over the attacks in a ball.
+
+    Attributes:
+        defense: which.
+        attack: its name, "clean" or "worst case".
+        access: of the attack.
+        norm: of the ball.
+        eps: of the ball, as written.
+        of: the attacks that a worst case is taken over.
+    """
 
     defense: str
     attack: str
     access: str | None = None
     norm: str | None = None
     eps: str | None = None
+    of: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """As in pgd@white-box, Linf 8/255, cmap."""
+        if self.of:
+            return f"{self.attack} of {len(self.of)} attacks, {self.norm} {self.eps}, {self.defense}"
         attack = self.attack if self.access is None else f"{self.attack}@{self.access}"
         ball = "" if self.eps is None else f", {self.norm} {self.eps}"
         return f"{attack}{ball}, {self.defense}"
@@ -181,9 +193,11 @@ def attacked_rights(one: DefenseResult) -> Iterator[tuple[Condition, list[bool]]
             found.append(images)
             yield Condition(one.defense, row.attack, row.access, threat.norm, threat.eps), images
         if len(found) > 1 and len({len(images) for images in found}) == 1:
-            names = "+".join(sorted(f"{row.attack}@{row.access}" for row in threat.attacks))
-            condition = Condition(one.defense, f"{WORST_CASE} of {names}", None, threat.norm, threat.eps)
-            yield condition, [all(images) for images in zip(*found, strict=True)]
+            names = tuple(sorted(f"{row.attack}@{row.access}" for row in threat.attacks))
+            yield (
+                Condition(one.defense, WORST_CASE, None, threat.norm, threat.eps, names),
+                [all(images) for images in zip(*found, strict=True)],
+            )
 
 
 def right_images(n: int, right: int, wrong: tuple[int, ...]) -> list[bool]:
@@ -210,7 +224,7 @@ def align_defenses(
 
 def renamed(condition: Condition, defense: str) -> Condition:
     """The condition with another name for the defence."""
-    return Condition(defense, condition.attack, condition.access, condition.norm, condition.eps)
+    return replace(condition, defense=defense)
 
 
 def compare_rows(found: Mapping[Condition, tuple[list[bool], list[bool]]], alpha: float) -> tuple[ComparedRow, ...]:

@@ -57,13 +57,13 @@ def test_a_drop_is_found_where_it_is_and_nowhere_else(runs: tuple[Path, Path]) -
     assert worse.p == pytest.approx(2 / 2**12)
     assert worse.difference == pytest.approx(-0.4)
     assert worse.low < worse.difference < worse.high < 0
-    assert row(found, "worst case of autoattack@transfer+pgd@white-box, Linf 8/255").regression
+    assert row(found, "worst case of 2 attacks, Linf 8/255").regression
     others = [each for each in found.rows if each.lost]
     assert {each.condition.eps for each in others} == {"8/255"}
     assert {str(each.condition).split(",")[0] for each in found.rows} == {
         "clean",
         *ATTACKS,
-        "worst case of autoattack@transfer+pgd@white-box",
+        "worst case of 2 attacks",
     }
     assert not found.problems
     back = compare(runs[1], runs[0])
