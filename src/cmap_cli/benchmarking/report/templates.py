@@ -1,0 +1,70 @@
+"""The Jinja templates of report.html and report.md, and the filters that they use."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from cmap_cli.benchmarking.report.statistics import Rate
+from cmap_cli.benchmarking.report.words import interval, listed, percent, title
+
+SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+
+
+@cache
+def environment() -> Environment:
+    """Templates of assets/report; those of HTML escape every value, and a name that is not given is an error."""
+    made = Environment(
+        loader=PackageLoader("cmap_cli", "assets/report"),
+        autoescape=select_autoescape(["html.j2"], default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "interval": interval,
+        "listed": listed,
+        "markdown": markdown_text,
+        "percent": percent,
+        "place": place,
+        "plain": plain,
+        "points": points,
+        "title": title,
+    }
+    made.tests["rate"] = is_rate
+    return made
+
+
+def render(template: str, **values: object) -> str:
+    """A template of assets/report with values."""
+    return environment().get_template(template).render(values)
+
+
+def is_rate(value: object) -> bool:
+    """Whether a cell is a rate."""
+    return isinstance(value, Rate)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown takes for nothing else, on one line."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def place(share: float) -> str:
+    """A share as a position in SVG, "12.50%"."""
+    return f"{100 * share:.2f}%"
+
+
+def points(places: Iterable[tuple[float, float]]) -> str:
+    """Points in the unit square, as SVG's polygons spell them."""
+    return " ".join(f"{x:.4f},{y:.4f}" for x, y in places)
+
+
+def plain(value: object) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
