@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from cmap_cli.cli import github
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.shard import launched_shard
 
@@ -52,6 +53,7 @@ def warn(text: str) -> None:
     """A warning, on stderr."""
     if leads():
         errors.print(f"[yellow]warning:[/yellow] {escaped(text)}")
+        annotate("warning", text)
 
 
 def fail(error: CmapError) -> None:
@@ -61,6 +63,13 @@ def fail(error: CmapError) -> None:
     errors.print(f"[bold red]{who}error:[/bold red] {escaped(error.message)}.")
     if error.hint:
         errors.print(f"[cyan]hint:[/cyan] {escaped(error.hint)}")
+    annotate("error", f"{who}{error.message}")
+
+
+def annotate(level: str, text: str) -> None:
+    """The same for GitHub Actions, which reads commands from stderr too."""
+    if github.on_github():
+        errors.print(github.annotation(level, text), markup=False)
 
 
 def escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,10 @@ def encode(value: Any, *, indent: int | None = 2) -> str:
         value: what to encode.
         indent: spaces per level; None for a single line.
     """
-    encoded = msgspec.json.encode(value)
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a file name that is not UTF-8 is kept as Python escapes it
+        return json.dumps(msgspec.to_builtins(value), indent=indent)
     return (encoded if indent is None else msgspec.json.format(encoded, indent=indent)).decode()
 
 
@@ -46,8 +50,11 @@ def decode(content: bytes | str, kind: type[T], where: Path | str, error: type[C
         CmapError: the bytes are not UTF-8, not JSON, too deeply nested, or not of this type.
     """
     try:
+        surrogate = "\\ud" if isinstance(content, str) else b"\\ud"
+        if surrogate in content:  # type: ignore[operator]  # a file name that is not UTF-8, which msgspec refuses
+            return msgspec.convert(json.loads(content), kind)
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as problem:
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as problem:
         raise error(f"{where} is damaged or of another program: {problem}") from problem
 
 

@@ -1,4 +1,4 @@
-"""The three files of a report."""
+"""The files of a report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmap_cli.benchmarking.report.build import build_report
+from cmap_cli.benchmarking.report.machines import badge, model_card
 from cmap_cli.benchmarking.report.markdown import markdown_report
 from cmap_cli.benchmarking.report.page import html_report
 from cmap_cli.benchmarking.report.values import Report
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # what it imports needs torch, a report does not
     from cmap_cli.benchmarking.masking import Flag
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+BADGE_JSON, MODEL_CARD = "badge.json", "model-card.md"
 
 
 def write_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
@@ -35,11 +37,16 @@ def write_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 
 
 def save_report(folder: Path, report: Report) -> None:
-    """Write report.json, report.md and report.html; equal reports and pictures give equal bytes."""
+    """Write report.json, report.md, report.html, badge.json and model-card.md.
+
+    Equal reports and pictures give equal bytes.
+    """
     text = json.dumps(report.as_json(), indent=2, allow_nan=False)
     write_text(folder / REPORT_JSON, text + "\n")
     write_text(folder / REPORT_MARKDOWN, encodable(markdown_report(report)))
     write_text(folder / REPORT_HTML, encodable(html_report(report, folder)))
+    write_text(folder / BADGE_JSON, badge(report))
+    write_text(folder / MODEL_CARD, encodable(model_card(report)))
 
 
 def encodable(text: str) -> str:

@@ -19,7 +19,7 @@ from cmap_cli.benchmarking.report.values import Report, ThreatResult
 from cmap_cli.errors import CmapError
 from tests.fake_benchmark import record, write_benchmark
 
-DOCUMENT = Path(__file__).parents[4] / "docs" / "report-schema.md"
+DOCUMENT = Path(__file__).parents[4] / "docs/reference" / "report.md"
 STYLE = Path(__file__).parents[4] / "src" / "cmap_cli" / "assets" / "report" / "page.css"
 VOID = {"meta", "img", "wbr", "br", "link", "hr"}
 SELF_CLOSED = {"rect", "line", "circle", "polygon", "polyline"}
