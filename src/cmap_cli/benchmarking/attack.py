@@ -13,6 +13,7 @@ from cmap_cli.attacks.noise import RandomNoise
 from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import Attack
+from cmap_cli.benchmarking.documents import GradientRecord
 from cmap_cli.benchmarking.specs import AttackSpec
 from cmap_cli.choices import Defense
 from cmap_cli.defenses.base import Passes
@@ -47,7 +48,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttackOutcome:
     """What an attack on a batch brought.
 
     Attributes:
@@ -62,7 +63,7 @@ class Outcome:
     method: str
     x_adv: Tensor
     reported_success: Tensor
-    gradient: dict[str, Any] | None = None
+    gradient: GradientRecord | None = None
     flags: tuple[str, ...] = ()
     passes: Passes = field(default_factory=Passes)
 
@@ -75,7 +76,7 @@ def attack_images(
     budget: Budget,
     x: Tensor,
     y: Tensor,
-) -> Outcome:
+) -> AttackOutcome:
     """Attack a batch of images.
 
     Args:
@@ -93,9 +94,9 @@ def attack_images(
     found = result.diagnostics
     gradient = None
     if found is not None:
-        gradient = {"zero": found.zero_share, "not_finite": found.non_finite, "cosine": found.cosine}
+        gradient = GradientRecord(zero=found.zero_share, not_finite=found.non_finite, cosine=found.cosine)
     x_adv = result.x_adv.detach()
-    return Outcome(attack.name, x_adv, result.reported_success.cpu(), gradient, result.flags, model.passes)
+    return AttackOutcome(attack.name, x_adv, result.reported_success.cpu(), gradient, result.flags, model.passes)
 
 
 def build_attack(defenses: Defenses, spec: AttackSpec, threat: ThreatModel, budget: Budget) -> Attack:

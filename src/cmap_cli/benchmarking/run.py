@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cmap_cli.benchmarking.attack import Outcome, attack_images
+from cmap_cli.benchmarking.attack import AttackOutcome, attack_images
 from cmap_cli.benchmarking.campaign import Campaign, Item
+from cmap_cli.benchmarking.documents import BENCHMARK_SCHEMA, BenchmarkRecord
 from cmap_cli.data.dataset import ImageBatch
 from cmap_cli.files import write_with
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, Record, claim_settings
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings
 from cmap_cli.runs.shard import WHOLE, Shard
 
 ADVERSARIAL = "adversarial"
-SCHEMA = "cmap.benchmark/1"
 
 
 class BenchmarkFolder:
@@ -63,7 +63,7 @@ class BenchmarkFolder:
             if overwrite:
                 forget_parts(self.journal, MANIFEST)
                 shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
-            document = {"schema": SCHEMA, "settings": settings, "provenance": provenance}
+            document = {"schema": BENCHMARK_SCHEMA, "settings": settings, "provenance": provenance}
             claim_settings(folder / SETTINGS_FILE, document, overwrite=overwrite)
         except BaseException:
             self.journal.close()
@@ -85,18 +85,18 @@ class BenchmarkFolder:
         }
         complete = set()
         for path in self.journal.paths():
-            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path))
+            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path, BenchmarkRecord))
             here = {key for key, count in expected.items() if found[key] == count}
             if path == self.journal.path:  # also when nothing is incomplete: a half line may be at its end
                 self.journal.rewrite(record for record in self.records() if chunk_of(record, campaign.chunk) in here)
             complete |= here
         return complete
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[BenchmarkRecord]:
         """The records of this process in the order in which they were made."""
-        return self.journal.records()
+        return self.journal.read(BenchmarkRecord)
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[BenchmarkRecord]) -> None:
         """Add the records of a chunk (OutOfSpaceError when the disk is full)."""
         self.journal.append(records)
 
@@ -106,9 +106,9 @@ class BenchmarkFolder:
         write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
 
 
-def chunk_of(record: Record, chunk: int) -> tuple[str, int]:
+def chunk_of(record: BenchmarkRecord, chunk: int) -> tuple[str, int]:
     """(item, first image) of the chunk that a record belongs to."""
-    return record["item"], record["image"] // chunk * chunk
+    return record.item, record.image // chunk * chunk
 
 
 def run_campaign(campaign: Campaign, folder: BenchmarkFolder, on_chunk: Callable[[int], None]) -> None:
@@ -139,7 +139,7 @@ def run_campaign(campaign: Campaign, folder: BenchmarkFolder, on_chunk: Callable
 
 def do_chunk(
     campaign: Campaign, folder: BenchmarkFolder, item: Item, batch: ImageBatch, start: int
-) -> Iterator[Record]:
+) -> Iterator[BenchmarkRecord]:
     """Attack a chunk of images, write what came out, ask the defences about it."""
     x, y = batch.x.to(campaign.device), batch.y.to(campaign.device)
     unlabelled = y < 0
@@ -147,7 +147,7 @@ def do_chunk(
         y = torch.where(unlabelled, torch.tensor(predict(campaign.classifier.module, x)).to(y), y)
     began = time.perf_counter()
     if item.spec is None or item.threat is None:
-        found, relative = Outcome("clean", x, torch.zeros(len(x), dtype=torch.bool)), None
+        found, relative = AttackOutcome("clean", x, torch.zeros(len(x), dtype=torch.bool)), None
     else:
         found = attack_images(campaign.defenses, item.spec, item.threat, item.target, campaign.budget, x, y)
         relative = Path(ADVERSARIAL) / item.name / f"{start:06d}.safetensors"
@@ -167,13 +167,15 @@ def do_chunk(
     ]
     undefended = predict(campaign.classifier.module, found.x_adv)
     stored = {"x": x, "x_adv": found.x_adv, "y": y}
-    records = []
+    records: list[BenchmarkRecord] = []
     for name in campaign.evaluated(item):
         draws, purified = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
         if purified is not None and (name == "cmap" or "purified" not in stored):
             stored["purified"] = purified
         records += [
-            {**made[row], "defense": name, "undefended": undefended[row], "draws": [draw[row] for draw in draws]}
+            BenchmarkRecord(
+                **made[row], defense=name, undefended=undefended[row], draws=tuple(draw[row] for draw in draws)
+            )
             for row in range(len(x))
         ]
     if relative is not None:
@@ -181,10 +183,15 @@ def do_chunk(
     yield from records
 
 
-def described(item: Item, found: Outcome, x: Tensor, row: int) -> Record:
+def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
     """What a record says of an item and of what its attack made of one image."""
     here = slice(row, row + 1)
-    about: Record = {"item": item.name, "method": found.method, "gradient": found.gradient, "flags": list(found.flags)}
+    about: dict[str, Any] = {
+        "item": item.name,
+        "method": found.method,
+        "gradient": found.gradient,
+        "flags": found.flags,
+    }
     about |= {"forward": found.passes.forward / len(x), "backward": found.passes.backward / len(x)}
     if item.spec is None or item.threat is None:
         absent = dict.fromkeys(("access", "norm", "eps", "eps_value"))

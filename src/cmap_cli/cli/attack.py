@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Defense, Split
@@ -182,7 +183,7 @@ def attack(
         for line in export_images(prepared.campaign, results):
             lines += 1
             if quiet and not json:
-                console.result(str(out / line["png"]))
+                console.result(str(out / line.png))
         write_part(out, dataclasses.replace(part, finished=True))
     share.exchange(None)
     if share.partial:
@@ -209,13 +210,13 @@ def finish(folder: Path, settings: dict[str, Any], classes: Sequence[str], *, js
         tell(folder, settings, counts)
 
 
-def show(folder: Path, classes: Sequence[str]) -> dict[str, int]:
+def show(folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     """Draw the sheet of a gathered folder; returns how many attacks succeeded."""
     from cmap_cli.benchmarking.export import count_successes, sheet
     from cmap_cli.data.sheets import write_comparison
 
     write_comparison(folder / SHEET, sheet(folder, classes, SHOWN), titles=("clean", "adversarial"))
-    return count_successes(folder)
+    return msgspec.structs.asdict(count_successes(folder))
 
 
 def tell(folder: Path, settings: dict[str, Any], counts: dict[str, int]) -> None:

@@ -118,11 +118,11 @@ def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
         if summary.l1 is not None and not (json or quiet):
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
-        from cmap_cli.benchmarking.report.records import read_benchmark
+        from cmap_cli.benchmarking.documents import read_benchmark
         from cmap_cli.cli import attack
         from cmap_cli.runs.settings import SETTINGS_FILE
 
-        classes = read_benchmark(merged.folder).get("provenance", {}).get("classes", ())
+        classes = read_benchmark(merged.folder).provenance.get("classes", ())
         document |= attack.show(merged.folder, classes)
         if not (json or quiet):
             attack.tell(merged.folder, read_settings(merged.folder / SETTINGS_FILE), document)

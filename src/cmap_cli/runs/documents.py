@@ -11,6 +11,8 @@ import msgspec
 from cmap_cli.errors import CmapError
 
 T = TypeVar("T")
+UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
+"""What decoding damaged bytes raises; UnicodeError is a ValueError."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +52,25 @@ def decode(content: bytes | str, kind: type[T], where: Path | str, error: type[C
         CmapError: the bytes are not UTF-8, not JSON, too deeply nested, or not of this type.
     """
     try:
-        surrogate = "\\ud" if isinstance(content, str) else b"\\ud"
-        if surrogate in content:  # type: ignore[operator]  # a file name that is not UTF-8, which msgspec refuses
-            return msgspec.convert(json.loads(content), kind)
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as problem:
+        return parse(content, msgspec.json.Decoder(kind))
+    except UNDECODABLE as problem:
         raise error(f"{where} is damaged or of another program: {problem}") from problem
+
+
+def parse(content: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode JSON; file names that are not UTF-8 are lone surrogates, which msgspec's decoder refuses, json's not.
+
+    Raises:
+        Exception: one of UNDECODABLE.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if (rb"\ud" if isinstance(content, bytes) else r"\ud") not in content:  # type: ignore[operator]
+            raise
+        return msgspec.convert(json.loads(content), decoder.type)
 
 
 def read_document(path: Path, kind: type[T], error: type[CmapError] = CmapError, hint: str = "") -> T:

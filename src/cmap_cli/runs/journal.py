@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from filelock import FileLock
 
-from cmap_cli.errors import CmapError
+from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.files import (
     append_text,
     lock_path,
@@ -20,7 +21,10 @@ from cmap_cli.files import (
     take_lock,
     write_text,
 )
+from cmap_cli.runs.documents import UNDECODABLE, parse
 from cmap_cli.runs.shard import WHOLE, Shard
+
+T = TypeVar("T")
 
 
 class Journal:
@@ -78,23 +82,26 @@ class Journal:
         found = [path for path in self.folder.glob(f"{self.stem}*.jsonl") if pattern.fullmatch(path.name)]
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
+    def read(self, kind: type[T]) -> Iterator[T]:
+        """The records of this process, decoded into a type."""
+        return read_lines(self.path, kind)
+
     def all_records(self) -> Iterator[dict[str, Any]]:
         """The records of all processes."""
         for path in self.paths():
-            yield from read_lines(path)
+            yield from read_lines(path, dict)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of this process and of those that had its file before, in the order of finishing."""
-        return read_lines(self.path)
+        return read_lines(self.path, dict)
 
-    def append(self, records: Iterable[dict[str, Any]]) -> None:
+    def append(self, records: Iterable[dict[str, Any] | msgspec.Struct]) -> None:
         """Add records, in one piece (OutOfSpaceError when the disk is full)."""
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        append_text(self.path, lines)
+        append_text(self.path, "".join(map(encode_line, records)))
 
-    def rewrite(self, records: Iterable[dict[str, Any]]) -> None:
+    def rewrite(self, records: Iterable[dict[str, Any] | msgspec.Struct]) -> None:
         """Replace what this process has recorded."""
-        write_text(self.path, (json.dumps(record) + "\n" for record in records))
+        write_text(self.path, map(encode_line, records))
 
 
 def journal_name(stem: str, shard: Shard) -> str:
@@ -102,14 +109,55 @@ def journal_name(stem: str, shard: Shard) -> str:
     return f"{stem}.jsonl" if shard == WHOLE else f"{stem}-{shard.index}-of-{shard.count}.jsonl"
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, none if there is no file."""
+def encode_line(record: dict[str, Any] | msgspec.Struct) -> str:
+    """The line of a record; json's encoder takes names of files that are no UTF-8, msgspec's does not."""
+    return json.dumps(msgspec.to_builtins(record), allow_nan=False) + "\n"
+
+
+def scan(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """The records of a file with the offsets of their lines; none if there is no file.
+
+    A last line that a kill cut short is left out.
+
+    Args:
+        path: of the JSON lines, UTF-8.
+        kind: what every line is decoded into.
+
+    Raises:
+        UsageError: another line is damaged or of another program, or the file cannot be read.
+    """
+    decoder = msgspec.json.Decoder(kind)
+    offset = 0
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
                 try:
-                    yield json.loads(line)
-                except ValueError:
-                    return  # a line that a kill cut short; it can only be the last
+                    yield offset, parse(line, decoder)
+                except UNDECODABLE as error:
+                    if any(later.strip() for later in file):
+                        raise UsageError(
+                            f"line {number} of {path} is damaged or of another program: {error}",
+                            "restore the file, or start again with --overwrite",
+                        ) from error
+                    if complete_json(line):
+                        raise UsageError(f"line {number} of {path} is of another program: {error}") from error
+                    return
+                offset += len(line)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def complete_json(line: bytes) -> bool:
+    """Whether a line is a JSON value: if so, no kill cut it short."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
+    """The records of a file, as :func:`scan` finds them."""
+    return (record for _, record in scan(path, kind))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
-from cmap_cli.files import copy_file
-from cmap_cli.runs.journal import Journal
+import msgspec
+
+from cmap_cli.errors import SettingsMismatchError, UsageError
+from cmap_cli.files import append_text, copy_file
+from cmap_cli.runs.documents import decode, read_document
+from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import (
+    Gathered,
     deciding,
     forget_parts,
     gather,
@@ -24,7 +27,6 @@ from cmap_cli.runs.progress import (
 from cmap_cli.runs.settings import MANIFEST, RECORDS, RUN_FILE, SETTINGS_FILE, claim_settings, differing, read_settings
 
 Kind = Literal["purify", "attack", "benchmark"]
-Keys = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +85,11 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
     told = [] if final else deciding(read_parts(folder))
     failed, failures = sum(part.failed for part in told), tuple(each for part in told for each in part.failures)
     listed = max((part.listed for part in told), default=None)
-    if kind == "purify":
-        found = gather(folder, MANIFEST, image_key, lambda record: has_file(folder, record, "output"), final=final)
-        noun = "images"
-    else:
-        if kind == "attack":
-            gather(folder, MANIFEST, row_key, lambda line: has_file(folder, line, "png"), final=final)
-        found = gather(
-            folder, RECORDS, record_key(folder), lambda record: has_file(folder, record, "file"), unit=3, final=final
-        )
-        noun = "chunks"
+    noun = "images" if kind == "purify" else "chunks"
+    *others, content = contents(folder, kind)
+    for other in others:
+        gather_lines(folder, other, final=final)
+    found = gather_lines(folder, content, unit=None if kind == "purify" else 3, final=final)
     missing = list(found.absent)
     if found.lost:
         missing.append(f"{found.lost} files that are recorded are not there")
@@ -127,14 +124,10 @@ def merge_folders(folders: Sequence[Path], out: Path, *, overwrite: bool = False
     kind = kind_of(folders[0])
     if overwrite:
         forget_all(out, kind)
-    claim_settings(out / first.name, json.loads(first.read_text(encoding="utf-8")), overwrite=overwrite)
+    claim_settings(out / first.name, read_document(first, dict[str, Any], UsageError), overwrite=overwrite)
     for folder in others:
-        if kind == "purify":
-            bring(folder, out, MANIFEST, image_key, ("output",))
-            continue
-        bring(folder, out, RECORDS, record_key(folder), ("file",))
-        if kind == "attack":
-            bring(folder, out, MANIFEST, row_key, ("png",))
+        for content in reversed(contents(folder, kind)):
+            bring(folder, out, content)
     for folder in others:
         finished = {part.shard for part in read_parts(out) if part.finished}
         for part in read_parts(folder):
@@ -159,12 +152,16 @@ def refuse_another_run(first: Path, other: Path) -> None:
 def refuse_files_in_the_way(folders: Sequence[Path], out: Path) -> None:
     """A new output folder must hold nothing that would be overwritten (UsageError)."""
     for folder in folders:
-        journals = (Journal(folder, MANIFEST), Journal(folder, RECORDS))
-        names = {record.get(name) for each in journals for record in each.all_records() for name in ("output", "png")}
-        for name in names - {None}:
-            if (out / str(name)).exists():
+        lines = [
+            line
+            for stem in (MANIFEST, RECORDS)
+            for path in Journal(folder, stem).paths()
+            for line in read_lines(path, Line)
+        ]
+        for name in {name for line in lines for name in (line.output, line.png) if name}:
+            if (out / inside(name)).exists():
                 raise UsageError(
-                    f"{out / str(name)} exists already and is of no earlier run", "Choose another --out, or --overwrite"
+                    f"{out / name} exists already and is of no earlier run", "choose another --out, or --overwrite"
                 )
 
 
@@ -178,60 +175,123 @@ def forget_all(out: Path, kind: Kind) -> None:
         own.close()
 
 
-def bring(folder: Path, out: Path, stem: str, key: Keys, files: Sequence[str]) -> None:
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge needs of any line of manifest.jsonl or records.jsonl.
+
+    Attributes:
+        output: the image that purify wrote.
+        png: the picture that attack wrote.
+        file: attacked images as floats, of attack and benchmark; None for clean images.
+        row: of the image in ``file``.
+        item: the attack, or "clean", and ``defense`` and ``image``: of a record of a benchmark.
+    """
+
+    output: str | None = None
+    png: str | None = None
+    file: str | None = None
+    row: int | None = None
+    item: str = ""
+    defense: str = ""
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A kind of JSON lines in a folder.
+
+    Attributes:
+        stem: name of the files.
+        key: what is unique to a line, and sorts.
+        file: of the files that a line names, the one that belongs to it; None if it names none.
+        optional: whether a line may name none.
+    """
+
+    stem: str
+    key: Callable[[Line], tuple[Any, ...]]
+    file: Callable[[Line], str | None]
+    optional: bool = False
+
+    def is_good(self, folder: Path, line: Line) -> bool:
+        """Whether the file that a line names exists."""
+        name = self.file(line)
+        return self.optional if name is None else (folder / inside(name)).exists()
+
+
+def contents(folder: Path, kind: Kind) -> list[Content]:
+    """The kinds of lines in a folder, the one that decides what is missing last."""
+    if kind == "purify":
+        return [Content(MANIFEST, lambda line: (line.output or "",), lambda line: line.output)]
+    records = Content(RECORDS, record_key(folder), lambda line: line.file, optional=True)
+    if kind == "benchmark":
+        return [records]
+    return [Content(MANIFEST, lambda line: (line.file or "", line.row or 0), lambda line: line.png), records]
+
+
+def gather_lines(folder: Path, content: Content, *, unit: int | None = None, final: bool) -> Gathered:
+    """One file of lines from those of all shards, see :func:`cmap_cli.runs.progress.gather`."""
+    return gather(
+        folder, content.stem, Line, content.key, lambda line: content.is_good(folder, line), unit=unit, final=final
+    )
+
+
+def bring(folder: Path, out: Path, content: Content) -> None:
     """Copy the records of a part, and first the files that they name, unless they are there."""
-    journal = Journal(out, stem)
+    journal = Journal(out, content.stem)
     journal.open()
     try:
-        there = {key(record) for record in journal.all_records()}
-        paths = Journal(folder, stem).paths()
-        places, _ = latest(paths, key, lambda record: all(has_file(folder, record, name) for name in files))
+        there = {content.key(line) for path in journal.paths() for line in read_lines(path, Line)}
+        paths = Journal(folder, content.stem).paths()
+        places, _ = latest(paths, Line, content.key, lambda line: content.is_good(folder, line))
         copied: set[str] = set()
-        for line in lines_at(paths, [places[each] for each in sorted(places) if each not in there]):
-            record = json.loads(line)
-            for name in files:
-                if record[name] is not None and record[name] not in copied:
-                    copy_file(folder / inside(record[name]), out / inside(record[name]))
-                    if stem == RECORDS:  # many records of one file
-                        copied.add(record[name])
-            journal.append([record])
+        for text in lines_at(paths, [places[each] for each in sorted(places) if each not in there]):
+            name = content.file(decode(text, Line, folder, UsageError))
+            if name is not None and name not in copied:
+                copy_file(folder / inside(name), out / inside(name))
+                if content.stem == RECORDS:  # many records of one file
+                    copied.add(name)
+            append_text(journal.path, text)
     finally:
         journal.close()
 
 
 def inside(name: str) -> Path:
-    """A path of a record, which must not lead out of its folder (CmapError)."""
+    """A path of a record, which must not lead out of its folder (UsageError)."""
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise CmapError(f"a record names the file {name}, which is not in its folder")
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise UsageError(f"a record names the file {name!r}, which is not in its folder")
     return path
 
 
-def has_file(folder: Path, record: dict[str, Any], name: str) -> bool:
-    """Whether the file that a record names is there; a clean image of a benchmark has none."""
-    return name in record and (record[name] is None or (folder / record[name]).exists())
+class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a benchmark that its records are ordered by."""
+
+    chunk: int | None = None
+    defenses: tuple[str, ...] = ()
 
 
-def image_key(record: dict[str, Any]) -> tuple[Any, ...]:
-    """Of a line of purify: the image written."""
-    return (record.get("output", ""),)
+class OrderProvenance(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the items of a benchmark in their order."""
+
+    items: tuple[str, ...] = ()
 
 
-def row_key(line: dict[str, Any]) -> tuple[Any, ...]:
-    """Of a line of attack's manifest: where the floats are."""
-    return (line.get("file", ""), line.get("row", 0))
+class OrderDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What benchmark.json says of the order of records."""
+
+    settings: OrderSettings
+    provenance: OrderProvenance = OrderProvenance()
 
 
-def record_key(folder: Path) -> Keys:
+def record_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
     """Of a record of a benchmark: the order in which one process makes them."""
-    run = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    chunk = int(run["settings"].get("chunk") or 1)
-    items = {name: number for number, name in enumerate(run.get("provenance", {}).get("items", ()))}
-    defenses = {name: number for number, name in enumerate(run["settings"].get("defenses", ()))}
+    run = read_document(folder / SETTINGS_FILE, OrderDocument, UsageError)
+    chunk = max(1, run.settings.chunk or 1)
+    items = {name: number for number, name in enumerate(run.provenance.items)}
+    defenses = {name: number for number, name in enumerate(run.settings.defenses)}
 
-    def key(record: dict[str, Any]) -> tuple[Any, ...]:
-        name, defense, image = record["item"], record["defense"], record["image"]
-        start = image // chunk * chunk
-        return (start, items.get(name, len(items)), name, defenses.get(defense, len(defenses)), defense, image)
+    def key(line: Line) -> tuple[Any, ...]:
+        start = line.image // chunk * chunk
+        item, defense = items.get(line.item, len(items)), defenses.get(line.defense, len(defenses))
+        return (start, item, line.item, defense, line.defense, line.image)
 
     return key

@@ -7,18 +7,22 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from filelock import FileLock
 
-from cmap_cli.errors import CmapError
+from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.files import lock_target, release_lock, take_lock, write_text
-from cmap_cli.runs.journal import Journal
+from cmap_cli.runs.documents import Document, read_document
+from cmap_cli.runs.journal import Journal, scan
 from cmap_cli.runs.shard import WHOLE, Shard
 
 PART_SCHEMA = "cmap.part/1"
 PART_NAME = re.compile(r"part-(\d+)-of-(\d+)\.json")
 MOST_FAILURES = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,18 @@ class Part:
     failures: tuple[dict[str, str], ...] = ()
 
 
+class PartDocument(Document, frozen=True, kw_only=True):
+    """The file of a :class:`Part`."""
+
+    schema: str = PART_SCHEMA
+    shard: str = ""
+    listed: int
+    owned: int
+    finished: bool
+    failed: int
+    failures: tuple[dict[str, str], ...]
+
+
 def part_path(folder: Path, shard: Shard) -> Path:
     """Path of a shard's progress file."""
     return folder / f"part-{shard.index}-of-{shard.count}.json"
@@ -51,37 +67,27 @@ def write_part(folder: Path, part: Part) -> None:
     """Say how far a shard is; a process alone has nothing to say."""
     if part.shard == WHOLE:
         return
-    document = {
-        "schema": PART_SCHEMA,
-        "shard": str(part.shard),
-        "listed": part.listed,
-        "owned": part.owned,
-        "finished": part.finished,
-        "failed": part.failed,
-        "failures": list(part.failures[:MOST_FAILURES]),
-    }
-    write_text(part_path(folder, part.shard), json.dumps(document, indent=2) + "\n")
+    document = PartDocument(
+        shard=str(part.shard),
+        listed=part.listed,
+        owned=part.owned,
+        finished=part.finished,
+        failed=part.failed,
+        failures=part.failures[:MOST_FAILURES],
+    )
+    write_text(part_path(folder, part.shard), json.dumps(msgspec.to_builtins(document), indent=2) + "\n")
 
 
 def read_parts(folder: Path) -> list[Part]:
-    """What the shards of a folder say (CmapError for a file that is none of ours)."""
+    """What the shards of a folder say (UsageError for a damaged file)."""
     parts = []
     for path in sorted(folder.glob("part-*-of-*.json")):
         match = PART_NAME.fullmatch(path.name)
         if match is None:
             continue
-        try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            part = Part(
-                Shard(int(match[1]), int(match[2])),
-                int(said["listed"]),
-                int(said["owned"]),
-                bool(said["finished"]),
-                int(said["failed"]),
-                tuple(said["failures"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CmapError(f"{path} cannot be read as a part of a run: {error}") from error
+        found = read_document(path, PartDocument, UsageError)
+        shard = Shard(int(match[1]), int(match[2]))
+        part = Part(shard, found.listed, found.owned, found.finished, found.failed, found.failures)
         parts.append(part)
     return parts
 
@@ -176,8 +182,9 @@ class Gathered:
 def gather(
     folder: Path,
     stem: str,
-    key: Callable[[dict[str, Any]], tuple[Any, ...]],
-    keep: Callable[[dict[str, Any]], bool] = lambda record: True,
+    kind: type[T],
+    key: Callable[[T], tuple[Any, ...]],
+    keep: Callable[[T], bool],
     *,
     unit: int | None = None,
     final: bool = False,
@@ -189,6 +196,7 @@ def gather(
     Args:
         folder: where the journals are.
         stem: what they are called.
+        kind: what a record is decoded into.
         key: what is unique to a record, and sorts; of two records with the same key the later one stays.
         keep: whether a record is good.
         unit: how much of the key is the same for all records of a unit; None for all of it.
@@ -204,7 +212,7 @@ def gather(
         absent = [] if final else missing(read_parts(folder))
         absent += [f"{path.name} is still being written" for path in working]
         paths = one.paths()
-        places, lost = latest(paths, key, keep)
+        places, lost = latest(paths, kind, key, keep)
         write_text(one.path, lines_at(paths, [places[each] for each in sorted(places)]))
         if not absent:
             for path in paths:
@@ -218,30 +226,18 @@ def gather(
 
 
 def latest(
-    paths: Sequence[Path], key: Callable[[dict[str, Any]], tuple[Any, ...]], keep: Callable[[dict[str, Any]], bool]
+    paths: Sequence[Path], kind: type[T], key: Callable[[T], tuple[Any, ...]], keep: Callable[[T], bool]
 ) -> tuple[dict[tuple[Any, ...], tuple[int, int]], int]:
     """The place of each good record, (file, offset) by key, and how many others there are."""
     places: dict[tuple[Any, ...], tuple[int, int]] = {}
     lost = set()
     for number, path in enumerate(paths):
-        for offset, record in records_at(path):
+        for offset, record in scan(path, kind):
             if keep(record):
                 places[key(record)] = (number, offset)
             else:
                 lost.add(key(record))
     return places, len(lost - places.keys())
-
-
-def records_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file and where their lines begin."""
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                yield offset, json.loads(line)
-            except ValueError:
-                return  # a line that a kill cut short
-            offset += len(line)
 
 
 def lines_at(paths: Sequence[Path], places: Sequence[tuple[int, int]]) -> Iterator[str]:
@@ -251,6 +247,8 @@ def lines_at(paths: Sequence[Path], places: Sequence[tuple[int, int]]) -> Iterat
         for number, offset in places:
             files[number].seek(offset)
             yield files[number].readline().decode().rstrip("\n") + "\n"
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{paths[number]} is damaged: {error}") from error
     finally:
         for file in files:
             file.close()

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cmap_cli.errors import CmapError, SettingsMismatchError
 from cmap_cli.files import release_lock, take_lock, write_text
+from cmap_cli.runs.documents import read_document
 
 RUN_FILE = "run.json"
 """Settings of ``cmap purify``."""
@@ -22,6 +25,12 @@ PATIENCE = 60.0
 """Seconds to wait for another process that is writing the settings."""
 
 Record = dict[str, Any]
+
+
+class SettingsDocument(msgspec.Struct, frozen=True):
+    """What run.json and benchmark.json have in common."""
+
+    settings: dict[str, Any]
 
 
 def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool = False) -> bool:
@@ -55,13 +64,8 @@ def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool =
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a run's file (SettingsMismatchError if there are none)."""
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        return dict(settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsMismatchError(
-            f"{path} cannot be read as the settings of a run: {error}", "--overwrite starts again"
-        ) from error
+    document = read_document(path, SettingsDocument, SettingsMismatchError, "--overwrite starts again")
+    return document.settings
 
 
 def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
