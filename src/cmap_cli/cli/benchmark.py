@@ -24,6 +24,8 @@ from cmap_cli.runs.shard import Shard
 SCHEMA = "cmap.benchmark-result/1"
 FAILED = 1
 REPORT = "report.html"
+Outputs = tuple[Path | None, Path | None, bool]
+"""--junit, --baseline and --fail-on-regression."""
 Conditions = tuple[float | None, float | None, FailOn, bool]
 NO_CONDITIONS: Conditions = (None, None, "estimate", False)
 
@@ -131,6 +133,9 @@ def benchmark(
     fail_under_clean: options.FailUnderClean = None,
     fail_on: options.FailOnOption = "estimate",
     fail_on_flags: options.FailOnFlags = False,
+    junit: options.Junit = None,
+    baseline: options.Baseline = None,
+    fail_on_regression: options.FailOnRegression = False,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
@@ -158,9 +163,12 @@ def benchmark(
     """
     conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
     if report_only is not None:
-        if code := finish(report_only, json=json, quiet=quiet, conditions=conditions):
+        outputs = (junit, baseline, fail_on_regression)
+        if code := finish(report_only, json=json, quiet=quiet, conditions=conditions, outputs=outputs):
             raise typer.Exit(code)
         return
+    if fail_on_regression and baseline is None:
+        raise UsageError("--fail-on-regression needs a run to compare with", "--baseline DIR")
     own = check_share(shard, overwrite, out, judged=conditions != NO_CONDITIONS)
     silent = quiet or json or not console.leads()
     from cmap_cli.benchmarking import setup as campaign
@@ -240,7 +248,8 @@ def benchmark(
             console.say(f"when all shards are done: cmap merge {shlex.quote(str(folder))}")
     elif share.leads:
         merge_folder(folder, final=True)
-        code = finish(folder, json=json, quiet=quiet, conditions=conditions)
+        outputs = (junit, baseline, fail_on_regression)
+        code = finish(folder, json=json, quiet=quiet, conditions=conditions, outputs=outputs)
     if code := share.leave(code):
         raise typer.Exit(code)
 
@@ -261,7 +270,13 @@ def check_share(shard: str | None, overwrite: bool, out: Path | None, *, judged:
 
 
 def finish(
-    folder: Path, *, json: bool, quiet: bool, conditions: Conditions, merged: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    json: bool,
+    quiet: bool,
+    conditions: Conditions,
+    merged: dict[str, Any] | None = None,
+    outputs: Outputs = (None, None, False),
 ) -> int:
     """Build the report from the records, show it, and see whether it meets the user's conditions.
 
@@ -270,18 +285,34 @@ def finish(
         json: print a document; quiet: print the report's path.
         conditions: of the user.
         merged: what else the document says of a merge, with its exit code.
+        outputs: files for CI, and the run to compare with.
 
     Returns:
         The exit code.
     """
+    from cmap_cli.benchmarking import compare as comparing
     from cmap_cli.benchmarking.judge import unmet, write_judged_report
-    from cmap_cli.benchmarking.report.markdown import summary
+    from cmap_cli.benchmarking.report.machines import junit as junit_xml
+    from cmap_cli.benchmarking.report.markdown import markdown_report, summary
+    from cmap_cli.cli.compare import reasons_to_fail, show
+    from cmap_cli.cli.github import write_step_summary
+    from cmap_cli.files import write_text
 
     report = write_judged_report(folder)
     missed = unmet(report, *conditions)
+    junit, baseline, fail_on_regression = outputs
+    compared = None
+    if baseline is not None:
+        compared = comparing.compare(baseline, folder)
+        missed += reasons_to_fail(compared) if fail_on_regression else []
+    if junit is not None:
+        write_text(junit, junit_xml(report, missed))
+    write_step_summary(markdown_report(report))
     code = FAILED if missed else (merged or {}).get("exit_code", 0)
     if json:
         document = {"schema": SCHEMA, "exit_code": code, "out": str(folder), "missed": missed}
+        if compared is not None:
+            document["comparison"] = dataclasses.asdict(compared)
         console.result_json((merged or {}) | document | {"report": report.as_json()})
     elif quiet:
         console.result(str(folder / REPORT))
@@ -291,6 +322,8 @@ def finish(
         for flag in report.flags:
             if flag.fired:
                 console.warn(flag.what)
+        if compared is not None:
+            show(compared)
         console.result(f"report: {folder / REPORT}")
     for text in missed:
         console.fail(CmapError(text))

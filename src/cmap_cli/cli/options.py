@@ -195,3 +195,23 @@ FailOnOption = Annotated[
 FailOnFlags = Annotated[
     bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
 ]
+Junit = Annotated[
+    Path | None,
+    typer.Option(help="Write the results as JUnit XML to this file.", show_default=False, rich_help_panel=CI),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder or report.json of an earlier run on the same images to compare with, as cmap compare does.",
+        show_default=False,
+        rich_help_panel=CI,
+    ),
+]
+FailOnRegression = Annotated[
+    bool,
+    typer.Option(
+        "--fail-on-regression",
+        help="Exit with 1 if the run is significantly worse than --baseline.",
+        rich_help_panel=CI,
+    ),
+]
