@@ -1,6 +1,6 @@
 """An output folder of a benchmark that never ran: realistic records and pictures for the report.
 
-``python -m tests.fake_benchmark FOLDER [--no-through] [--big N]`` writes one and its report, to look at.
+``python -m tests.fake_benchmark FOLDER [--no-through | --full] [--n N]`` writes one and its report, to look at.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 EXAMPLES = Path(__file__).parent.parent / "examples" / "images" / "clean"
 TRANSFER_ATTACKS = ("autoattack@transfer", "pgd@surrogate")
 THROUGH_ATTACKS = ("autoattack-rand@bpda", "pgd@white-box")
-STRENGTH = {"transfer": 0.25, "surrogate": 0.35, "bpda": 0.6, "white-box": 0.85}
+CONTROLS = ("noise@black-box", "fgsm@white-box")
+ALL_ATTACKS = (*TRANSFER_ATTACKS, *THROUGH_ATTACKS, "square@black-box", "disruption@adaptive")
+STRENGTH = {"transfer": 0.25, "surrogate": 0.35, "bpda": 0.6, "white-box": 0.85, "black-box": 0.4, "adaptive": 0.7}
+WEAKER = {"noise": 0.05, "fgsm": 0.5}
 KEPT = {"cmap": 1.0, "onestep": 0.75, "jpeg": 0.3, "none": 0.0}
 EPS = ("4/255", "8/255")
 DRAWS = 5
@@ -43,6 +47,13 @@ FLAGS = [
         "fired": False,
         "what": "No gradient was zero or not finite.",
         "attack": "pgd@white-box",
+    },
+    {
+        "name": "chance",
+        "fired": False,
+        "what": "not checked: needs PGD at eps 0.5 or more",
+        "attack": None,
+        "checked": False,
     },
 ]
 
@@ -71,7 +82,7 @@ def write_benchmark(
             "classifier": "pyautoattack-resnet18", "defenses": list(defenses), "attacks": list(attacks), "norm": "Linf",
             "eps": list(eps), "seed": 0, "protocol": "end-to-end", "reevaluations": DRAWS, "preset": "fast",
             "purify": {"num_latents": 3, "steps": 10, "lr": 0.1}, "model": "cifar10-gaussian",
-            "budget": {"steps": 100, "eot": 20, "unroll": None},
+            "budget": {"steps": 100, "restarts": 1, "eot": 20, "queries": 5000, "disruption": 1000, "unroll": None},
         } | settings,
         "provenance": {
             "command": "cmap benchmark --dataset cifar10 --out 'my <results> & more' --attack autoattack",
@@ -103,13 +114,13 @@ def fake_records(
                 draws = [bare_clean[image]]
             yield record(image, defense, "clean", undefended=bare_clean[image], draws=draws)
     for spelled in eps:
-        value = int(spelled.split("/")[0]) / 255
-        for name in (*attacks, "noise@transfer"):
+        value = float(Fraction(spelled))
+        for name in (*attacks, *CONTROLS):
             attack, access = name.split("@")
             broken = [rng.random() < 0.92 for _ in range(n)]
             for defense in defenses:
                 for image in range(n):
-                    strength = 0.03 if attack == "noise" else STRENGTH[access] * value * 255 / 8
+                    strength = STRENGTH[access] * WEAKER.get(attack, 1) * value * 255 / 8
                     hurt = strength * (1 + hardness[image]) / 1.6 / (0.4 + KEPT[defense])
                     wrong = other(rng, image)
                     draws = [wrong if rng.random() < hurt else label_of(image) for _ in range(count(defense))]
@@ -124,7 +135,7 @@ def fake_records(
                     success = any(draw != label_of(image) for draw in draws)
                     yield record(
                         image, defense, attack, access=access, norm="Linf", eps=spelled, eps_value=value,
-                        control=attack == "noise", distance=0.0 if unchanged else value, undefended=bare, draws=draws,
+                        control=attack in WEAKER, distance=0.0 if unchanged else value, undefended=bare, draws=draws,
                         reported_success=success, unchanged=unchanged, seconds=0.25, forward=100, backward=100,
                         gradient={"zero": 0.002, "not_finite": 0, "cosine": 0.4} if access == "white-box" else None,
                         file=f"attacked/{attack}-{access}-{spelled.replace('/', '_')}.safetensors", row=image,
@@ -164,8 +175,8 @@ def write_pictures(folder: Path, n: int, attacks: tuple[str, ...], eps: tuple[st
     x = np.stack([example_image(image) for image in range(n)])
     y = np.array([label_of(image) for image in range(n)], dtype=np.int64)
     for spelled in eps:
-        value = int(spelled.split("/")[0]) / 255
-        for place, name in enumerate((*attacks, "noise@transfer")):
+        value = float(Fraction(spelled))
+        for place, name in enumerate((*attacks, *CONTROLS)):
             rng = np.random.default_rng(place)
             sign = np.repeat(np.repeat(rng.integers(0, 2, (n, 3, 16, 16)), 2, 2), 2, 3) * 2 - 1
             x_adv = np.clip(x + value * sign, 0, 1).astype(np.float32)
@@ -188,10 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--no-through", action="store_true", help="only transfer and surrogate attacks")
+    parser.add_argument("--full", action="store_true", help="every access, three defences and three eps")
     parser.add_argument("--n", type=int, default=20)
     options = parser.parse_args()
     attacks = TRANSFER_ATTACKS if options.no_through else TRANSFER_ATTACKS + THROUGH_ATTACKS
-    write_report(write_benchmark(options.folder, n=options.n, attacks=attacks))
+    if options.full:
+        full = {"attacks": ALL_ATTACKS, "defenses": ("cmap", "onestep", "jpeg"), "eps": ("1/255", "4/255", "8/255")}
+        write_report(write_benchmark(options.folder, n=options.n, **full))
+    else:
+        write_report(write_benchmark(options.folder, n=options.n, attacks=attacks))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cmap_cli.benchmarking.report.values import (
     ReportFlag,
     ThreatResult,
 )
+from cmap_cli.benchmarking.report.verdict import find_verdict
 from cmap_cli.benchmarking.report.words import find_limits, find_warnings, headline_sentence
 from cmap_cli.benchmarking.specs import APPLICABLE
 
@@ -78,6 +79,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
         flags=tuple(found),
         examples=find_examples(folder / RECORDS_FILE, gathered, shown),
         limits=find_limits(defenses, settings),
+        verdict=find_verdict(headline, undefended_clean, defenses),
     )
     return with_flags(report, flags)
 
@@ -85,7 +87,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 def with_flags(report: Report, flags: Iterable[Flag]) -> Report:
     """The report with more flags; those that fired come first, those without anything to check last."""
     more = (ReportFlag(one.name, one.fired, one.what, None, one.checked) for one in flags)
-    ranks = {"fired": 0, "silent": 1, "not checked": 2}
+    ranks = {"fired": 0, "nothing found": 1, "not run": 2}
     return replace(report, flags=tuple(sorted((*report.flags, *more), key=lambda flag: ranks[flag.state])))
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cmap_cli.benchmarking.report.access import LOOKS, ORDER, UNDEFENDED
 from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.report.words import percent
 
-WIDE_RANGE = 8  # of the largest eps to the smallest: above it the axis is logarithmic
-CLEAN_GAP = 0.18  # where the smallest eps lies on a logarithmic axis, the clean images being at 0
 LABEL_GAP = 0.09  # between the labels of the axis
 
 Place = tuple[float, float]
@@ -55,69 +53,95 @@ class EpsChart:
     """Accuracy against eps in one norm; the description is for those who do not see it."""
 
     norm: str
+    caption: str
     lines: tuple[ChartLine, ...]
     ticks: tuple[Tick, ...]
     description: str
 
 
 def eps_charts(report: Report) -> list[EpsChart]:
-    """A chart for each norm with two eps or more."""
-    norms = dict.fromkeys(norm for norm, _ in report.balls())
-    charts = (eps_chart(find_series(report, norm), norm) for norm in norms)
+    """For each norm with two eps or more: the headline's defence by access, then the defences side by side."""
+    charts = []
+    for norm in dict.fromkeys(norm for norm, _ in report.balls()):
+        if report.headline and report.headline.defense != "none":
+            caption = f"{report.headline.defense} by what the attacker knows, the worst case over the attacks of each"
+            charts.append(eps_chart(access_series(report, norm), norm, caption))
+        if len(report.defenses) > 1 or not charts:
+            caption = "Defences side by side, the worst case over all attacks"
+            charts.append(eps_chart(defense_series(report, norm), norm, caption))
     return [chart for chart in charts if chart]
 
 
-def find_series(report: Report, norm: str) -> list[Series]:
-    """Accuracy of the bare classifier and of each defence, from the clean images to the largest eps."""
+def access_series(report: Report, norm: str) -> list[Series]:
+    """Accuracy of the headline's defence against eps, for each access, and of the bare classifier."""
+    chosen = [one for one in report.defenses if report.headline and one.defense == report.headline.defense]
     found: list[Series] = []
-    undefended: dict[str, tuple[str, float, Rate]] = {}
-    for one in report.defenses:
-        threats = [threat for threat in one.threats if threat.norm == norm and threat.worst_case]
-        for threat in threats:
-            if threat.undefended:
-                undefended[threat.eps] = (threat.eps, threat.eps_value, threat.undefended)
-        start = [("clean", 0.0, one.clean.vote)] if one.clean else []
-        rest = [(threat.eps, threat.eps_value, threat.worst_case.vote) for threat in threats if threat.worst_case]
-        if one.defense != "none":
-            found.append(Series(one.defense, len(found) % 3, tuple(start + rest)))
-    start = [("clean", 0.0, report.undefended_clean)] if report.undefended_clean else []
-    found.append(Series("undefended", 3, tuple(start + sorted(undefended.values(), key=lambda point: point[1]))))
+    for one in chosen:
+        start = [("0", 0.0, one.clean.vote)] if one.clean else []
+        points: dict[str, list[tuple[str, float, Rate]]] = {}
+        for threat in one.threats:
+            for level in threat.by_access if threat.norm == norm else ():
+                points.setdefault(level.access, []).append((threat.eps, threat.eps_value, level.accuracy.vote))
+        names = [*(name for name in ORDER if name in points), *(name for name in points if name not in ORDER)]
+        found += [Series(name, LOOKS.get(name, UNDEFENDED), tuple(start + points[name])) for name in names]
+    found.append(undefended_series(report, norm))
     return [series for series in found if len(series.points) > 1]
 
 
-def eps_chart(series: Sequence[Series], norm: str) -> EpsChart | None:
-    """The lines of a chart with their intervals; None with fewer than two eps."""
+def undefended_series(report: Report, norm: str) -> Series:
+    """Accuracy of the bare classifier against eps."""
+    points = {
+        threat.eps: (threat.eps, threat.eps_value, threat.undefended)
+        for one in report.defenses
+        for threat in one.threats
+        if threat.norm == norm and threat.attacks and threat.undefended
+    }
+    start = [("0", 0.0, report.undefended_clean)] if report.undefended_clean else []
+    return Series("undefended", UNDEFENDED, tuple(start + sorted(points.values(), key=lambda point: point[1])))
+
+
+def defense_series(report: Report, norm: str) -> list[Series]:
+    """Accuracy of each defence and of the bare classifier, from the clean images to the largest eps."""
+    found: list[Series] = []
+    for one in report.defenses:
+        start = [("0", 0.0, one.clean.vote)] if one.clean else []
+        rest = [
+            (threat.eps, threat.eps_value, threat.worst_case.vote)
+            for threat in one.threats
+            if threat.norm == norm and threat.worst_case
+        ]
+        if one.defense != "none":
+            found.append(Series(one.defense, len(found) % 3, tuple(start + rest)))
+    found.append(undefended_series(report, norm))
+    return [series for series in found if len(series.points) > 1]
+
+
+def eps_chart(series: Sequence[Series], norm: str, caption: str) -> EpsChart | None:
+    """The lines of a chart with their intervals, on an axis linear in eps; None with fewer than two eps."""
     ticks = sorted({(eps, value) for one in series for eps, value, _ in one.points}, key=lambda tick: tick[1])
     values = [value for _, value in ticks if value > 0]
     if len(values) < 2:
         return None
-    description = f"Accuracy against eps in {norm}: " + "; ".join(
+    description = f"{caption}. Accuracy against eps in {norm}: " + "; ".join(
         f"{one.name} " + ", ".join(f"{percent(rate.value)} at {eps}" for eps, _, rate in one.points) for one in series
     )
-    return EpsChart(norm, tuple(chart_line(one, values) for one in series), find_ticks(ticks, values), description)
+    return EpsChart(norm, caption, tuple(chart_line(one, values[-1]) for one in series), find_ticks(ticks), description)
 
 
-def position(value: float, values: Sequence[float]) -> float:
-    """Where an eps lies on the axis, in [0, 1]; linear from 0, or logarithmic when the values span a wide range."""
-    low, high = values[0], values[-1]
-    if high / low <= WIDE_RANGE or value == 0:
-        return value / high
-    return CLEAN_GAP + (1 - CLEAN_GAP) * math.log(value / low) / math.log(high / low)
-
-
-def chart_line(series: Series, values: Sequence[float]) -> ChartLine:
-    """Where a series lies."""
-    rates = [(position(value, values), rate) for _, value, rate in series.points]
+def chart_line(series: Series, largest: float) -> ChartLine:
+    """Where a series lies, the largest eps being at 1."""
+    rates = [(value / largest, rate) for _, value, rate in series.points]
     upper, lower = [(x, 1 - rate.high) for x, rate in rates], [(x, 1 - rate.low) for x, rate in rates]
     middle = tuple((x, 1 - rate.value) for x, rate in rates)
     return ChartLine(series.name, series.look, middle, tuple(upper + lower[::-1]))
 
 
-def find_ticks(ticks: Sequence[tuple[str, float]], values: Sequence[float]) -> tuple[Tick, ...]:
-    """The labels of the axis, without those that would touch the one before."""
-    shown: list[Tick] = []
+def find_ticks(ticks: Sequence[tuple[str, float]]) -> tuple[Tick, ...]:
+    """The labels of the axis at their eps: 0 and the largest, and between them those with room."""
+    largest = ticks[-1][1]
+    shown: list[Tick] = [Tick(0.0, "0"), Tick(1.0, ticks[-1][0])]
     for eps, value in ticks:
-        x = position(value, values)
-        if not shown or x - shown[-1].x >= LABEL_GAP:
+        x = value / largest
+        if all(abs(x - tick.x) >= LABEL_GAP for tick in shown):
             shown.append(Tick(x, eps))
-    return tuple(shown)
+    return tuple(sorted(shown, key=lambda tick: tick.x))

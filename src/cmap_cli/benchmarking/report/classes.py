@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from cmap_cli.benchmarking.report.records import Condition, Gathered, Observed
+from cmap_cli.benchmarking.report.records import Gathered, Observed, RecordCondition
 from cmap_cli.benchmarking.report.statistics import DrawOutcome, Rate, share
 from cmap_cli.benchmarking.report.values import ClassResult, FailedImage, FailedUnder
 
@@ -49,7 +49,9 @@ def class_results(
     )
 
 
-def find_failures(gathered: Gathered, conditions: Sequence[Condition], clean: Observed) -> tuple[FailedImage, ...]:
+def find_failures(
+    gathered: Gathered, conditions: Sequence[RecordCondition], clean: Observed
+) -> tuple[FailedImage, ...]:
     """The images whose vote is wrong under an attack: those that are right when clean first, then by number."""
     under: dict[int, list[FailedUnder]] = defaultdict(list)
     for condition in conditions:

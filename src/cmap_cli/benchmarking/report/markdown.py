@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 
+from cmap_cli.benchmarking.report.budget import find_budget
 from cmap_cli.benchmarking.report.tables import (
     ReportTable,
+    access_table,
     attack_table,
-    class_table,
+    control_table,
     cost_table,
     defense_table,
     detail_table,
     draws_table,
     failure_table,
+    split_class_tables,
+    values_table,
 )
 from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.values import Headline, Report
@@ -20,7 +24,7 @@ from cmap_cli.benchmarking.report.values import Headline, Report
 
 def markdown_report(report: Report) -> str:
     """The whole report as GitHub Markdown."""
-    return squeezed(render("report.md.j2", report=report, tables=tables(report))) + "\n"
+    return squeezed(render("report.md.j2", report=report, tables=tables(report), budget=find_budget(report))) + "\n"
 
 
 def summary(headline: Headline) -> str:
@@ -30,17 +34,22 @@ def summary(headline: Headline) -> str:
 
 def tables(report: Report) -> list[ReportTable]:
     """All tables, in their order."""
-    found = [defense_table(report), draws_table(report)]
-    found += [attack_table(report, norm, eps) for norm, eps in report.balls()]
+    found = [access_table(report), defense_table(report), draws_table(report)]
+    found += [attack_table(report, norm, eps) for norm, eps in reversed(report.balls())]
     for defense in report.defenses:
         for threat in defense.threats:
             found += [
                 detail_table(defense, threat, threat.attacks, "In detail"),
-                detail_table(defense, threat, threat.controls, "Controls, which count in nothing"),
-                class_table(defense, threat),
+                *split_class_tables(defense, threat),
                 failure_table(report, defense, threat),
             ]
-    return [*found, cost_table(report)]
+    controls = [
+        detail_table(defense, threat, threat.controls, "Controls in detail")
+        for defense in report.defenses
+        for threat in defense.threats
+    ]
+    last = (values_table("Provenance", report.provenance), values_table("Settings", report.settings))
+    return [*found, *map(control_table, report.defenses), *controls, cost_table(report), *last]
 
 
 def squeezed(text: str) -> str:

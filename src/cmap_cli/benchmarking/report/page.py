@@ -10,17 +10,22 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from cmap_cli.benchmarking.report.access import access_levels
+from cmap_cli.benchmarking.report.budget import find_budget
 from cmap_cli.benchmarking.report.charts import eps_charts
 from cmap_cli.benchmarking.report.gallery import read_gallery
 from cmap_cli.benchmarking.report.tables import (
     ReportTable,
     attack_table,
     class_table,
+    control_table,
     cost_table,
     defense_table,
     detail_table,
     draws_table,
     failure_table,
+    split_class_tables,
+    values_table,
 )
 from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.values import DefenseResult, Report, ReportFlag, ThreatResult
@@ -28,10 +33,10 @@ from cmap_cli.benchmarking.report.words import described_access
 
 
 class AttackSection(NamedTuple):
-    """The attacks within a ball: one table, and for each defence its attacks in detail and its controls."""
+    """The attacks within a ball: one table, and for each defence its attacks in detail."""
 
     table: ReportTable
-    details: list[tuple[ReportTable, ReportTable]]
+    details: list[ReportTable]
 
 
 class ThreatTables(NamedTuple):
@@ -59,12 +64,17 @@ def html_report(report: Report, folder: Path) -> str:
         defenses=defense_table(report),
         draws=draws_table(report),
         eps_charts=eps_charts(report),
-        attacks=[attack_section(report, norm, eps) for norm, eps in report.balls()],
-        controls_alone=controls_alone(report),
-        classes=by_threat(report, class_table),
+        attacks=[attack_section(report, norm, eps) for norm, eps in reversed(report.balls())],
+        levels=access_levels(report),
+        budget=find_budget(report),
+        controls=control_tables(report),
+        control_details=control_details(report),
+        classes=class_tables(report),
         gallery=read_gallery(report, folder),
         failures=by_threat(report, partial(failure_table, report)),
         cost=cost_table(report),
+        provenance=values_table("Provenance", report.provenance),
+        settings=values_table("Settings", report.settings),
     )
 
 
@@ -96,7 +106,7 @@ def attackers(report: Report) -> list[tuple[str, str, list[str]]]:
 
 def checks(report: Report) -> dict[str, list[ReportFlag]]:
     """The checks by state."""
-    states = ("fired", "silent", "not checked")
+    states = ("fired", "not run", "nothing found")
     return {state: [one for one in report.flags if one.state == state] for state in states}
 
 
@@ -106,27 +116,35 @@ def attack_section(report: Report, norm: str, eps: str) -> AttackSection:
     return AttackSection(
         attack_table(report, norm, eps),
         [
-            (attack_details(one, threat), control_details(one, threat))
+            detail_table(one, threat, threat.attacks, "In detail")
             for one, threat in within
             if (threat.norm, threat.eps) == (norm, eps) and threat.attacks
         ],
     )
 
 
-def controls_alone(report: Report) -> list[ReportTable]:
-    """The controls in balls without attacks."""
+def control_details(report: Report) -> list[ReportTable]:
+    """All that was measured of the controls, by defence and ball."""
     threats = [(one, threat) for one in report.defenses for threat in one.threats]
-    return [control_details(one, threat) for one, threat in threats if not threat.attacks]
+    return [detail_table(one, threat, threat.controls, "Controls in detail") for one, threat in threats]
 
 
-def attack_details(defense: DefenseResult, threat: ThreatResult) -> ReportTable:
-    """All that was measured of the attacks on a defence."""
-    return detail_table(defense, threat, threat.attacks, "In detail")
+def control_tables(report: Report) -> ThreatTables:
+    """The controls of the headline's defence in full, those of the others to open."""
+    chosen = report.headline.defense if report.headline else None
+    shown = next((control_table(one) for one in report.defenses if one.defense == chosen), None)
+    return ThreatTables(shown, [control_table(one) for one in report.defenses if one.defense != chosen])
 
 
-def control_details(defense: DefenseResult, threat: ThreatResult) -> ReportTable:
-    """All that was measured of the controls."""
-    return detail_table(defense, threat, threat.controls, "Controls, which count in nothing")
+def class_tables(report: Report) -> ThreatTables:
+    """Accuracy by class; of the headline's defence and ball, the classes with few images are folded."""
+    every = by_threat(report, class_table)
+    threat = report.headline_threat()
+    defense = next((one for one in report.defenses if threat in one.threats), None)
+    if threat is None or defense is None:
+        return every
+    large, small = split_class_tables(defense, threat)
+    return ThreatTables(large, [small, *every.folded])
 
 
 def by_threat(report: Report, make: Callable[[DefenseResult, ThreatResult], ReportTable]) -> ThreatTables:

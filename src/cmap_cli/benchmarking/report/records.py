@@ -17,11 +17,12 @@ from cmap_cli.runs.settings import Record
 BENCHMARK_FILE = "benchmark.json"
 RECORDS_FILE = "records.jsonl"
 CLEAN = "clean"
+NOISE = "noise"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What one image is evaluated under; attack "clean" has neither access nor norm nor eps."""
+class RecordCondition:
+    """What one image is evaluated under; attack "clean" has neither access nor norm nor eps, noise is a control."""
 
     defense: str
     attack: str
@@ -39,7 +40,7 @@ class Condition:
     @property
     def is_defense_agnostic(self) -> bool:
         """Whether the images are the same for every defence."""
-        return self.access in ("transfer", "surrogate") or self.attack == "noise"
+        return self.access in ("transfer", "surrogate") or self.attack == NOISE
 
     @property
     def through_defense(self) -> bool:
@@ -111,12 +112,12 @@ class Gathered:
 
     labels: dict[int, int] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
-    observed: dict[Condition, Observed] = field(default_factory=dict)
+    observed: dict[RecordCondition, Observed] = field(default_factory=dict)
     predicted: set[int] = field(default_factory=set)
 
     def clean(self, defense: str) -> Observed:
         """The clean images in front of a defence."""
-        return self.observed.get(Condition(defense, CLEAN, None, None, None, 0.0, False), Observed())
+        return self.observed.get(RecordCondition(defense, CLEAN, None, None, None, 0.0, False), Observed())
 
 
 def gather_records(path: Path) -> Gathered:
@@ -140,18 +141,18 @@ def gather_records(path: Path) -> Gathered:
     return gathered
 
 
-def condition(record: Record) -> Condition:
+def condition(record: Record) -> RecordCondition:
     """What the record was evaluated under."""
     if record["attack"] == CLEAN:
-        return Condition(record["defense"], CLEAN, None, None, None, 0.0, False)
-    return Condition(
+        return RecordCondition(record["defense"], CLEAN, None, None, None, 0.0, False)
+    return RecordCondition(
         defense=record["defense"],
         attack=record["attack"],
         access=record["access"],
         norm=record["norm"],
         eps=record["eps"],
         eps_value=float(record["eps_value"]),
-        control=bool(record["control"]),
+        control=bool(record["control"]) or record["attack"] == NOISE,
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from cmap_cli.benchmarking.report.access import access_levels
+from cmap_cli.benchmarking.report.records import NOISE
 from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
-from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, DefenseResult, Report, ThreatResult
-from cmap_cli.benchmarking.report.words import percent
+from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, ClassResult, DefenseResult, Report, ThreatResult
+from cmap_cli.benchmarking.report.words import counted, percent
 
 Cell = str | Rate | None
 FAILURE_ROWS = 100
+FEW = 10  # images of a class: below it a row of its own says nothing
+MANY = 12  # values of a list: above it only its ends are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +47,18 @@ def number(value: float | None, digits: int = 3) -> str | None:
 
 
 def defense_table(report: Report) -> ReportTable:
-    """Defences side by side: clean, and the worst case in every ball."""
-    balls = report.balls()
+    """Defences side by side: the worst case in every ball, the largest first, and clean."""
+    balls = report.balls()[::-1]
     undefended = {(threat.norm, threat.eps): threat.undefended for one in report.defenses for threat in one.threats}
-    rows = [TableRow(("undefended", report.undefended_clean, *(undefended.get(ball) for ball in balls)))]
+    rows = [TableRow(("undefended", *(undefended.get(ball) for ball in balls), report.undefended_clean))]
     for one in report.defenses:
         worst = {(threat.norm, threat.eps): vote(threat.worst_case) for threat in one.threats}
         strong = report.headline is not None and one.defense == report.headline.defense
         if one.defense != "none":
-            rows.append(TableRow((one.defense, vote(one.clean), *(worst.get(ball) for ball in balls)), strong))
+            rows.append(TableRow((one.defense, *(worst.get(ball) for ball in balls), vote(one.clean)), strong))
     return ReportTable(
         "Defences side by side",
-        ("Defence", "Clean", *(f"{norm} {eps}" for norm, eps in balls)),
+        ("Defence", *(f"{norm} {eps}" for norm, eps in balls), "Clean"),
         tuple(rows),
         "Attacked images in the worst case: an image counts only if it is recognised under every attack. The vote over "
         "the draws decides, a tie is wrong. Undefended: under attacks made on the bare classifier.",
@@ -81,7 +86,7 @@ def draws_table(report: Report) -> ReportTable:
 
 
 def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
-    """{undefended, defended} × {clean, attacked} within a ball, one row an attack, one column a defence."""
+    """{defended, undefended} × {clean, attacked} within a ball, one row per attack, one column per defence."""
     within = [
         (one, threat)
         for one in report.defenses
@@ -92,17 +97,17 @@ def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
     found = {(one.attack, one.access): one for _, threat in reversed(within) for one in reversed(threat.attacks)}
     names = list(dict.fromkeys((one.attack, one.access) for _, threat in within for one in threat.attacks))
     by_defense = [{(one.attack, one.access): one.defended.vote for one in threat.attacks} for _, threat in shown]
-    rows = [TableRow(("clean", report.undefended_clean, *(vote(one.clean) for one, _ in shown), ""))]
+    rows = [TableRow(("clean", *(vote(one.clean) for one, _ in shown), report.undefended_clean, ""))]
     for name in names:
         one = found[name]
         through = "yes" if one.through_defense else "no"
         rates = (row.get(name) for row in by_defense)
-        rows.append(TableRow((f"{one.attack}@{one.access}", one.undefended, *rates, through)))
+        rows.append(TableRow((f"{one.attack}@{one.access}", *rates, one.undefended, through)))
     undefended = next((threat.undefended for _, threat in within), None)
-    rows.append(TableRow(("worst case", undefended, *(vote(threat.worst_case) for _, threat in shown), ""), True))
+    rows.append(TableRow(("worst case", *(vote(threat.worst_case) for _, threat in shown), undefended, ""), True))
     return ReportTable(
         f"Attacks within {norm} {eps}",
-        ("Attack@access", "Undefended", *(one.defense for one, _ in shown), "Through the defence"),
+        ("Attack@access", *(one.defense for one, _ in shown), "Undefended", "Through the defence"),
         tuple(rows),
         "Undefended: the bare classifier on the images of the same attack made by transfer, or with no defence in "
         "front; its worst case is over all of these. Defended: vote over the draws.",
@@ -153,25 +158,67 @@ def detail_cells(one: AttackRow, threat: ThreatResult) -> tuple[Cell, ...]:
     )
 
 
+def control_table(defense: DefenseResult) -> ReportTable:
+    """The controls of a defence in all balls, with what is expected of each."""
+    rows = [
+        TableRow(
+            (
+                f"{one.attack}@{one.access}",
+                one.defended.vote,
+                f"{threat.norm} {threat.eps}",
+                one.undefended,
+                expected(one, threat),
+            )
+        )
+        for threat in defense.threats
+        for one in threat.controls
+    ]
+    columns = ("Control", "Defended", "Ball", "Undefended", "Expected")
+    return ReportTable(f"Controls: {defense.defense}", columns, tuple(rows))
+
+
+def expected(one: AttackRow, threat: ThreatResult) -> str:
+    """What a control must show if the attacks work."""
+    if one.attack == NOISE:
+        return "no lower than under any attack"
+    if one.attack == "fgsm":
+        return "no lower than under PGD with the same access"
+    return "no more than chance" if not threat.attacks else "no lower than under the attacks"
+
+
 def class_table(defense: DefenseResult, threat: ThreatResult) -> ReportTable:
     """The worst case by class."""
+    return class_rows(f"By class: {defense.defense}, {threat.norm} {threat.eps}", threat.classes)
+
+
+def split_class_tables(defense: DefenseResult, threat: ThreatResult) -> tuple[ReportTable, ReportTable]:
+    """The worst case by class: the classes with enough images to say something, and the others."""
+    ball = f"{defense.defense}, {threat.norm} {threat.eps}"
+    large = [one for one in threat.classes if one.n >= FEW]
+    small = [one for one in threat.classes if one.n < FEW]
+    few = f"{counted(len(small), 'class', 'classes')} with fewer than ten images: {ball}"
+    return class_rows(f"By class: {ball}", large), class_rows(few, small)
+
+
+def class_rows(title: str, classes: Iterable[ClassResult]) -> ReportTable:
+    """One row per class."""
     return ReportTable(
-        f"By class: {defense.defense}, {threat.norm} {threat.eps}",
-        ("Class", "Images", "Undefended, clean", "Undefended, attacked", "Defended, clean", "Defended, attacked"),
+        title,
+        ("Class", "Defended, attacked", "Defended, clean", "Undefended, attacked", "Undefended, clean", "Images"),
         tuple(
             TableRow(
                 (
                     one.name,
-                    str(one.n),
-                    one.undefended_clean,
-                    one.undefended_attacked,
-                    one.defended_clean,
                     one.defended_attacked,
+                    one.defended_clean,
+                    one.undefended_attacked,
+                    one.undefended_clean,
+                    str(one.n),
                 )
             )
-            for one in threat.classes
+            for one in classes
         ),
-        "Attacked: worst case over the attacks. With few images a class the intervals are wide.",
+        "Attacked: worst case over the attacks. With few images per class the intervals are wide.",
     )
 
 
@@ -192,7 +239,7 @@ def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) 
 
 
 def cost_table(report: Report) -> ReportTable:
-    """What the attacks took."""
+    """The cost of the attacks."""
     rows = [
         TableRow(
             (f"{attack.attack}@{attack.access}", one.defense, f"{threat.norm} {threat.eps}", *cost_cells(attack.cost))
@@ -214,3 +261,40 @@ def cost_table(report: Report) -> ReportTable:
 def cost_cells(cost: AttackCost) -> tuple[str | None, ...]:
     """Seconds and passes."""
     return number(cost.seconds, 1), number(cost.forward, 0), number(cost.backward, 0)
+
+
+def access_table(report: Report) -> ReportTable:
+    """The headline's defence and ball by access."""
+    rows = [TableRow((level.name, level.rate or level.missing)) for level in access_levels(report)]
+    head = report.headline
+    title = f"Accuracy by access: {head.defense}, {head.norm} {head.eps}" if head else ""
+    return ReportTable(title, ("Access", "Accuracy"), tuple(rows))
+
+
+def values_table(title: str, mapping: Mapping[str, Any]) -> ReportTable:
+    """Names and values; a mapping within is one row per entry."""
+    rows = [TableRow((name, text)) for name, text in flattened(mapping)]
+    return ReportTable(title, ("Name", "Value"), tuple(rows))
+
+
+def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names with their values in words; names of a mapping within follow its own: "budget: steps"."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}: ")
+        else:
+            yield f"{prefix}{name}", value_words(value)
+
+
+def value_words(value: object) -> str:
+    """A value in words; of a long list only the ends."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, list | tuple):
+        return str(value)
+    words = [value_words(one) for one in value]
+    if len(words) > MANY:
+        return f"{', '.join(words[:3])}, …, {words[-1]} ({len(words)} values)"
+    return ", ".join(words) or "none"

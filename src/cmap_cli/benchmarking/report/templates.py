@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -32,7 +31,6 @@ def environment() -> Environment:
         "markdown": markdown_text,
         "percent": percent,
         "place": place,
-        "plain": plain,
         "points": points,
         "title": title,
     }
@@ -63,8 +61,3 @@ def place(share: float) -> str:
 def points(places: Iterable[tuple[float, float]]) -> str:
     """Points in the unit square, as SVG's polygons spell them."""
     return " ".join(f"{x:.4f},{y:.4f}" for x, y in places)
-
-
-def plain(value: object) -> str:
-    """A text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmap_cli.benchmarking.report.classes import class_results, find_failures
-from cmap_cli.benchmarking.report.records import CLEAN, Condition, Gathered, Observed, finite
-from cmap_cli.benchmarking.report.statistics import DrawOutcome, accuracy, share, worst
-from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, Gradient, ThreatResult
+from cmap_cli.benchmarking.report.records import CLEAN, Gathered, Observed, RecordCondition, finite
+from cmap_cli.benchmarking.report.statistics import Accuracy, DrawOutcome, accuracy, share, worst
+from cmap_cli.benchmarking.report.values import AccessResult, AttackCost, AttackRow, Gradient, ThreatResult
 
 ROUNDING = 1e-5  # of float32 pixels: relative, and a tenth of it absolute
 
@@ -24,16 +24,16 @@ class Ball:
     eps_value: float
 
 
-def ball_of(condition: Condition) -> Ball:
+def ball_of(condition: RecordCondition) -> Ball:
     """The ball of a condition that is not clean."""
     return Ball(condition.norm or "", condition.eps or "", condition.eps_value)
 
 
-def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) -> list[Condition]:
+def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) -> list[RecordCondition]:
     """What a defence was attacked with, controls included: by ball, then as asked for, then by name."""
     asked = [str(name) for name in settings.get("attacks", ())]
 
-    def order(condition: Condition) -> tuple[str, float, str, int, str]:
+    def order(condition: RecordCondition) -> tuple[str, float, str, int, str]:
         place = asked.index(condition.name) if condition.name in asked else len(asked)
         return condition.norm or "", condition.eps_value, condition.eps or "", place, condition.name
 
@@ -58,7 +58,7 @@ def undefended_rights(
     return {image: all(rights[image] for rights in by_attack.values()) for image in images}
 
 
-def worst_outcomes(gathered: Gathered, conditions: Sequence[Condition]) -> dict[int, DrawOutcome]:
+def worst_outcomes(gathered: Gathered, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
     """Each image under the worst of the conditions, for the images that all have reached."""
     seen = [gathered.observed[one].outcomes for one in conditions]
     return {image: worst([one[image] for one in seen]) for image in reached_by_all(seen)}
@@ -70,7 +70,19 @@ def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
     return sorted(set.intersection(*images)) if images else []
 
 
-def attack_row(gathered: Gathered, condition: Condition) -> AttackRow:
+def worst_case(gathered: Gathered, conditions: Sequence[RecordCondition]) -> Accuracy | None:
+    """The accuracies in the worst case over the conditions; None without images that all have reached."""
+    return accuracy(worst_outcomes(gathered, conditions).values())
+
+
+def by_access(gathered: Gathered, attacks: Sequence[RecordCondition]) -> tuple[AccessResult, ...]:
+    """The worst case over the attacks with each access, in the order of the attacks."""
+    names = dict.fromkeys(one.access or "" for one in attacks)
+    found = ((name, worst_case(gathered, [one for one in attacks if (one.access or "") == name])) for name in names)
+    return tuple(AccessResult(name, accuracy) for name, accuracy in found if accuracy)
+
+
+def attack_row(gathered: Gathered, condition: RecordCondition) -> AttackRow:
     """One row of the table."""
     observed = gathered.observed[condition]
     defended, bare = accuracy(observed.outcomes.values()), share(observed.bare.values())
@@ -148,6 +160,9 @@ def threat_results(
                 controls=tuple(attack_row(gathered, one) for one in within if one.control),
                 classes=class_results(gathered, clean, attacked, undefended, name) if attacks else (),
                 failures=find_failures(gathered, attacks, clean),
+                by_access=by_access(gathered, attacks),
+                informed=worst_case(gathered, [one for one in attacks if one.through_defense]),
+                uninformed=worst_case(gathered, [one for one in attacks if not one.through_defense]),
             )
         )
     return tuple(results)

@@ -82,8 +82,20 @@ class FailedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessResult:
+    """A defence in the worst case over the attacks with one access."""
+
+    access: str
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True, slots=True)
 class ThreatResult:
-    """One defence within one ball; n counts the images that every attack has reached."""
+    """One defence within one ball; n counts the images that every attack has reached.
+
+    ``by_access`` holds the worst case by access; ``informed`` is the worst case over the attacks through the defence,
+    ``uninformed`` over those made without it.
+    """
 
     norm: str
     eps: str
@@ -96,6 +108,9 @@ class ThreatResult:
     controls: tuple[AttackRow, ...]
     classes: tuple[ClassResult, ...]
     failures: tuple[FailedImage, ...]
+    by_access: tuple[AccessResult, ...] = ()
+    informed: Accuracy | None = None
+    uninformed: Accuracy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +180,8 @@ class ReportFlag:
     def state(self) -> str:
         """In a word or two."""
         if not self.checked:
-            return "not checked"
-        return "fired" if self.fired else "silent"
+            return "not run"
+        return "fired" if self.fired else "nothing found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +200,7 @@ class Report:
     limits: tuple[str, ...]
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    verdict: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
@@ -195,6 +211,14 @@ class Report:
         threats = [threat for one in self.defenses for threat in one.threats if threat.attacks]
         threats.sort(key=lambda threat: (threat.norm, threat.eps_value))
         return list(dict.fromkeys((threat.norm, threat.eps) for threat in threats))
+
+    def headline_threat(self) -> ThreatResult | None:
+        """The defence and ball of the headline."""
+        head = self.headline
+        if head is None:
+            return None
+        threats = (threat for one in self.defenses if one.defense == head.defense for threat in one.threats)
+        return next(threat for threat in threats if (threat.norm, threat.eps) == (head.norm, head.eps))
 
     def class_name(self, label: int | None) -> str:
         """The name of a class, its number if it has none; a vote that ended in a tie has no class."""

@@ -146,3 +146,8 @@ def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) 
     if settings.get("n"):
         limits.append(f"All is measured on {settings['n']} images of one data set with one seed.")
     return tuple(limits)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 step", "20 steps"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

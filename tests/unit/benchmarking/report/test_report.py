@@ -14,7 +14,8 @@ import pytest
 
 from cmap_cli.benchmarking.masking import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
-from cmap_cli.benchmarking.report.charts import position
+from cmap_cli.benchmarking.report.charts import Series, eps_chart
+from cmap_cli.benchmarking.report.statistics import rate
 from cmap_cli.benchmarking.report.values import Report, ThreatResult
 from cmap_cli.errors import CmapError
 from tests.fake_benchmark import record, write_benchmark
@@ -146,9 +147,11 @@ def test_an_attack_that_does_not_apply_to_a_defence_is_not_missed(tmp_path: Path
     assert build_report(write_run(tmp_path, records, **settings)).complete
 
 
-def test_noise_goes_through_no_defence(tmp_path: Path) -> None:
-    head = build_report(write_run(tmp_path, [attacked(0, "noise@black-box", [1])])).headline
-    assert head is not None and not head.through_defense
+def test_noise_is_a_control_and_never_an_attack(tmp_path: Path) -> None:
+    report = build_report(write_run(tmp_path, [attacked(0, "noise@black-box", [1])]))
+    assert report.headline is None
+    (noise,) = only_threat(report).controls
+    assert noise.control and not noise.through_defense
 
 
 def test_images_without_a_label_are_told(tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_a_control_in_a_ball_of_its_own_is_shown(tmp_path: Path) -> None:
     report = write_report(write_run(tmp_path, [*known(), large]))
     assert report.headline is not None and report.headline.eps == "8/255"
     for name in ("report.html", "report.md"):
-        assert "Controls, which count in nothing: cmap, Linf 0.5" in (tmp_path / name).read_text()
+        assert "Controls in detail: cmap, Linf 0.5" in (tmp_path / name).read_text()
 
 
 def test_a_clean_run_has_no_headline(tmp_path: Path) -> None:
@@ -277,7 +280,7 @@ def test_flags_of_the_run_and_of_the_caller_fired_first(tmp_path: Path) -> None:
         ("noise", False, None),
         ("needs more", False, None),
     ]
-    assert [one.state for one in report.flags] == ["fired", "silent", "silent", "not checked"]
+    assert [one.state for one in report.flags] == ["fired", "nothing found", "nothing found", "not run"]
     save_report(folder, report)
     assert json.loads((folder / "report.json").read_text())["flags"][0]["name"] == "eps"
 
@@ -406,20 +409,21 @@ def test_accuracy_against_eps_is_drawn_from_two_eps_on(tmp_path: Path) -> None:
     write_report(write_benchmark(tmp_path, eps=("8/255",), n=4, pictures=False))
     assert "Accuracy against eps" not in (tmp_path / "report.html").read_text()
     write_report(write_benchmark(tmp_path, n=4, pictures=False, defenses=("cmap", "onestep", "jpeg", "none")))
-    (label,) = [one["aria-label"] or "" for _, one in parsed(tmp_path).tags if one.get("class") == "chart"]
-    assert [part.split()[0] for part in label.removeprefix("Accuracy against eps in Linf: ").split("; ")] == [
-        "cmap",
-        "onestep",
-        "jpeg",
-        "undefended",
+    labels = [one["aria-label"] or "" for _, one in parsed(tmp_path).tags if one.get("class") == "chart"]
+    drawn = [[part.split()[0] for part in label.partition("eps in Linf: ")[2].split("; ")] for label in labels]
+    assert drawn == [
+        ["transfer", "surrogate", "bpda", "white-box", "undefended"],
+        ["cmap", "onestep", "jpeg", "undefended"],
     ]
 
 
-def test_a_wide_range_of_eps_is_drawn_logarithmically() -> None:
-    assert [position(value, [2, 4, 8]) for value in (0, 2, 4, 8)] == [0, 0.25, 0.5, 1]
-    places = [position(value, [1, 4, 16]) for value in (0, 1, 4, 16)]
-    assert places[0] == 0
-    assert places[2] - places[1] == pytest.approx(places[3] - places[2])
+def test_eps_lies_on_a_linear_axis() -> None:
+    known = rate(1, 2)
+    assert known is not None
+    chart = eps_chart([Series("cmap", 0, tuple((str(eps), float(eps), known) for eps in (0, 1, 4, 16)))], "Linf", "")
+    assert chart is not None
+    assert [x for x, _ in chart.lines[0].points] == [0, 1 / 16, 1 / 4, 1]
+    assert [tick.label for tick in chart.ticks] == ["0", "4", "16"], "a label without room is left out"
 
 
 def luminance(colour: str) -> float:
@@ -433,7 +437,7 @@ def test_colours_contrast_in_light_and_dark() -> None:
     light, dark, *_ = re.findall(r":root \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
     for scheme in (light, dark):
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", scheme))
-        pairs = [(name, "page", 4.5) for name in ("ink", "muted", "bad", "good", "s0", "s1", "s2", "s3")]
+        pairs = [(name, "page", 4.5) for name in ("ink", "muted", "bad", "good", *(f"s{look}" for look in range(8)))]
         for ink, page, least in [*pairs, ("warn-ink", "warn-page", 7), ("warn-rule", "page", 3)]:
             one, other = sorted((luminance(colours[ink]), luminance(colours[page])))
             assert (other + 0.05) / (one + 0.05) >= least, (ink, page)

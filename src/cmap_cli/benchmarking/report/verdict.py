@@ -1,0 +1,65 @@
+"""The verdict of a report: what the defence is worth, in plain words chosen from the intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
+from cmap_cli.benchmarking.report.values import DefenseResult, Headline
+from cmap_cli.benchmarking.report.words import percent
+
+WIDE = 0.2  # of an interval: above it nothing can be said of a difference that is not there
+INFORMED = "an attacker who knows the defence"
+UNINFORMED = "an attacker who does not know the defence"
+
+
+def find_verdict(
+    headline: Headline | None, undefended_clean: Rate | None, defenses: Sequence[DefenseResult]
+) -> tuple[str, ...]:
+    """Up to three sentences: against who knows the defence, against who does not, and on clean images.
+
+    Two accuracies differ where their 95 % intervals do not overlap. This is a cautious comparison, since both are
+    measured on the same images.
+    """
+    if headline is None:
+        return ("No attack was evaluated: nothing is known about robustness.",)
+    if headline.defense == "none":
+        return (f"Without a defence, {rate_words(headline.accuracy.vote)} stay correct under attack.",)
+    threats = (threat for one in defenses if one.defense == headline.defense for threat in one.threats)
+    threat = next(one for one in threats if (one.norm, one.eps) == (headline.norm, headline.eps))
+    sentences = [
+        f"Nothing is known about {INFORMED}: no attack of this run went through {headline.defense}."
+        if threat.informed is None
+        else compare_with_bare(headline.defense, INFORMED, threat.informed, threat.undefended),
+    ]
+    if threat.uninformed is not None:
+        sentences.append(compare_with_bare(headline.defense, UNINFORMED, threat.uninformed, threat.undefended))
+    clean = headline.clean.vote if headline.clean else None
+    if clean and undefended_clean and clean.high < undefended_clean.low:
+        fall = f"from {percent(undefended_clean.value)} to {percent(clean.value)}"
+        sentences.append(f"On clean images {headline.defense} lowers accuracy {fall}.")
+    return tuple(sentences)
+
+
+def compare_with_bare(defense: str, attacker: str, accuracy: Accuracy, bare: Rate | None) -> str:
+    """Whether the defence is better than the bare classifier on attacked images."""
+    found = accuracy.vote
+    if bare is None:
+        return (
+            f"Against {attacker}, {rate_words(found)} stay correct; the bare classifier was not attacked, so nothing "
+            f"is known about what {defense} adds."
+        )
+    fall = f"from {percent(bare.value)} to {percent(found.value)}"
+    if found.low > bare.high:
+        return f"Against {attacker}, {defense} raised accuracy {fall} in this run."
+    if found.high < bare.low:
+        return f"Against {attacker}, {defense} lowers accuracy {fall}."
+    pair = f"{percent(found.value)} with it, {percent(bare.value)} without"
+    if max(found.high - found.low, bare.high - bare.low) > WIDE:
+        return f"{found.n} images are too few to tell whether {defense} adds anything against {attacker}: {pair}."
+    return f"{defense} adds nothing against {attacker}: {pair}, and the 95 % intervals overlap."
+
+
+def rate_words(rate: Rate) -> str:
+    """A count and its share."""
+    return f"{rate.right} of {rate.n} images ({percent(rate.value)})"
