@@ -51,7 +51,7 @@ FLAGS = [
     {
         "name": "chance",
         "fired": False,
-        "what": "not checked: needs PGD at eps 0.5 or more",
+        "what": "needs PGD at eps 0.5 or more",
         "attack": None,
         "checked": False,
     },

@@ -132,7 +132,7 @@ def _radii(runs: Sequence[Measurement]) -> list[float]:
 def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: str, needed: str) -> Flag:
     """The first of each pair has to leave no more right than the second."""
     if not pairs:
-        return Flag(name, False, f"not checked: needs {needed}", checked=False)
+        return Flag(name, False, f"needs {needed}", checked=False)
     for first, second in pairs:
         if exceeds(first, second):
             return Flag(name, True, f"{wrong}: {first}, {second}")
@@ -143,7 +143,7 @@ def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag
     """At a radius where nothing of the image is left, nothing above chance may be left of the accuracy."""
     large = [run for run in runs if run.eps >= large_eps and run.role == "iterative"]
     if not large:
-        return Flag("chance", False, f"not checked: needs PGD at eps {large_eps:.4g} or more", checked=False)
+        return Flag("chance", False, f"needs PGD at eps {large_eps:.4g} or more", checked=False)
     strongest = min(large, key=lambda run: run.accuracy)
     bound = NEAR_CHANCE / classes
     if strongest.accuracy > bound + Z * math.sqrt(bound * (1 - bound) / strongest.n):
@@ -157,7 +157,7 @@ def _gradients(runs: Sequence[Measurement]) -> Iterator[Flag]:
     for name, defect in GRADIENT_DEFECTS.items():
         defects = {str(run): defect(run.diagnostics) for run in runs if run.diagnostics is not None}
         if not defects:
-            yield Flag(name, False, "not checked: needs an attack that follows gradients", checked=False)
+            yield Flag(name, False, "needs an attack that follows gradients", checked=False)
             continue
         bad = [f"{defect} in {run}" for run, defect in defects.items() if defect]
         yield Flag(name, bool(bad), "; ".join(bad) or "gradients are as they should be")
