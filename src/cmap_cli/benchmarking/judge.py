@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cmap_cli.attacks.types import GradientDiagnostics
+from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.masking import Flag, Measurement, Role, masking_flags
 from cmap_cli.benchmarking.report.build import build_report, with_flags
-from cmap_cli.benchmarking.report.records import RECORDS_FILE, read_records
+from cmap_cli.benchmarking.report.records import RECORDS_FILE
 from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Report
 from cmap_cli.benchmarking.report.write import save_report
 from cmap_cli.benchmarking.specs import LARGE
 from cmap_cli.choices import Access
+from cmap_cli.runs.journal import read_lines
 
 ROLES: dict[str, Role] = {"pgd": "iterative", "fgsm": "single-step", "noise": "noise"}
 DEFAULT_CLASSES = 10
@@ -36,9 +38,9 @@ def write_judged_report(folder: Path) -> Report:
 def autoattack_flags(folder: Path) -> Iterator[Flag]:
     """What AutoAttack warned of, once for each attack."""
     seen: dict[str, None] = {}
-    for record in read_records(folder / RECORDS_FILE):
-        for text in record.get("flags", ()):
-            seen[f"{record['attack']}@{record['access']} on {record['defense']}: {text}"] = None
+    for record in read_lines(folder / RECORDS_FILE, BenchmarkRecord):
+        for text in record.flags:
+            seen[f"{record.attack}@{record.access} on {record.defense}: {text}"] = None
     return (Flag("autoattack", True, what) for what in seen)
 
 

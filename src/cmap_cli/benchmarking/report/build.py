@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmap_cli.benchmarking.documents import read_benchmark
 from cmap_cli.benchmarking.report.examples import find_examples
-from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, Gathered, gather_records, read_benchmark
+from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, Gathered, gather_records
 from cmap_cli.benchmarking.report.statistics import Rate, accuracy, share
 from cmap_cli.benchmarking.report.threats import attacks_on, cost, threat_results
 from cmap_cli.benchmarking.report.values import (
@@ -43,7 +44,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
         CmapError: a file is missing or is not what it should be.
     """
     run = read_benchmark(folder)
-    settings, provenance = dict(run.get("settings") or {}), dict(run.get("provenance") or {})
+    settings, provenance = run.settings, run.provenance
     gathered = gather_records(folder / RECORDS_FILE)
     empty = Report(SCHEMA, False, None, (), None, (), (), total_cost(gathered), (), (), settings, provenance)
     defenses = tuple(
@@ -65,10 +66,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
             for one in attacks_on(gathered, headline.defense, settings)
             if not one.control and (one.norm, one.eps) == (headline.norm, headline.eps)
         ]
-    found = [
-        ReportFlag(one["name"], bool(one["fired"]), one["what"], one.get("attack"), bool(one.get("checked", True)))
-        for one in run.get("flags", ())
-    ]
+    found = [ReportFlag(one.name, one.fired, one.what, one.attack, one.checked) for one in run.flags]
     report = replace(
         empty,
         complete=complete,

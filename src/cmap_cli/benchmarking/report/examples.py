@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from cmap_cli.benchmarking.report.records import CLEAN, Gathered, RecordCondition, condition, finite, read_records
+from cmap_cli.benchmarking.documents import BenchmarkRecord
+from cmap_cli.benchmarking.report.records import CLEAN, Gathered, RecordCondition, condition, finite
 from cmap_cli.benchmarking.report.statistics import majority
 from cmap_cli.benchmarking.report.threats import worst_outcomes
 from cmap_cli.benchmarking.report.values import Example
+from cmap_cli.runs.journal import read_lines
 
 ROWS, FAILURES = 24, 16
 
@@ -25,23 +26,24 @@ def find_examples(path: Path, gathered: Gathered, conditions: Sequence[RecordCon
     """
     wanted = choose(gathered, conditions)
     bare_clean: dict[int, int] = {}
-    found: dict[int, dict[str, Any]] = {}
-    for record in read_records(path) if wanted else ():
-        image = record["image"]
+    defended_clean: dict[int, int | None] = {}
+    attacked: dict[int, BenchmarkRecord] = {}
+    for record in read_lines(path, BenchmarkRecord) if wanted else ():
+        image = record.image
         if image not in wanted:
             continue
         one = condition(record)
         if one.attack == CLEAN and one.defense == wanted[image].defense:
-            bare_clean[image] = record["undefended"]
-            found.setdefault(image, {})["clean"] = majority(record["draws"])
+            bare_clean[image] = record.undefended
+            defended_clean[image] = majority(record.draws)
         elif one == wanted[image]:
-            found.setdefault(image, {})["record"] = record
-    rows = ((image, found.get(image, {})) for image in wanted)
-    return tuple(
-        example(one["record"], bare_clean.get(image), one.get("clean"))
-        for image, one in rows
-        if "record" in one and one["record"]["file"] is not None
+            attacked[image] = record
+    found = (
+        example(attacked[image], bare_clean.get(image), defended_clean.get(image))
+        for image in wanted
+        if image in attacked
     )
+    return tuple(one for one in found if one)
 
 
 def choose(gathered: Gathered, conditions: Sequence[RecordCondition]) -> dict[int, RecordCondition]:
@@ -72,25 +74,27 @@ def choose(gathered: Gathered, conditions: Sequence[RecordCondition]) -> dict[in
     return chosen
 
 
-def example(record: dict[str, Any], undefended_clean: int | None, defended_clean: int | None) -> Example:
-    """The row of a record."""
-    vote = majority(record["draws"])
+def example(record: BenchmarkRecord, undefended_clean: int | None, defended_clean: int | None) -> Example | None:
+    """The row of a record; None for one whose pixels were not kept."""
+    if record.file is None or record.row is None:
+        return None
+    vote = majority(record.draws)
     return Example(
-        image=record["image"],
-        key=record["key"],
-        label=record["label"],
-        attack=record["attack"],
-        access=record["access"],
-        eps=record["eps"],
-        distance=finite(record["distance"]),
-        unchanged=record["unchanged"],
+        image=record.image,
+        key=record.key,
+        label=record.label,
+        attack=record.attack,
+        access=record.access or "",
+        eps=record.eps or "",
+        distance=finite(record.distance),
+        unchanged=record.unchanged,
         undefended_clean=undefended_clean,
         defended_clean=defended_clean,
-        undefended=record["undefended"],
+        undefended=record.undefended,
         defended=vote,
-        draws=len(record["draws"]),
-        draws_right=sum(draw == record["label"] for draw in record["draws"]),
-        failed=vote != record["label"],
-        file=record["file"],
-        row=record["row"],
+        draws=len(record.draws),
+        draws_right=sum(draw == record.label for draw in record.draws),
+        failed=vote != record.label,
+        file=record.file,
+        row=record.row,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cmap_cli.benchmarking.report.budget import find_budget
+from cmap_cli.benchmarking.report.settings import values_table
 from cmap_cli.benchmarking.report.tables import (
     ReportTable,
     access_table,
@@ -16,7 +17,6 @@ from cmap_cli.benchmarking.report.tables import (
     draws_table,
     failure_table,
     split_class_tables,
-    values_table,
 )
 from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.values import Headline, Report

@@ -14,6 +14,7 @@ from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.budget import find_budget
 from cmap_cli.benchmarking.report.charts import eps_charts
 from cmap_cli.benchmarking.report.gallery import read_gallery
+from cmap_cli.benchmarking.report.settings import values_table
 from cmap_cli.benchmarking.report.tables import (
     ReportTable,
     attack_table,
@@ -25,7 +26,6 @@ from cmap_cli.benchmarking.report.tables import (
     draws_table,
     failure_table,
     split_class_tables,
-    values_table,
 )
 from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.values import DefenseResult, Report, ReportFlag, ThreatResult

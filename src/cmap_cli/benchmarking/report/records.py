@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.report.statistics import DrawOutcome, draw_outcome, majority
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE
 from cmap_cli.errors import CmapError
-from cmap_cli.runs.settings import Record
+from cmap_cli.runs.journal import read_lines
 
-BENCHMARK_FILE = "benchmark.json"
 RECORDS_FILE = "records.jsonl"
 CLEAN = "clean"
 NOISE = "noise"
@@ -80,23 +77,24 @@ class Observed:
     forward: list[float] = field(default_factory=list)
     backward: list[float] = field(default_factory=list)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: BenchmarkRecord) -> None:
         """Take in a record of this condition; an image that is there already is left as it is."""
-        image, label, draws = record["image"], record["label"], record["draws"]
+        image = record.image
         if image in self.outcomes:
             return
-        self.outcomes[image] = draw_outcome(draws, label)
+        self.outcomes[image] = draw_outcome(record.draws, record.label)
         if not self.outcomes[image].voted_right:
-            self.votes[image] = majority(draws)
-        self.bare[image] = record["undefended"] == label
-        if record["unchanged"]:
+            self.votes[image] = majority(record.draws)
+        self.bare[image] = record.undefended == record.label
+        if record.unchanged:
             self.unchanged.add(image)
-        self.reported += bool(record["reported_success"])
-        self.distances.append(record["distance"])
-        if gradient := record["gradient"]:
-            self.gradients.append((gradient["zero"], gradient["not_finite"], gradient["cosine"]))
-        for values, name in ((self.seconds, "seconds"), (self.forward, "forward"), (self.backward, "backward")):
-            values.append(record[name] or 0)
+        self.reported += record.reported_success
+        self.distances.append(math.nan if record.distance is None else record.distance)
+        if gradient := record.gradient:
+            self.gradients.append((gradient.zero, gradient.not_finite, gradient.cosine))
+        self.seconds.append(record.seconds or 0)
+        self.forward.append(record.forward or 0)
+        self.backward.append(record.backward or 0)
 
 
 @dataclass(slots=True)
@@ -127,68 +125,32 @@ def gather_records(path: Path) -> Gathered:
         CmapError: there is none, or a line other than a cut-off last one is no record.
     """
     gathered = Gathered()
-    for number, record in enumerate(read_records(path), 1):
-        try:
-            gathered.labels[record["image"]] = record["label"]
-            gathered.keys[record["image"]] = record["key"]
-            if record.get("label_is_prediction"):
-                gathered.predicted.add(record["image"])
-            gathered.observed.setdefault(condition(record), Observed()).add(record)
-        except (KeyError, TypeError, ZeroDivisionError) as error:
-            raise CmapError(f"line {number} of {path} is no record of a benchmark: {error!r}") from error
+    for record in read_lines(path, BenchmarkRecord):
+        if not record.draws or (record.attack != CLEAN and record.eps_value is None):
+            raise CmapError(f"{path} has a record of {record.key} under {record.attack} without draws or without eps")
+        gathered.labels[record.image] = record.label
+        gathered.keys[record.image] = record.key
+        if record.label_is_prediction:
+            gathered.predicted.add(record.image)
+        gathered.observed.setdefault(condition(record), Observed()).add(record)
     if not gathered.observed:
         raise CmapError(f"{path} holds no record yet", "let `cmap benchmark` finish at least one image")
     return gathered
 
 
-def condition(record: Record) -> RecordCondition:
+def condition(record: BenchmarkRecord) -> RecordCondition:
     """What the record was evaluated under."""
-    if record["attack"] == CLEAN:
-        return RecordCondition(record["defense"], CLEAN, None, None, None, 0.0, False)
+    if record.attack == CLEAN:
+        return RecordCondition(record.defense, CLEAN, None, None, None, 0.0, False)
     return RecordCondition(
-        defense=record["defense"],
-        attack=record["attack"],
-        access=record["access"],
-        norm=record["norm"],
-        eps=record["eps"],
-        eps_value=float(record["eps_value"]),
-        control=bool(record["control"]) or record["attack"] == NOISE,
+        defense=record.defense,
+        attack=record.attack,
+        access=record.access,
+        norm=record.norm,
+        eps=record.eps,
+        eps_value=record.eps_value or 0.0,
+        control=record.control or record.attack == NOISE,
     )
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The records one by one; a last line that a kill cut short is left out."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    if any(later.strip() for later in file):
-                        raise CmapError(
-                            f"line {number} of {path} is not JSON: {error}", "run the benchmark again to repair it"
-                        ) from error
-                    return
-    except OSError as error:
-        raise CmapError(
-            f"{path} cannot be read: {error.strerror}", "--report-only takes the folder of a run"
-        ) from error
-
-
-def read_benchmark(folder: Path) -> dict[str, Any]:
-    """The settings, provenance and flags of a run."""
-    path = folder / BENCHMARK_FILE
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CmapError(
-            f"{path} cannot be read: {error.strerror}", "--report-only takes the folder of a run"
-        ) from error
-    except ValueError as error:
-        raise CmapError(f"{path} is not JSON: {error}", "run the benchmark again") from error
-    if not isinstance(run, dict) or not str(run.get("schema", "")).startswith("cmap.benchmark/1"):
-        raise CmapError(f"{path} is no cmap.benchmark/1", "it may come from another version of cmap")
-    return run
 
 
 def finite(value: float | None) -> float | None:

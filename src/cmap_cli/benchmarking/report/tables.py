@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.records import NOISE
@@ -15,7 +14,6 @@ from cmap_cli.benchmarking.report.words import counted, percent
 Cell = str | Rate | None
 FAILURE_ROWS = 100
 FEW = 10  # images of a class: below it a row of its own says nothing
-MANY = 12  # values of a list: above it only its ends are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,32 +267,3 @@ def access_table(report: Report) -> ReportTable:
     head = report.headline
     title = f"Accuracy by access: {head.defense}, {head.norm} {head.eps}" if head else ""
     return ReportTable(title, ("Access", "Accuracy"), tuple(rows))
-
-
-def values_table(title: str, mapping: Mapping[str, Any]) -> ReportTable:
-    """Names and values; a mapping within is one row per entry."""
-    rows = [TableRow((name, text)) for name, text in flattened(mapping)]
-    return ReportTable(title, ("Name", "Value"), tuple(rows))
-
-
-def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names with their values in words; names of a mapping within follow its own: "budget: steps"."""
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{name}: ")
-        else:
-            yield f"{prefix}{name}", value_words(value)
-
-
-def value_words(value: object) -> str:
-    """A value in words; of a long list only the ends."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, list | tuple):
-        return str(value)
-    words = [value_words(one) for one in value]
-    if len(words) > MANY:
-        return f"{', '.join(words[:3])}, …, {words[-1]} ({len(words)} values)"
-    return ", ".join(words) or "none"
