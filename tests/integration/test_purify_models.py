@@ -57,16 +57,16 @@ def records(folder: Path) -> list[dict[str, object]]:
 
 
 def test_class_conditional_models_are_told_what_the_classifier_sees(
-    cmap: Run, conditional: Path, picture: Path, tmp_path: Path
+    invoke: Run, conditional: Path, picture: Path, tmp_path: Path
 ) -> None:
     command = ("purify", picture, "--model", conditional, *QUICK)
-    run = cmap(*command, "--out", "a")
+    run = invoke(*command, "--out", "a")
     assert run.returncode == 2
     assert "needs a class for each image, one of 2" in run.stderr
-    run = cmap(*command, "--out", "a", "--classifier", "pyautoattack-resnet18")
+    run = invoke(*command, "--out", "a", "--classifier", "pyautoattack-resnet18")
     assert run.returncode == 2
     assert "is conditioned on 2 classes, pyautoattack-resnet18 has 10" in run.stderr
-    run = cmap(
+    run = invoke(
         *command,
         "--out",
         "predicted",
@@ -79,16 +79,16 @@ def test_class_conditional_models_are_told_what_the_classifier_sees(
     assert str(record["label"]) == record["before"]
     other = 1 - int(str(record["label"]))
     for label, folder in ((record["label"], "same"), (other, "other")):
-        assert cmap(*command, "--out", folder, "--class", str(label)).returncode == 0
+        assert invoke(*command, "--out", folder, "--class", str(label)).returncode == 0
     images = {name: np.asarray(Image.open(tmp_path / name / "a.png")) for name in ("predicted", "same", "other")}
     assert (images["predicted"] == images["same"]).all()
     assert (images["same"] != images["other"]).any()
-    run = cmap(*command, "--out", "b", "--class", "7")
+    run = invoke(*command, "--out", "b", "--class", "7")
     assert (run.returncode, "--class 7 is no number below 2" in run.stderr) == (2, True)
 
 
-def test_class_is_refused_by_models_without_classes(cmap: Run, small_model: Path, picture: Path) -> None:
-    run = cmap("purify", picture, "--out", "o", "--model", small_model, "--class", "1")
+def test_class_is_refused_by_models_without_classes(invoke: Run, small_model: Path, picture: Path) -> None:
+    run = invoke("purify", picture, "--out", "o", "--model", small_model, "--class", "1")
     assert (run.returncode, "is for class-conditional models" in run.stderr) == (2, True)
 
 
@@ -110,29 +110,29 @@ sha256 = "unpublished"
 """
 
 
-def purify_with_openai(cmap: Run, checkpoint: Path, picture: Path, tmp_path: Path) -> dict[str, object]:
+def purify_with_openai(invoke: Run, checkpoint: Path, picture: Path, tmp_path: Path) -> dict[str, object]:
     """From a checkpoint that somebody downloaded to a purified image, as a user would."""
     (tmp_path / "weights.toml").write_text(ENTRY)
     environment = {"CMAP_MANIFEST": "weights.toml", "CMAP_WEIGHTS_DIR": str(tmp_path / "cache")}
-    run = cmap("download-weights", "openai", "--from-dir", checkpoint.parent, **environment)
+    run = invoke("download-weights", "openai", "--from-dir", checkpoint.parent, **environment)
     assert run.returncode == 0, run.stderr
-    run = cmap("purify", picture, "--out", "o", "--model", "openai", *QUICK, **environment)
+    run = invoke("purify", picture, "--out", "o", "--model", "openai", *QUICK, **environment)
     assert run.returncode == 0, run.stderr
     (record,) = records(tmp_path / "o")
     return record
 
 
-def test_a_checkpoint_of_openai_purifies(cmap: Run, picture: Path, tmp_path: Path) -> None:
-    record = purify_with_openai(cmap, TINY_STATE, picture, tmp_path)
+def test_a_checkpoint_of_openai_purifies(invoke: Run, picture: Path, tmp_path: Path) -> None:
+    record = purify_with_openai(invoke, TINY_STATE, picture, tmp_path)
     assert record["steps"] == 2
     with Image.open(tmp_path / "o" / "a.png") as purified:
         assert purified.size == (32, 32)
 
 
 @pytest.mark.slow
-def test_a_full_size_checkpoint_of_openai_purifies(cmap: Run, picture: Path, tmp_path: Path) -> None:
+def test_a_full_size_checkpoint_of_openai_purifies(invoke: Run, picture: Path, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     checkpoint = tmp_path / "given" / "checkpoint_80"
     write_checkpoint(checkpoint, deterministic_parameters(layout("full")))
-    record = purify_with_openai(cmap, checkpoint, picture, tmp_path)
+    record = purify_with_openai(invoke, checkpoint, picture, tmp_path)
     assert record["steps"] == 2

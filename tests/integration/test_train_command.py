@@ -30,9 +30,9 @@ UNET = ("--kind", "unet", "--images-seen", "24", "--batch-size", "4", "--widths"
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "unet"])
-def test_a_model_is_made_and_purifies(cmap: Run, domain: Path, tmp_path: Path, kind: str) -> None:
+def test_a_model_is_made_and_purifies(invoke: Run, domain: Path, tmp_path: Path, kind: str) -> None:
     options = UNET if kind == "unet" else ()
-    run = cmap("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", "--directions", "8", *options)
+    run = invoke("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", "--directions", "8", *options)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "model/model.safetensors"
     with Image.open(tmp_path / "model/samples.png") as sheet:
@@ -40,42 +40,44 @@ def test_a_model_is_made_and_purifies(cmap: Run, domain: Path, tmp_path: Path, k
     card = (tmp_path / "model/README.md").read_text()
     assert "cmap train domain.npz:x_train --out model" in card
     assert "images: 40" in card
-    purified = cmap("purify", "one.png", "--out", "clean", "--model", "model", "--preset", "fast", "--json")
+    purified = invoke("purify", "one.png", "--out", "clean", "--model", "model", "--preset", "fast", "--json")
     assert purified.returncode == 0, purified.stderr
     assert json.loads(purified.stdout)["written"] == 1
-    again = cmap("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", *options)
+    again = invoke("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", *options)
     assert again.returncode == 2
     assert "holds a model already" in again.stderr
 
 
-def test_grey_models_and_unreadable_training_images(cmap: Run, domain: Path, tmp_path: Path) -> None:
+def test_grey_models_and_unreadable_training_images(invoke: Run, domain: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for index in range(6):
         Image.new("RGB", (20 + index, 16), (index * 40, 10, 10)).save(folder / f"{index}.png")
     (folder / "broken.png").write_bytes(b"")
-    run = cmap("train", "photos", "--out", "grey", "--image-size", "8", "--channels", "1", "--json")
+    run = invoke("train", "photos", "--out", "grey", "--image-size", "8", "--channels", "1", "--json")
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     assert (document["images"], document["image shape"]) == (6, [1, 8, 8])
     assert "broken.png is empty" in run.stderr
-    purified = cmap("purify", "photos/3.png", "--out", "clean", "--model", "grey", "--fit", "crop", "--preset", "fast")
+    purified = invoke(
+        "purify", "photos/3.png", "--out", "clean", "--model", "grey", "--fit", "crop", "--preset", "fast"
+    )
     assert purified.returncode == 0, purified.stderr
     with Image.open(tmp_path / "clean/photos/3.png") as result:
         assert result.size == (8, 8)
 
 
-def test_usage_errors_of_train(cmap: Run, domain: Path) -> None:
+def test_usage_errors_of_train(invoke: Run, domain: Path) -> None:
     for arguments, message in (
         (["--widths", "20"], "multiples of 16"),
         (["--kind", "unet", "--image-size", "10", "--widths", "16,16"], "no multiple of 4"),
         (["--channels", "2"], "neither grey nor RGB"),
         (["--preset", "bundled", "--kind", "gaussian"], "a recipe of a unet"),
     ):
-        run = cmap("train", "domain.npz:x_train", "--out", "model", *arguments)
+        run = invoke("train", "domain.npz:x_train", "--out", "model", *arguments)
         assert run.returncode == 2
         assert message in run.stderr
-    nothing = cmap("train", "--out", "model")
+    nothing = invoke("train", "--out", "model")
     assert (nothing.returncode, "no training images are given" in nothing.stderr) == (2, True)
 
 
@@ -92,13 +94,13 @@ def put_cifar10(weights_dir: Path) -> None:
     record_in_lock(weights_dir, artefact, source, "0" * 64, sha256(path))
 
 
-def test_a_preset_takes_the_training_split_of_cifar10_from_the_cache(cmap: Run, tmp_path: Path) -> None:
-    absent = cmap("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache")
+def test_a_preset_takes_the_training_split_of_cifar10_from_the_cache(invoke: Run, tmp_path: Path) -> None:
+    absent = invoke("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache")
     assert absent.returncode == 2
     assert "cmap download-weights cifar10" in absent.stderr
     put_cifar10(tmp_path / "cache")
     small = ("--images-seen", "8", "--batch-size", "4", "--widths", "16,16", "--preconditioning", "plain")
-    run = cmap("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache", "--json", *small)
+    run = invoke("train", "--preset", "bundled", "--out", "model", "--weights-dir", "cache", "--json", *small)
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     recipe = json.loads(document["recipe"])

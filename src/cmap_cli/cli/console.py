@@ -18,6 +18,8 @@ from cmap_cli.runs.shard import launched_shard
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from cmap_cli.runs.documents import Document
+
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
 PLAIN_PAUSE = 2.0
@@ -31,8 +33,12 @@ def result(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def result_json(document: dict[str, Any]) -> None:
+def result_json(document: dict[str, Any] | Document) -> None:
     """The one JSON document of --json, on stdout."""
+    if not isinstance(document, dict):
+        from msgspec import to_builtins
+
+        document = to_builtins(document)
     if leads():
         result(json.dumps(document, indent=2, allow_nan=False))
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from cmap_cli.cli import console, options
-from cmap_cli.cli.weights_status import SCHEMA, is_cached, show_list, show_plan, verify_all
+from cmap_cli.cli.weights_status import show_plan, show_status
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.models.weights.manifest import Artefact
-    from cmap_cli.models.weights.obtain import Access
+    from cmap_cli.models.weights.documents import Artefact
+    from cmap_cli.models.weights.download import DownloadProgress, DownloadResult
 
-NEEDED_BY_DEFAULT = (DEFAULT_MODEL, DEFAULT_CLASSIFIER)
 WHAT = "What to do"
 SOURCES = "Where files come from"
 
@@ -33,7 +34,7 @@ def download_weights(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything that can be fetched without a person.", rich_help_panel=WHAT)
+        bool, typer.Option("--all", help="Everything that can be downloaded without a person.", rich_help_panel=WHAT)
     ] = False,
     list_them: Annotated[
         bool, typer.Option("--list", help="List names, kinds, sizes, licences and what is here.", rich_help_panel=WHAT)
@@ -46,7 +47,7 @@ def download_weights(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "-n", help="Say what would be fetched, and from where.", rich_help_panel=WHAT),
+        typer.Option("--dry-run", "-n", help="Report what would be downloaded, and from where.", rich_help_panel=WHAT),
     ] = False,
     accept_licence: Annotated[
         bool,
@@ -83,7 +84,7 @@ def download_weights(
     quiet: options.Quiet = False,
     weights_dir: options.WeightsDir = None,
 ) -> None:
-    """Fetch models, classifiers and data sets, verify them and keep them as safetensors.
+    """Download models, classifiers and data sets, verify them and keep them as safetensors.
 
     Examples:
 
@@ -93,112 +94,83 @@ def download_weights(
 
       cmap download-weights lpips-vgg --from-dir ~/Downloads
     """
-    from cmap_cli.models.weights.manifest import manifest_path, read_manifest
-
     chosen = sum([everything, list_them, verify, check_manifest])
     if chosen > 1 or (names and chosen):
         raise UsageError("names, --all, --list, --verify and --check-manifest exclude each other")
-    if check_manifest:
-        found = read_manifest()
-        if json:
-            console.result_json({"schema": SCHEMA, "manifest": str(manifest_path()), "artefacts": len(found)})
-        else:
-            console.result(f"{manifest_path()}: {len(found)} artefacts, no mistakes")
+    if check_manifest or list_them or verify:
+        show_status(weights_dir, check_manifest=check_manifest, verify=verify, json=json, quiet=quiet)
         return
-    if list_them:
-        show_list(weights_dir, json=json, quiet=quiet)
-        return
-    if verify:
-        verify_all(weights_dir, json=json, quiet=quiet)
-        return
-    from cmap_cli.models.weights.fetch import Patience
-    from cmap_cli.models.weights.obtain import Access
-
-    access = Access(
-        weights_dir, from_dir, mirror, offline, require_hash, Patience(timeout, attempts, min(1.0, timeout / 10))
+    from cmap_cli.models.weights.download import (
+        NEEDED_BY_DEFAULT,
+        download_artefacts,
+        downloadable_artefacts,
+        select_artefacts,
     )
-    artefacts = select(names or [], everything=everything, access=access)
+    from cmap_cli.models.weights.fetch import Patience
+    from cmap_cli.models.weights.obtain import FetchOptions
+
+    patience = Patience(timeout, attempts, min(1.0, timeout / 10))
+    fetch_options = FetchOptions(weights_dir, from_dir, mirror, offline, require_hash, patience)
+    asked = names or NEEDED_BY_DEFAULT
+    artefacts = downloadable_artefacts(fetch_options) if everything else select_artefacts(asked)
     if dry_run:
-        show_plan(artefacts, access, json=json)
+        show_plan(artefacts, weights_dir, json=json)
         return
-    missing = [artefact for artefact in artefacts if not artefact.installed and not is_cached(artefact, weights_dir)]
-    agree(missing, accepted=accept_licence, interactive=not (quiet or json))
-    fetch_all(artefacts, access, json=json, quiet=quiet, tell_defaults=not names and not everything)
+    with Bars(quiet=quiet or json) as bars:
+        done = download_artefacts(
+            artefacts,
+            fetch_options,
+            confirm=partial(confirm, accepted=accept_licence, interactive=not json and not quiet),
+            on_progress=bars.show,
+            on_message=(lambda text: None) if quiet else console.warn,
+        )
+    show_result(done, json=json, quiet=quiet, by_default=not names and not everything)
 
 
-def select(names: list[str], *, everything: bool, access: Access) -> list[Artefact]:
-    """The artefacts that are asked for (all unknown names at once as UsageError)."""
-    from cmap_cli.models.weights.libraries import artefact_of
-    from cmap_cli.models.weights.manifest import read_manifest
-
-    manifest = read_manifest()
-    if everything:
-        fetchable = [a for a in manifest.values() if any(source.scheme != "manual" for source in a.sources)]
-        return [a for a in fetchable if a.hashed or not access.require_hash]
-    artefacts: list[Artefact] = []
-    problems: list[CmapError] = []
-    for name in names or NEEDED_BY_DEFAULT:
-        if name in manifest:
-            artefacts.append(manifest[name])
-            continue
-        library = name.partition(":")[0]
-        if library not in {"torchvision", "timm", "hf"}:
-            problems.append(UsageError(f"nothing is called {name}", "cmap download-weights --list"))
-            continue
-        try:
-            artefacts.append(artefact_of(name, "classifier"))
-        except CmapError as error:
-            problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise UsageError("several names are wrong", problems=problems)
-    return artefacts
-
-
-def agree(artefacts: list[Artefact], *, accepted: bool, interactive: bool) -> None:
-    """Show restrictive licences and have them accepted (UsageError if they are not)."""
-    restricted = [artefact for artefact in artefacts if artefact.restriction]
+def confirm(restricted: Sequence[Artefact], *, accepted: bool, interactive: bool) -> bool:
+    """Show restrictive licences and, unless they are accepted already, ask where there is somebody to ask."""
     for artefact in restricted:
         console.say(f"{artefact.name}: {artefact.licence}; {artefact.restriction} ({artefact.page})")
-    if not restricted or accepted:
-        return
-    if not interactive or not sys.stdin.isatty() or not typer.confirm("Accept?", err=True):
-        raise UsageError(
-            f"the terms of {', '.join(artefact.name for artefact in restricted)} are not accepted",
-            "read them, then add --accept-licence",
-        )
+    return accepted or (interactive and sys.stdin.isatty() and typer.confirm("Accept?", err=True))
 
 
-def fetch_all(artefacts: list[Artefact], access: Access, *, json: bool, quiet: bool, tell_defaults: bool) -> None:
-    """Bring the artefacts here one after the other; what fails does not stop the others."""
-    from cmap_cli.models.weights.obtain import obtain
+class Bars:
+    """A progress bar per artefact, one after the other."""
 
-    paths: dict[str, str] = {}
-    failures: list[CmapError] = []
-    for artefact in artefacts:
-        most = artefact.sources[0].size[1]
-        with console.reporting(most >> 20, "MiB", quiet=quiet or json) as progress:
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.name = ""
+        self.stack = ExitStack()
 
-            def on_bytes(count: int, progress: console.Reporter = progress) -> None:
-                progress.reach(count >> 20)
+    def __enter__(self) -> Bars:
+        return self
 
-            def say(text: str) -> None:
-                if not quiet:
-                    console.warn(text)
+    def __exit__(self, *raised: object) -> None:
+        self.stack.close()
 
-            try:
-                paths[artefact.name] = str(obtain(artefact, access, on_bytes, say))
-            except CmapError as error:
-                failures.append(error)
-                continue
-        if not json:
-            console.result(paths[artefact.name] if quiet else f"{artefact.name}: {paths[artefact.name]}")
-    if tell_defaults and not failures and not quiet and not json:
-        console.say("that is all that the default commands need; --list shows what else there is")
+    def show(self, progress: DownloadProgress) -> None:
+        """Move the bar of an artefact; the first call for another one ends the one before."""
+        if progress.name != self.name:
+            self.stack.close()
+            self.name = progress.name
+            self.bar = self.stack.enter_context(console.reporting(progress.most >> 20, "MiB", quiet=self.quiet))
+        self.bar.reach(progress.done >> 20)
+
+
+def show_result(done: DownloadResult, *, json: bool, quiet: bool, by_default: bool) -> None:
+    """The paths of what is here; the failures are raised."""
+    failures = list(done.failures.values())
+    if not json:
+        for name, path in done.paths.items():
+            console.result(str(path) if quiet else f"{name}: {path}")
+    if by_default and not failures and not quiet and not json:
+        console.say("these are all weights that the default commands need; --list shows the others")
     if json and not failures:
-        console.result_json({"schema": SCHEMA, "paths": paths})
+        from cmap_cli.models.weights.documents import DownloadedDocument
+
+        console.result_json(DownloadedDocument(paths={name: str(path) for name, path in done.paths.items()}))
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        raise CmapError(f"{len(failures)} of {len(artefacts)} could not be had", problems=failures)
+        count = len(failures) + len(done.paths)
+        raise CmapError(f"{len(failures)} of {count} could not be downloaded", problems=failures)

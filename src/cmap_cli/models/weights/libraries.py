@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from cmap_cli.errors import UsageError, WeightsError
-from cmap_cli.models.weights.manifest import Artefact, Kind, Source, find_artefact, read_manifest
+from cmap_cli.models.weights.documents import Artefact, DownloadSource, Kind
+from cmap_cli.models.weights.manifest import find_artefact, read_manifest
 
+LIBRARIES = ("torchvision", "timm", "hf")
 ANY_SIZE = (1, 32 << 30)
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 
@@ -50,7 +52,7 @@ def torchvision_artefact(name: str) -> Artefact:
         ) from error
     file = weights.url.rsplit("/", 1)[-1]
     digest = re.search(r"-([0-9a-f]{8})\.pth", file)
-    source = Source(weights.url, "state-dict", ANY_SIZE, digest[1] if digest else "", file)
+    source = DownloadSource(weights.url, "state-dict", ANY_SIZE, digest[1] if digest else "", file)
     return Artefact(
         name=f"torchvision-{name}",
         kind="classifier",
@@ -79,7 +81,9 @@ def timm_artefact(name: str) -> Artefact:
         raise UsageError(f"timm has no pretrained classifier {name}", "see timm.list_models(pretrained=True)")
     # timm writes hf_hub_id "timm/" where the repository is called as the model
     repository = config.hf_hub_id + (name if config.hf_hub_id.endswith("/") else "")
-    source = Source(f"hf:{repository}@main/model.safetensors", "safetensors", ANY_SIZE, "", f"timm-{name}.safetensors")
+    source = DownloadSource(
+        f"hf:{repository}@main/model.safetensors", "safetensors", ANY_SIZE, "", f"timm-{name}.safetensors"
+    )
     return Artefact(
         name=f"timm-{name}",
         kind="classifier",
@@ -104,7 +108,7 @@ def repository_artefact(rest: str, kind: Kind) -> Artefact:
         raise UsageError(f"hf:{rest} is no repository of Hugging Face", "hf:org/repo or hf:org/repo@revision")
     repository, revision = match[1], match[2] or "main"
     name = f"hf-{repository.replace('/', '--')}-{revision}"
-    source = Source(f"hf:{repository}@{revision}", "hf-repository", ANY_SIZE, "", name)
+    source = DownloadSource(f"hf:{repository}@{revision}", "hf-repository", ANY_SIZE, "", name)
     # the manifest's known-wrong files stay refused here
     refused = tuple(each for artefact in read_manifest().values() for each in artefact.refused)
     return Artefact(

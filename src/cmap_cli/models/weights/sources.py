@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -10,36 +9,39 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from cmap_cli.errors import WeightsError
+from cmap_cli.models.weights.documents import DownloadSource
 from cmap_cli.models.weights.fetch import OnBytes, PageError, Patience, fetch
-from cmap_cli.models.weights.manifest import Source
+from cmap_cli.models.weights.hub import fetch_from_hub, hub_address
 
-HUGGING_FACE = "https://huggingface.co"
 GOOGLE_DRIVE = "https://drive.usercontent.google.com/download"
 
 
-def address(source: Source) -> str:
+def address(source: DownloadSource) -> str:
     """The https address behind a source of ours, HF_ENDPOINT and Google Drive's form included."""
     if source.scheme == "hf":
-        place, _, path = source.rest.partition("@")
-        revision, _, inside = path.partition("/")
-        return hugging_face(place, revision, inside)
+        return hub_address(*in_hub(source))
     if source.scheme == "drive":
         return f"{GOOGLE_DRIVE}?{urlencode({'id': source.rest, 'export': 'download', 'confirm': 't'})}"
     return source.url
 
 
-def hugging_face(repository: str, revision: str, path: str) -> str:
-    """The address of a file in a repository of Hugging Face, or of the mirror HF_ENDPOINT."""
-    return f"{os.environ.get('HF_ENDPOINT', HUGGING_FACE).rstrip('/')}/{repository}/resolve/{revision}/{path}"
+def in_hub(source: DownloadSource) -> tuple[str, str, str]:
+    """Repository, revision and path of ``hf:org/repo@revision/path``."""
+    repository, _, path = source.rest.partition("@")
+    revision, _, inside = path.partition("/")
+    return repository, revision, inside
 
 
-def fetch_source(source: Source, target: Path, patience: Patience, on_bytes: OnBytes) -> None:
+def fetch_source(source: DownloadSource, target: Path, patience: Patience, on_bytes: OnBytes) -> None:
     """Download the file of a source (errors of ``fetch``; a page becomes a WeightsError)."""
     if source.scheme == "npm":
         npm_pack(source, target)
         return
     url = address(source)
     try:
+        if source.scheme == "hf":
+            fetch_from_hub(*in_hub(source), target, source.size, patience, on_bytes)
+            return
         try:
             fetch(url, target, source.size, patience, on_bytes)
         except PageError as page:
@@ -71,7 +73,7 @@ class DownloadForm(HTMLParser):
             self.fields[given.get("name", "")] = given.get("value", "")
 
 
-def npm_pack(source: Source, target: Path) -> None:
+def npm_pack(source: DownloadSource, target: Path) -> None:
     """Download a package with the npm client, with whatever registry and proxy it is set up for."""
     npm = shutil.which("npm")
     if npm is None:
@@ -85,7 +87,7 @@ def npm_pack(source: Source, target: Path) -> None:
         packed = list(folder.glob("*.tgz"))
         if run.returncode or len(packed) != 1:
             told = (run.stderr.strip() or run.stdout.strip() or "no file came").splitlines()[-1]
-            raise WeightsError(f"npm cannot fetch {source.rest}: {told}")
+            raise WeightsError(f"npm could not download {source.rest}: {told}")
         packed[0].replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

