@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from frechet import Moments, frechet_distance, moments
 from torch import Generator, Tensor, nn
 
 from cmap_cli.choices import DEFAULT_PRESET, DEFAULT_SELECT
@@ -49,7 +50,6 @@ from cmap_cli.data.sheets import Comparison, write_comparison
 from cmap_cli.device import choose_device, choose_dtype
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.zoo import load_identified_model
-from cmap_cli.training.frechet import Moments, frechet_distance, moments
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
 DENOISED = 200

@@ -70,6 +70,8 @@ def test_grey_models_and_unreadable_training_images(invoke: Run, domain: Path, t
 def test_usage_errors_of_train(invoke: Run, domain: Path) -> None:
     for arguments, message in (
         (["--widths", "20"], "multiples of 16"),
+        (["--widths", "a"], "multiples of 16"),
+        (["--lr", "nan"], "--lr nan is not a positive number"),
         (["--kind", "unet", "--image-size", "10", "--widths", "16,16"], "no multiple of 4"),
         (["--channels", "2"], "neither grey nor RGB"),
         (["--preset", "bundled", "--kind", "gaussian"], "a recipe of a unet"),
@@ -79,6 +81,26 @@ def test_usage_errors_of_train(invoke: Run, domain: Path) -> None:
         assert message in run.stderr
     nothing = invoke("train", "--out", "model")
     assert (nothing.returncode, "no training images are given" in nothing.stderr) == (2, True)
+
+
+def test_a_dry_run_prints_its_document_and_writes_nothing(invoke: Run, domain: Path, tmp_path: Path) -> None:
+    run = invoke("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", *UNET, "--dry-run", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == {
+        "schema": "cmap.train/1",
+        "dry_run": True,
+        "kind": "unet",
+        "images": 40,
+        "image_shape": [3, 16, 16],
+        "iterations": 6,
+        "batch_size": 4,
+        "device": "cpu",
+        "out": "model",
+    }
+    plain = invoke("train", "domain.npz:x_train", "--out", "model", "--dry-run")
+    assert (plain.returncode, plain.stdout) == (0, "")
+    assert "gaussian model of 40 images: a covariance on cpu" in plain.stderr
+    assert not (tmp_path / "model").exists()
 
 
 def put_cifar10(weights_dir: Path) -> None:

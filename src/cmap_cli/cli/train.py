@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_module
 import shlex
 import sys
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,13 +14,7 @@ from cmap_cli.cli import console, options
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.models.networks.state import Stored
-    from cmap_cli.training.recipe import TrainingConfig
-
-SCHEMA = "cmap.train/1"
-FEWEST_IMAGES = 2
-SAMPLES = 64
-DIRECTIONS: dict[ModelKind, int] = {"gaussian": 600, "unet": 800}
+    from cmap_cli.training.run import TrainProgress
 
 
 def train(
@@ -143,129 +134,71 @@ def train(
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
-    began = time.monotonic()
-    kind = kind or ("unet" if preset else "gaussian")
-    if kind == "gaussian" and preset:
-        raise UsageError(f"--preset {preset} is a recipe of a unet, not of a gaussian", "leave out --kind")
-    recipe = adjust(
-        preset,
-        images=images_seen,
+    from cmap_cli.training.run import TrainSettings, plan_training, run_training
+
+    settings = TrainSettings(
+        kind=kind,
+        preset=preset,
+        image_size=image_size,
+        channels=channels,
+        directions=directions,
+        images_seen=images_seen,
         batch_size=train_batch,
         widths=None if widths is None else parse_widths(widths),
         lr=lr,
         preconditioning=preconditioning,
         seed=seed,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        overwrite=overwrite,
     )
-    check_shape(kind, image_size, channels, recipe.widths)
-    from cmap_cli.data.inputs import discover
-    from cmap_cli.data.outputs import check_output_folder
-
-    named = images or training_split(preset, weights_dir)
-    found = discover(named, sys.stdin if "-" in named else None)
-    check_output_folder(found.folders, out)
-    if (out / "model.safetensors").exists() and not overwrite:
-        raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
-    if len(found.sources) < FEWEST_IMAGES:
-        raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of images of your domain")
-
-    import torch
-
-    from cmap_cli.device import choose_device, choose_dtype
-    from cmap_cli.training.checkpoint import CHECKPOINT
-    from cmap_cli.training.data import load_training_images
-    from cmap_cli.training.gaussian import fit_gaussian
-    from cmap_cli.training.loop import Progress, train_unet
-    from cmap_cli.training.results import write_results
-
-    chosen = choose_device(device)
+    named = images or []
+    plan = plan_training(settings, named, out, weights_dir=weights_dir, stdin=sys.stdin if "-" in named else None)
     silent = quiet or json
     if not silent:
-        work = f"{recipe.iterations} iterations of {recipe.batch_size} images" if kind == "unet" else "a covariance"
-        console.say(f"{kind} model of {len(found.sources)} images: {work} on {chosen.device} ({chosen.reason})")
+        console.say(plan.sentence())
     if dry_run:
+        if json:
+            console.result_json(plan.document())
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for failure in found.failures:
-        console.fail(failure.error)
-    with console.reporting(len(found.sources), "images read", quiet=silent) as reading:
-        data = load_training_images(found.sources, channels, image_size, reading.advance, console.fail)
-    if len(data) < FEWEST_IMAGES:
-        raise UsageError("fewer than two training images could be read")
-    kept = min(directions or DIRECTIONS[kind], data[0].numel(), len(data) - 1)
-    base = fit_gaussian(data, kept, keep_residual=kind == "unet")
-    model: Stored = base
-    seconds = time.monotonic() - began
-    if kind == "unet":
-        if overwrite:
-            (out / CHECKPOINT).unlink(missing_ok=True)
-        with console.reporting(recipe.iterations, "iterations", quiet=silent) as training:
-
-            def on_progress(progress: Progress) -> None:
-                training.reach(progress.iteration)
-                if training.shows_detail and progress.iteration % 10 == 0:
-                    training.detail(f"loss {float(progress.loss):.2f}")
-
-            trained, seconds = train_unet(
-                data,
-                base,
-                recipe,
-                out,
-                on_progress,
-                chosen.device,
-                choose_dtype(precision, chosen.device),
-                compiled=chosen.device.type == "cuda" if compiled is None else compiled,
-            )
-            model = trained.cpu()
-    facts: dict[str, Any] = {
-        "kind": kind,
-        "images": len(data),
-        "image shape": list(data.shape[1:]),
-        "directions": kept,
-        "command": shlex.join(["cmap", *sys.argv[1:]]),
-        "device": f"{chosen.device} ({chosen.reason}), torch {torch.__version__}",
-        "seconds of training": round(seconds),
-    }
-    if kind == "unet":
-        facts["recipe"] = json_module.dumps(dataclasses.asdict(recipe))
-    path = write_results(model, out, facts, SAMPLES)
+    with TrainingBars(quiet=silent) as bars:
+        command = shlex.join(["cmap", *sys.argv[1:]])
+        done = run_training(plan, command=command, on_progress=bars.show, on_failure=console.fail)
     if json:
-        console.result_json({"schema": SCHEMA, "model": str(path), **facts})
+        console.result_json(done.document)
     else:
-        console.result(str(path))
+        console.result(str(done.path))
 
 
-def adjust(preset: TrainingPreset | None, **changes: object) -> TrainingConfig:
-    """The recipe of a preset with what the user changed; None is no change."""
-    from cmap_cli.training.recipe import RECIPES
+class TrainingBars:
+    """A progress bar for the images, then one for the iterations."""
 
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(RECIPES[preset or "bundled"], **given)
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.unit = ""
+        self.stack = ExitStack()
 
+    def __enter__(self) -> TrainingBars:
+        return self
 
-def training_split(preset: TrainingPreset | None, weights_dir: Path | None) -> list[str]:
-    """The training images of the presets: CIFAR-10's, from the cache (WeightsError: not downloaded yet)."""
-    if preset is None:
-        raise UsageError("no training images are given", "cmap train ./photos --out ./my-model")
-    from cmap_cli.models.weights.cache import local_file
-    from cmap_cli.models.weights.manifest import find_artefact
+    def __exit__(self, *raised: object) -> None:
+        self.stack.close()
 
-    return [f"{local_file(find_artefact('cifar10', 'dataset'), weights_dir)}:x_train"]
+    def show(self, progress: TrainProgress) -> None:
+        """Move the bar; the loss is fetched from the device now and then, and only where it is shown."""
+        if progress.unit != self.unit:
+            self.stack.close()
+            self.unit = progress.unit
+            self.bar = self.stack.enter_context(console.reporting(progress.total, progress.unit, quiet=self.quiet))
+        self.bar.reach(progress.done)
+        if self.bar.shows_detail and progress.loss is not None and progress.done % 10 == 0:
+            self.bar.detail(f"loss {float(progress.loss):.2f}")
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
     """ "64,128,128" -> (64, 128, 128); UsageError for anything else."""
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 and int(part) % 16 == 0 for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 9 for part in parts):
         raise UsageError(f"--widths {text} is not a list of multiples of 16", "--widths 64,128,128")
     return tuple(int(part) for part in parts)
-
-
-def check_shape(kind: ModelKind, image_size: int, channels: int, widths: tuple[int, ...]) -> None:
-    """Refuse shapes that the model cannot have (UsageError)."""
-    if channels == 2:
-        raise UsageError("--channels 2 is neither grey nor RGB", "--channels 1 or --channels 3")
-    multiple = 2 ** len(widths)
-    if kind == "unet" and image_size % multiple:
-        raise UsageError(
-            f"--image-size {image_size} is no multiple of {multiple}, which a unet of {len(widths)} levels needs"
-        )

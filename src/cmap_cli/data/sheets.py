@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from cmap_cli.files import write_with
+
 CELL = 96
 MARGIN = 8
 CAPTION = 14
@@ -58,13 +60,13 @@ def write_comparison(
 
 
 def write_samples(path: Path, images: Tensor, columns: int = 8) -> None:
-    """A grid of images (N, C, H, W) in [0, 1]."""
+    """A grid of images (N, C, H, W) in [0, 1], as PNG."""
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (CELL + MARGIN) + MARGIN, rows * (CELL + MARGIN) + MARGIN), BACKGROUND)
     for index, image in enumerate(images):
         place = (MARGIN + index % columns * (CELL + MARGIN), MARGIN + index // columns * (CELL + MARGIN))
         sheet.paste(cell(image), place)
-    sheet.save(path)
+    write_with(path, lambda temporary: sheet.save(temporary, "PNG"))
 
 
 def cell(pixels: Tensor) -> Image.Image:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import generate, to_unit_range
 from cmap_cli.data.sheets import write_samples
+from cmap_cli.files import write_text
 from cmap_cli.models.networks.state import Stored
 from cmap_cli.models.store import MODEL_FILE, save_model
 
@@ -35,7 +36,7 @@ def write_results(model: Stored, folder: Path, facts: Mapping[str, object], samp
     write_samples(folder / "samples.png", draw_samples(model, samples))
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     card = CARD.format(facts=listed, folder=folder.name, sigma_max=model.sigma_max)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_text(folder / "README.md", card)
     return path
 
 

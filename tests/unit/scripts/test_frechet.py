@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from benchmarks.frechet import Moments, frechet_distance, moments, symmetric_root
 from torch import Tensor
-
-from cmap_cli.training.frechet import Moments, frechet_distance, moments, symmetric_root
 
 D = 6
 
