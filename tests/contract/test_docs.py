@@ -18,7 +18,9 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
 def symbols() -> list[str]:
-    return re.findall(r"`(cmap_cli[\w.]*:\w+)`", (ROOT / "docs/explanation/paper-map.md").read_text(encoding="utf-8"))
+    return re.findall(
+        r"`((?:cmap_cli|benchmarks)[\w.]*:\w+)`", (ROOT / "docs/explanation/paper-map.md").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("symbol", symbols())
