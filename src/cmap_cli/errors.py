@@ -5,8 +5,9 @@ Exit codes of the command line: 0 done, 1 failed or a threshold missed, 2 usage,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 PROBLEMS_SHOWN = 20
 
@@ -76,6 +77,13 @@ def raise_all(problems: Sequence[CmapError], what: str = "") -> None:
             shown.append(UsageError(f"{what} has {rest:,} more problems" if what else f"{rest:,} more problems"))
         begin = f"{what} has {len(every):,} problems" if what else f"{len(every):,} problems"
         raise UsageError(f"{begin}: {'; '.join(each.message for each in shown)}", problems=shown)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest one, else all of them."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.table import Budget, gradient_draws
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 from cmap_cli.errors import UsageError
 
 Version = Literal["standard", "plus", "rand", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+PAPER_EOT = 20
 SETS = ("standard", "plus", "rand")
 NEEDED_CLASSES = {"standard": 4, "plus": 4, "apgd-t": 4, "rand": 3, "apgd-dlr": 3}
 """The losses sort scores and take the third or fourth: with fewer classes pyautoattack fails."""
@@ -140,3 +142,13 @@ def recorded_flags() -> Iterator[list[str]]:
 def phrase(message: str) -> str:
     """A warning of AutoAttack without its reference."""
     return message.partition(" See ")[0].strip().rstrip(".!")
+
+
+def build_autoattack(
+    threat: ThreatModel, access: Access, budget: Budget, defenses: object, version: Version
+) -> AutoAttack:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
+    if version == "square":
+        return AutoAttack(threat, access, version, n_queries=budget.queries)
+    eot = PAPER_EOT if budget.paper and access != "transfer" else gradient_draws(budget, access)
+    return AutoAttack(threat, access, version, eot_iter=eot if eot > 1 else None)

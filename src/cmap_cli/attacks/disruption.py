@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cmap_cli.attacks.gradients import cross_entropy, margin
 from cmap_cli.attacks.pgd import is_better
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
@@ -22,6 +23,7 @@ from cmap_cli.core.consistency import to_unit_range
 from cmap_cli.core.predict import classify
 from cmap_cli.core.purifier import Descent, Purifier
 from cmap_cli.defenses.base import RowSeeds
+from cmap_cli.defenses.deployed import Defenses
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,9 @@ class ConsistencyDisruption:
         with torch.no_grad():
             margins = torch.stack([margin(model(x_adv), y) for _ in range(self.evaluations)])
         return margins.mean(0), (margins > 0).float().mean(0)
+
+
+def build_disruption(threat: ThreatModel, access: Access, budget: Budget, defenses: Defenses) -> ConsistencyDisruption:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`; a fifth of the steps is purification alone, as in the paper."""
+    first, total = budget.disruption // 5, budget.disruption
+    return ConsistencyDisruption(threat, defenses.purifier, defenses.classifier, first=first, total=total)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
@@ -19,11 +20,11 @@ class RandomNoise:
 
     Attributes:
         threat: norm and radius.
-        access: black-box, it looks at nothing.
+        access: transfer; it looks at nothing.
     """
 
     threat: ThreatModel
-    access: Access = "black-box"
+    access: Access = "transfer"
 
     @property
     def name(self) -> str:
@@ -39,3 +40,8 @@ class RandomNoise:
             length = self.threat.distance(noise, torch.zeros_like(noise))[:, None, None, None]
             x_adv = self.threat.project(x + self.threat.eps * noise / length, x)
             return AttackResult(x_adv, model(x_adv).argmax(1) != y)
+
+
+def build_noise(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> RandomNoise:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
+    return RandomNoise(threat, access)

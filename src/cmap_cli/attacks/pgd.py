@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from cmap_cli.attacks.gradients import GradientProbe, LossName
 from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.table import Budget, gradient_draws
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
@@ -119,3 +120,16 @@ def paper_pgd(threat: ThreatModel, access: Access) -> PGD:
     Steps so small reach the ball's surface only if all point one way: weaker than the default, to reproduce only.
     """
     return PGD(threat, access, steps=200, step=1 / 200, random_start=False, eot=20)
+
+
+def build_pgd(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
+    if budget.paper:
+        return paper_pgd(threat, access)
+    eot = gradient_draws(budget, access)
+    return PGD(threat, access, steps=budget.steps, restarts=budget.restarts, eot=eot)
+
+
+def build_fgsm(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
+    return fgsm(threat, access, gradient_draws(budget, access))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -67,12 +66,17 @@ def parse_threat(norm: str, eps: str) -> ThreatModel:
     Raises:
         UsageError: either is something else.
     """
+    spelled = eps.strip()
+    number, slash, divisor = spelled.partition("/")
     try:
-        value = float(Fraction(eps.strip()))
+        value = float(number) / (float(divisor) if slash else 1)
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"--eps {eps} is no number", "write 8/255 or 0.5") from error
+        raise UsageError(f"--eps {eps} is not a number", "write 8/255 or 0.5") from error
     if norm.lower() not in NORMS:
         raise UsageError(f"--norm {norm} is none of {', '.join(NORMS.values())}")
     if not 0 < value < math.inf:
-        raise UsageError(f"--eps {eps} is not above 0")
-    return ThreatModel(NORMS[norm.lower()], value, eps.strip())
+        raise UsageError(f"--eps {eps} is not a finite number above 0", "write 8/255 or 0.5")
+    if NORMS[norm.lower()] == "Linf" and value > 1:
+        hint = f"write {spelled}/255" if not divisor and value <= 255 else "write 8/255"
+        raise UsageError(f"--eps {eps} is above 1, the whole range of a pixel", f"pixels are in [0, 1]: {hint}")
+    return ThreatModel(NORMS[norm.lower()], value, spelled)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import ThreatModel, parse_threat
-from cmap_cli.benchmarking.attack import Budget
 from cmap_cli.benchmarking.specs import LARGE, AttackSpec, controls, large_control
-from cmap_cli.choices import Defense
 from cmap_cli.data.catalogue import Dataset
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.models.classifiers import LoadedClassifier
@@ -31,7 +30,7 @@ class Item:
 
     spec: AttackSpec | None
     threat: ThreatModel | None
-    target: Defense | None
+    target: str | None
 
     @property
     def name(self) -> str:
@@ -76,7 +75,7 @@ class Campaign:
         """What is done with each chunk of images, in this order."""
         yield Item(None, None, None)
         for threat in self.threats:
-            for spec in (*self.specs, *(controls(self.specs) if self.with_controls else ())):
+            for spec in dict.fromkeys((*self.specs, *(controls(self.specs) if self.with_controls else ()))):
                 yield from self.items_of(spec, threat)
         large = large_control(self.specs) if self.with_controls else None
         if large is not None:
@@ -85,18 +84,18 @@ class Campaign:
 
     def items_of(self, spec: AttackSpec, threat: ThreatModel) -> Iterator[Item]:
         """One item, or one for each defence that the attack has to go through."""
-        if spec.regardless:
+        if spec.is_defense_agnostic:
             yield Item(spec, threat, None)
         else:
             yield from (Item(spec, threat, name) for name in self.defenses.names if spec.applies_to(name))
 
     def chunks(self, item: Item) -> Iterator[tuple[int, int]]:
-        """(start, stop) of the images that an item is done with: all of them, a few for a control."""
-        control = item.spec is not None and item.spec.control
+        """(start, stop) of the images that an item is done with: all of them, a few for a control nobody asked for."""
+        control = item.spec is not None and item.spec.control and item.spec not in self.specs
         count = min(len(self.dataset), CONTROL_IMAGES) if control else len(self.dataset)
         return ((start, min(start + self.chunk, count)) for start in range(0, count, self.chunk))
 
-    def evaluated(self, item: Item) -> list[Defense]:
+    def evaluated(self, item: Item) -> list[str]:
         """The defences that are shown what an item makes."""
         if item.target is not None:
             return [item.target]
@@ -107,8 +106,8 @@ class Campaign:
         listed = [(item, start, stop) for item in self.items() for start, stop in self.chunks(item)]
         return sorted(listed, key=lambda each: each[1])
 
-    def share(self, shard: Shard) -> list[tuple[Item, int, int]]:
-        """What of it a shard does.
+    def work_of(self, shard: Shard) -> list[tuple[Item, int, int]]:
+        """The part of the work that a shard does.
 
         Chunks stay whole, because an attack's random numbers depend on the images attacked together. They are dealt
         out, not hashed: they are few, their numbers are the same wherever the settings are, and what is dealt out by

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from cmap_cli.benchmarking.attack import Budget
+from cmap_cli.attacks.table import ATTACKS, Budget
 from cmap_cli.benchmarking.campaign import Campaign, Item
-from cmap_cli.defenses.base import Passes
 
 THOROUGH_IMAGES = 500
 THOROUGH_DRAWS = 20
 THOROUGH = Budget(steps=100, restarts=1, eot=20, queries=5000)
-APGD_STEPS = 100
-AUTOATTACK_QUERIES = 5000
 TIMED_IMAGES = 2
 
 
@@ -56,7 +53,7 @@ def measure_cost(campaign: Campaign) -> Cost:
             timed[key] = time_passes(campaign, item, x, y)
         forward, both = timed[key]
         for budget, images in ((campaign.budget, count), (THOROUGH, many)):
-            passes = planned_passes(item, budget)
+            passes = ATTACKS[item.spec.name].plan(budget, item.spec.access)
             cost = images * ((passes.forward - passes.backward) * forward + passes.backward * both)
             if budget is THOROUGH:
                 thorough += cost
@@ -83,20 +80,3 @@ def time_passes(campaign: Campaign, item: Item, x: torch.Tensor, y: torch.Tensor
         inside = x.clone().requires_grad_()
         float(torch.autograd.grad(model(inside).gather(1, y[:, None]).sum(), inside)[0].sum())
     return forward, (time.perf_counter() - began) / len(x)
-
-
-def planned_passes(item: Item, budget: Budget) -> Passes:
-    """Passes an image that an attack is expected to need; AutoAttack stops early where its first part succeeds."""
-    assert item.spec is not None
-    eot = 1 if item.spec.access == "transfer" else budget.eot
-    gradients = {"pgd": budget.steps * budget.restarts * eot, "fgsm": eot, "noise": 0, "square": 0}.get(
-        item.spec.name, APGD_STEPS * eot
-    )
-    if budget.paper and item.spec.name == "pgd":
-        gradients = 200 * 20
-    forward = gradients + (budget.queries if item.spec.name == "square" else 0)
-    if item.spec.name == "disruption":
-        gradients, forward = 0, budget.disruption // 10
-    if item.spec.name.startswith("autoattack") and item.spec.access != "transfer":
-        gradients, forward = 10 * gradients, 10 * gradients + AUTOATTACK_QUERIES
-    return Passes(forward, gradients)

@@ -162,6 +162,7 @@ class BenchmarkOutput(Document, frozen=True, kw_only=True):
     exit_code: int
     out: str
     missed: tuple[str, ...] = ()
+    comparison: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     report: dict[str, Any]
 
 

@@ -10,16 +10,19 @@ import torch
 from safetensors.torch import load_file
 
 from cmap_cli.benchmarking.campaign import Campaign
+from cmap_cli.benchmarking.chunks import predict
 from cmap_cli.benchmarking.documents import AttackLine, BenchmarkRecord, Successes
-from cmap_cli.benchmarking.run import BenchmarkFolder, chunk_of, predict
+from cmap_cli.benchmarking.folder import BenchmarkFolder, chunk_of
 from cmap_cli.data.images import to_uint8, write_image
-from cmap_cli.data.sheets import Comparison
+from cmap_cli.data.sheets import Comparison, write_comparison
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.merge import inside
 from cmap_cli.runs.settings import MANIFEST
 
 IMAGES = "images"
+SHEET = "sheet.png"
+SHOWN = 24
 
 
 def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[AttackLine]:
@@ -33,7 +36,7 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
     """
     manifest = Journal(folder.folder, MANIFEST, folder.shard)
     manifest.rewrite([])
-    own = {(item.name, start) for item, start, _ in campaign.share(folder.shard)}
+    own = {(item.name, start) for item, start, _ in campaign.work_of(folder.shard)}
     seen = set()
     # another shard may have attacked what is now this one's
     for path in folder.journal.paths():
@@ -55,7 +58,7 @@ def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> A
     write_image(folder / relative, x_adv, None)
     rounded = (to_uint8(x_adv).float() / 255)[None].to(campaign.device)
     threat = next(t for t in campaign.threats if t.spelled == record.eps)
-    draws, _ = campaign.defenses.evaluate(record.defense, rounded, 1)  # type: ignore[arg-type]
+    draws, _ = campaign.defenses.evaluate(record.defense, rounded, 1)
     return AttackLine(
         key=record.key,
         label=record.label,
@@ -99,21 +102,20 @@ def count_successes(folder: Path) -> Successes:
     )
 
 
-def sheet(folder: Path, classes: Sequence[str], most: int) -> list[Comparison]:
-    """The first images before and after the attack, for a picture sheet.
+def write_sheet(folder: Path, classes: Sequence[str]) -> None:
+    """Draw the first images of a folder's manifest before and after the attack into sheet.png.
 
     Args:
         folder: the output folder.
         classes: their names, as far as they have any.
-        most: how many.
     """
 
     def name(label: int) -> str:
         return classes[label] if label < len(classes) else str(label)
 
     comparisons: list[Comparison] = []
-    for line in islice(Journal(folder, MANIFEST).read(AttackLine), most):
+    for line in islice(Journal(folder, MANIFEST).read(AttackLine), SHOWN):
         tensors = load_file(folder / inside(line.file))
         before, after = (tensors[each][line.row].to(torch.float32) for each in ("x", "x_adv"))
         comparisons.append(Comparison(before, after, f"{name(line.label)} -> {name(line.classifier)}"))
-    return comparisons
+    write_comparison(folder / SHEET, comparisons, titles=("clean", "adversarial"))

@@ -1,217 +1,254 @@
-"""The resumable loop of attacks and re-evaluations: one line of records.jsonl for each image, attack and defence."""
+"""``benchmark`` and ``attack``: settings in, one result out; the command line only renders them."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from cmap_cli.benchmarking.checks import write_checked_report
+from cmap_cli.benchmarking.chunks import run_campaign
+from cmap_cli.benchmarking.cost import Cost, measure_cost
+from cmap_cli.benchmarking.documents import Successes
+from cmap_cli.benchmarking.export import count_successes, export_images, write_sheet
+from cmap_cli.benchmarking.folder import BenchmarkFolder
+from cmap_cli.benchmarking.report.values import Report
+from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
+from cmap_cli.benchmarking.setup import Prepared, prepare
+from cmap_cli.errors import UsageError
+from cmap_cli.runs.merge import merge_folder
+from cmap_cli.runs.progress import Part, write_part
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard
+from cmap_cli.runs.team import Team
 
-from cmap_cli.benchmarking.attack import AttackOutcome, attack_images
-from cmap_cli.benchmarking.campaign import Campaign, Item
-from cmap_cli.benchmarking.documents import BENCHMARK_SCHEMA, BenchmarkRecord
-from cmap_cli.data.dataset import ImageBatch
-from cmap_cli.files import write_with
-from cmap_cli.runs.journal import Journal, read_lines
-from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings
-from cmap_cli.runs.shard import WHOLE, Shard
+UNLABELLED = "images without labels are attacked away from what the classifier sees in them"
+RESIZED = "images of another size are resized and cropped to the model's"
 
-ADVERSARIAL = "adversarial"
+OnProgress = Callable[[int, int], None]
+"""Called with the number of chunks that are done, those of earlier runs included, and of all chunks."""
+OnMessage = Callable[[str], None]
+"""Called with a warning."""
 
 
-class BenchmarkFolder:
-    """benchmark.json (settings, provenance) and records.jsonl of a run.
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, and about how long it takes on this device.
 
-    Records of a chunk are appended together after its adversarial images are in place, so after a kill the file never
-    claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
-    a shard and records of its own; what any of them has done is done. Use it in a ``with`` statement.
-
-    Args:
-        folder: the output folder.
-        settings: what determines the records; a run goes on only with equal ones.
-        provenance: what is known besides, kept from the first start.
-        overwrite: forget what is there, of all shards.
-        shard: whose records are written.
-
-    Raises:
-        SettingsMismatchError: the folder holds records of other settings.
-        CmapError: another process is writing them.
+    Attributes:
+        prepared: the run, with its settings and device.
+        folder: where it is written.
+        shard: of this process.
+        chunks: of this shard; ``all_chunks`` of the run.
+        cost: of this shard.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        shard: Shard = WHOLE,
-    ) -> None:
-        self.folder = folder
-        self.shard = shard
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(folder, RECORDS, shard)
-        self.journal.open()
-        try:
-            if overwrite:
-                forget_parts(self.journal, MANIFEST)
-                shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
-            document = {"schema": BENCHMARK_SCHEMA, "settings": settings, "provenance": provenance}
-            claim_settings(folder / SETTINGS_FILE, document, overwrite=overwrite)
-        except BaseException:
-            self.journal.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.close()
-
-    def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
-        """The (item, first image) of every chunk whose records are all there, in the file of any shard.
-
-        The others are taken out of the file of this process.
-        """
-        expected = {
-            (item.name, start): (stop - start) * len(campaign.evaluated(item)) for item, start, stop in campaign.work()
-        }
-        complete = set()
-        for path in self.journal.paths():
-            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path, BenchmarkRecord))
-            here = {key for key, count in expected.items() if found[key] == count}
-            if path == self.journal.path:  # also when nothing is incomplete: a half line may be at its end
-                self.journal.rewrite(record for record in self.records() if chunk_of(record, campaign.chunk) in here)
-            complete |= here
-        return complete
-
-    def records(self) -> Iterator[BenchmarkRecord]:
-        """The records of this process in the order in which they were made."""
-        return self.journal.read(BenchmarkRecord)
-
-    def append(self, records: Sequence[BenchmarkRecord]) -> None:
-        """Add the records of a chunk (OutOfSpaceError when the disk is full)."""
-        self.journal.append(records)
-
-    def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
-        """Write a chunk's images losslessly (OutOfSpaceError when the disk is full)."""
-        stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
+    prepared: Prepared
+    folder: Path
+    shard: Shard
+    chunks: int
+    all_chunks: int
+    cost: Cost
 
 
-def chunk_of(record: BenchmarkRecord, chunk: int) -> tuple[str, int]:
-    """(item, first image) of the chunk that a record belongs to."""
-    return record.item, record.image // chunk * chunk
+OnPlan = Callable[[Plan], None]
 
 
-def run_campaign(campaign: Campaign, folder: BenchmarkFolder, on_chunk: Callable[[int], None]) -> None:
-    """Do what is not done yet of the folder's shard.
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a benchmark wrote.
+
+    Attributes:
+        folder: with records, attacked images and report.
+        settings: as benchmark.json holds them.
+        report: None for a dry run, for a shard, and in the processes of torchrun that do not lead.
+        plan: of a dry run; None if it was not asked for.
+        shard: of this process.
+        chunks: of this shard.
+        records: the file of this shard's records; None for a dry run.
+        team: the processes of the job.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    report: Report | None
+    plan: Plan | None
+    shard: Shard
+    chunks: int
+    records: Path | None
+    team: Team
+
+
+@dataclass(frozen=True)
+class AttackRunResult:
+    """What an attack on a data set wrote.
+
+    Attributes:
+        folder: with images, floats and manifest.
+        settings: as benchmark.json holds them.
+        successes: None where ``report`` of :class:`BenchmarkResult` is.
+        images: PNG files of this shard, relative to the folder.
+        plan: as in :class:`BenchmarkResult`, as are shard and team.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    successes: Successes | None
+    images: tuple[str, ...]
+    plan: Plan | None
+    shard: Shard
+    team: Team
+
+
+def benchmark(
+    dataset: str = "cifar10",
+    settings: BenchmarkSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    on_plan: OnPlan | None = None,
+    on_progress: OnProgress | None = None,
+    on_message: OnMessage | None = None,
+    **options: Any,
+) -> BenchmarkResult:
+    """Attack a defended classifier, evaluate it again, and write a report with intervals.
 
     Args:
-        campaign: what.
-        folder: where the records go.
-        on_chunk: told how many of the shard's chunks are done, those of earlier runs included.
+        dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
+        settings: the options of ``cmap benchmark``.
+        out: the output folder; None for one of the user's cache that these settings always get.
+        shard: of the work; None for all of it, or the shard that torchrun gives this process.
+        overwrite: forget what is in ``out``.
+        dry_run: only estimate how long it takes.
+        on_plan: called before the work starts with what will be done; estimating takes a few seconds.
+        on_progress: called after every chunk of images.
+        on_message: called with warnings.
+        **options: fields of :class:`~cmap_cli.benchmarking.settings.BenchmarkSettings` to change in ``settings``.
 
     Raises:
-        OutOfSpaceError: nothing more can be written; the same call goes on from there.
-        ImageError: an image cannot be read.
+        UsageError: a setting is wrong, images have no labels, or ``out`` holds a run with other settings.
+        WeightsError: a model or classifier cannot be loaded.
+        OutOfSpaceError: the disk is full; the same call continues.
     """
-    own = campaign.share(folder.shard)
-    done = folder.resume(campaign) & {(item.name, start) for item, start, _ in own}
-    on_chunk(len(done))
-    batch, batch_start = None, -1
-    for item, start, stop in own:
-        if (item.name, start) in done:
-            continue
-        if batch is None or (start, len(batch.x)) != (batch_start, stop - start):
-            batch, batch_start = campaign.dataset.batch(start, stop), start
-        folder.append(list(do_chunk(campaign, folder, item, batch, start)))
-        done.add((item.name, start))
-        on_chunk(len(done))
+    chosen = dataclasses.replace(settings or BenchmarkSettings(), **options)
+    own = launched_shard() or WHOLE if shard is None else shard
+    prepared, team = prepare([dataset], chosen, own)
+    if not prepared.campaign.dataset.labelled:
+        raise UsageError(
+            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
+        )
+    folder = prepared.default_folder() if out is None else Path(out)
+    plan = announce(prepared, folder, own, team, dry_run=dry_run, on_plan=on_plan, on_message=on_message)
+    work = prepared.campaign.work_of(own)
+    result = BenchmarkResult(folder, prepared.settings, None, plan, own, len(work), None, team)
+    if dry_run:
+        return result
+    with open_folder(prepared, folder, own, team, overwrite=overwrite) as results:
+        part = Part(own, len(prepared.campaign.work()), len(work))
+        write_part(folder, part)
+        run_campaign(prepared.campaign, results, on_progress)
+        write_part(folder, dataclasses.replace(part, finished=True))
+        records = results.journal.path
+    team.exchange(None)
+    report = None
+    if team.leads and not team.partial:
+        merge_folder(folder, final=True)
+        report = write_checked_report(folder)
+    return dataclasses.replace(result, records=records, report=report)
 
 
-def do_chunk(
-    campaign: Campaign, folder: BenchmarkFolder, item: Item, batch: ImageBatch, start: int
-) -> Iterator[BenchmarkRecord]:
-    """Attack a chunk of images, write what came out, ask the defences about it."""
-    x, y = batch.x.to(campaign.device), batch.y.to(campaign.device)
-    unlabelled = y < 0
-    if bool(unlabelled.any()):
-        y = torch.where(unlabelled, torch.tensor(predict(campaign.classifier.module, x)).to(y), y)
-    began = time.perf_counter()
-    if item.spec is None or item.threat is None:
-        found, relative = AttackOutcome("clean", x, torch.zeros(len(x), dtype=torch.bool)), None
-    else:
-        found = attack_images(campaign.defenses, item.spec, item.threat, item.target, campaign.budget, x, y)
-        relative = Path(ADVERSARIAL) / item.name / f"{start:06d}.safetensors"
-    seconds = (time.perf_counter() - began) / len(x)
-    made = [
-        {
-            "image": start + row,
-            "key": batch.keys[row],
-            "label": int(y[row]),
-            "label_is_prediction": bool(unlabelled[row]),
-            **described(item, found, x, row),
-            "seconds": round(seconds, 4),
-            "file": None if relative is None else relative.as_posix(),
-            "row": None if relative is None else row,
-        }
-        for row in range(len(x))
-    ]
-    undefended = predict(campaign.classifier.module, found.x_adv)
-    stored = {"x": x, "x_adv": found.x_adv, "y": y}
-    records: list[BenchmarkRecord] = []
-    for name in campaign.evaluated(item):
-        draws, purified = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
-        if purified is not None and (name == "cmap" or "purified" not in stored):
-            stored["purified"] = purified
-        records += [
-            BenchmarkRecord(
-                **made[row], defense=name, undefended=undefended[row], draws=tuple(draw[row] for draw in draws)
-            )
-            for row in range(len(x))
-        ]
-    if relative is not None:
-        folder.write_images(relative, stored)
-    yield from records
+def attack(
+    images: str | Sequence[str],
+    out: str | Path,
+    settings: AttackSettings | None = None,
+    *,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    on_plan: OnPlan | None = None,
+    on_progress: OnProgress | None = None,
+    on_message: OnMessage | None = None,
+    on_image: Callable[[str], None] | None = None,
+    **options: Any,
+) -> AttackRunResult:
+    """Make adversarial images: floats without loss, PNG files, and what classifier and defence see in them.
+
+    Args:
+        images: data sets, files, folders or patterns, as ``cmap attack`` takes them.
+        out: the output folder.
+        settings: the options of ``cmap attack``.
+        shard: as in :func:`benchmark`, as are overwrite, dry_run, on_plan, on_progress and on_message.
+        overwrite: see ``shard``.
+        dry_run: see ``shard``.
+        on_plan: see ``shard``.
+        on_progress: see ``shard``.
+        on_message: see ``shard``.
+        on_image: called with the name of each PNG file, relative to ``out``.
+        **options: fields of :class:`~cmap_cli.benchmarking.settings.AttackSettings` to change in ``settings``.
+
+    Raises:
+        CmapError: as :func:`benchmark`; images without labels are attacked away from the classifier's prediction.
+    """
+    chosen = dataclasses.replace(settings or AttackSettings(), **options)
+    names = [images] if isinstance(images, str) else list(images)
+    if not names:
+        raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
+    own, folder = launched_shard() or WHOLE if shard is None else shard, Path(out)
+    prepared, team = prepare(names, chosen, own)
+    if on_message is not None and not prepared.campaign.dataset.labelled:
+        on_message(UNLABELLED)
+    plan = announce(prepared, folder, own, team, dry_run=dry_run, on_plan=on_plan, on_message=on_message)
+    result = AttackRunResult(folder, prepared.settings, None, (), plan, own, team)
+    if dry_run:
+        return result
+    written = []
+    with open_folder(prepared, folder, own, team, overwrite=overwrite) as results:
+        part = Part(own, len(prepared.campaign.work()), len(prepared.campaign.work_of(own)))
+        write_part(folder, part)
+        run_campaign(prepared.campaign, results, on_progress)
+        for line in export_images(prepared.campaign, results):
+            written.append(line.png)
+            if on_image is not None:
+                on_image(line.png)
+        write_part(folder, dataclasses.replace(part, finished=True))
+    team.exchange(None)
+    successes = None
+    if team.leads and not team.partial:
+        merge_folder(folder, final=True)
+        write_sheet(folder, prepared.provenance["classes"])
+        successes = count_successes(folder)
+    return dataclasses.replace(result, successes=successes, images=tuple(written))
 
 
-def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
-    """What a record says of an item and of what its attack made of one image."""
-    here = slice(row, row + 1)
-    about: dict[str, Any] = {
-        "item": item.name,
-        "method": found.method,
-        "gradient": found.gradient,
-        "flags": found.flags,
-    }
-    about |= {"forward": found.passes.forward / len(x), "backward": found.passes.backward / len(x)}
-    if item.spec is None or item.threat is None:
-        absent = dict.fromkeys(("access", "norm", "eps", "eps_value"))
-        nothing = {"control": False, "distance": 0.0, "reported_success": False, "unchanged": False}
-        return about | {"attack": "clean"} | absent | nothing
-    return about | {
-        "attack": item.spec.name,
-        "access": item.spec.access,
-        "norm": item.threat.norm,
-        "eps": item.threat.spelled,
-        "eps_value": item.threat.eps,
-        "control": item.spec.control,
-        "distance": float(item.threat.distance(found.x_adv[here], x[here])),
-        "reported_success": bool(found.reported_success[row]),
-        "unchanged": bool((found.x_adv[row] == x[row]).all()),
-    }
+def open_folder(prepared: Prepared, folder: Path, shard: Shard, team: Team, *, overwrite: bool) -> BenchmarkFolder:
+    """The output folder, which the leading process makes first."""
+    with team.leader_first():
+        return BenchmarkFolder(
+            folder, prepared.settings, prepared.provenance, overwrite=team.forgets(overwrite), shard=shard
+        )
 
 
-def predict(classifier: nn.Module, x: Tensor) -> list[int]:
-    """The classes that a classifier sees."""
-    with torch.no_grad():
-        classes: list[int] = classifier(x).argmax(-1).tolist()
-    return classes
+def announce(
+    prepared: Prepared,
+    folder: Path,
+    shard: Shard,
+    team: Team,
+    *,
+    dry_run: bool,
+    on_plan: OnPlan | None,
+    on_message: OnMessage | None,
+) -> Plan | None:
+    """Measure what the run will cost and tell the caller; only in the process that leads, and if it is wanted."""
+    if on_message is not None and prepared.campaign.dataset.resized:
+        on_message(RESIZED)
+    if not team.leads or (on_plan is None and not dry_run):
+        return None
+    cost = measure_cost(prepared.campaign)
+    own, work = len(prepared.campaign.work_of(shard)), len(prepared.campaign.work())
+    plan = Plan(prepared, folder, shard, own, work, dataclasses.replace(cost, seconds=cost.seconds * own / work))
+    if on_plan is not None:
+        on_plan(plan)
+    return plan

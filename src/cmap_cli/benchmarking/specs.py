@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from cmap_cli.choices import Access, Defense, Norm, Protocol
-from cmap_cli.errors import UsageError
-
-GRADIENT_ACCESS: tuple[Access, ...] = ("transfer", "surrogate", "bpda", "white-box")
-AUTOATTACK = ("autoattack", "autoattack-plus", "autoattack-rand", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")
-ACCESSES: dict[str, tuple[Access, ...]] = {
-    **dict.fromkeys((*AUTOATTACK, "pgd", "fgsm"), GRADIENT_ACCESS),
-    "square": ("black-box", "transfer"),
-    "disruption": ("adaptive",),
-    "noise": ("black-box",),
-}
-"""What each attack can be given; the first is its access by default."""
+from cmap_cli.attacks.table import ATTACKS
+from cmap_cli.choices import Access, Norm, Protocol
+from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, suggestion
 
 THROUGH_THE_DEFENSE: frozenset[Access] = frozenset({"bpda", "white-box", "adaptive", "black-box"})
+DEFENSE_AGNOSTIC: frozenset[Access] = frozenset({"transfer", "surrogate"})
 COMPANIONS = ("pgd@bpda", "pgd@white-box")
 """What the end-to-end protocol adds where nothing that was asked for goes through the defence."""
 
@@ -34,7 +27,7 @@ class AttackSpec:
     """An attack and what its attacker sees.
 
     Attributes:
-        name: of ACCESSES.
+        name: of :data:`~cmap_cli.attacks.table.ATTACKS`.
         access: transfer: the bare classifier; surrogate: a one-step denoiser before it; bpda: the defence, its
             gradient replaced by the identity; white-box: the defence, differentiated; adaptive: the purification's
             own objective; black-box: the defence's scores.
@@ -50,25 +43,20 @@ class AttackSpec:
         return f"{self.name}@{self.access}"
 
     @property
-    def regardless(self) -> bool:
-        """Whether what it makes is the same for every defence."""
-        return self.access in ("transfer", "surrogate") or self.name == "noise"
+    def is_defense_agnostic(self) -> bool:
+        """Whether the images that it makes are the same for every defence."""
+        return self.access in DEFENSE_AGNOSTIC
 
-    def applies_to(self, defense: Defense) -> bool:
-        """Whether there is such an attack on a defence.
+    @property
+    def through_defense(self) -> bool:
+        """Whether it attacks the defence that is deployed."""
+        return self.access in THROUGH_THE_DEFENSE and not self.control
 
-        The bare classifier has nothing to go through, one step is differentiable as it is, JPEG is not at all, and
-        consistency disruption works in the latents of purification.
-        """
-        return self.access in APPLICABLE[defense] or (self.control and self.regardless)
+    def applies_to(self, defense: str) -> bool:
+        """Whether there is such an attack on a defence; what controls make is shown to every defence."""
+        return self.access in DEFENSES[defense].accesses or (self.control and self.is_defense_agnostic)
 
 
-APPLICABLE: dict[Defense, frozenset[Access]] = {
-    "none": frozenset({"transfer"}),
-    "jpeg": frozenset({"transfer", "bpda", "black-box"}),
-    "onestep": frozenset({"transfer", "surrogate", "white-box", "black-box"}),
-    "cmap": frozenset(get_args(Access)),
-}
 LARGE: dict[Norm, str] = {"Linf": "0.5", "L2": "28", "L1": "1536"}
 """Radius at which an attack can make any image of any other: half the range at every pixel of 32×32."""
 
@@ -76,7 +64,7 @@ LARGE: dict[Norm, str] = {"Linf": "0.5", "L2": "28", "L1": "1536"}
 def controls(specs: Sequence[AttackSpec]) -> tuple[AttackSpec, ...]:
     """Attacks that must be weaker than those asked for; if they are not, something is masked."""
     single = [AttackSpec("fgsm", spec.access, control=True) for spec in specs if spec.name == "pgd"]
-    return (AttackSpec("noise", "black-box", control=True), *dict.fromkeys(single))
+    return (AttackSpec("noise", "transfer", control=True), *dict.fromkeys(single))
 
 
 def large_control(specs: Sequence[AttackSpec]) -> AttackSpec | None:
@@ -87,7 +75,7 @@ def large_control(specs: Sequence[AttackSpec]) -> AttackSpec | None:
 
 
 def parse_attacks(
-    attacks: Sequence[str], accesses: Sequence[str], protocol: Protocol | None, defenses: Sequence[Defense]
+    attacks: Sequence[str], accesses: Sequence[str], protocol: Protocol | None, defenses: Sequence[str]
 ) -> tuple[AttackSpec, ...]:
     """What the options ask for.
 
@@ -101,30 +89,66 @@ def parse_attacks(
     Raises:
         UsageError: an unknown name, or an access that the attack cannot be given; all problems at once.
     """
-    problems: list[UsageError] = []
-    unknown = [access for access in accesses if access not in get_args(Access)]
-    problems += [UsageError(f"--access {each} is none of {', '.join(get_args(Access))}") for each in unknown]
+    problems: list[CmapError] = []
+    known = get_args(Access)
+    unknown = [access for access in accesses if access not in known]
+    problems += [UsageError(f"--access {each} does not exist", suggestion(each, known)) for each in unknown]
     specs: list[AttackSpec] = []
     for text in attacks or (PROTOCOLS[protocol] if protocol else ()):
-        name, _, given = text.partition("@")
-        if name not in ACCESSES:
-            problems.append(UsageError(f"there is no attack {name}", f"one of {', '.join(ACCESSES)}"))
-            continue
-        wanted = [given] if given else [each for each in accesses if each not in unknown]
-        default = "surrogate" if protocol == "paper" and "surrogate" in ACCESSES[name] else ACCESSES[name][0]
-        for access in wanted or [default]:
-            allowed = next((each for each in ACCESSES[name] if each == access), None)
-            if allowed is None:
-                problems.append(UsageError(f"{name} cannot have the access {access}", ", ".join(ACCESSES[name])))
-            elif protocol == "paper" and allowed != "surrogate":
-                problems.append(UsageError(f"--protocol paper attacks the surrogate, not {name}@{access}"))
-            else:
-                specs.append(AttackSpec(name, allowed))
-    if problems:
-        raise problems[0] if len(problems) == 1 else UsageError("several attacks are wrong", problems=problems)
+        with collecting(problems):
+            specs += parse_attack(text, [each for each in accesses if each not in unknown], protocol)
+    raise_all(problems)
     explicit = bool(accesses) or any("@" in text for text in attacks)
     defended = any(defense != "none" for defense in defenses)
-    nothing_through = not any(spec.access in THROUGH_THE_DEFENSE for spec in specs)
-    if protocol == "end-to-end" and defended and nothing_through and not explicit:
+    if protocol == "end-to-end" and defended and not explicit and not any(spec.through_defense for spec in specs):
         specs += parse_attacks(COMPANIONS, (), protocol, ())
     return tuple(dict.fromkeys(specs))
+
+
+def parse_attack(text: str, accesses: Sequence[str], protocol: Protocol | None) -> list[AttackSpec]:
+    """One NAME or NAME@ACCESS: an attack for each access.
+
+    Args:
+        text: of the user.
+        accesses: for a name without one.
+        protocol: "paper" attacks the surrogate only.
+
+    Raises:
+        UsageError: an unknown name, or an access that the attack cannot be given.
+    """
+    name, at, given = text.partition("@")
+    if name not in ATTACKS:
+        raise UsageError(f"there is no attack {name!r}", suggestion(name, ATTACKS))
+    if at and not given:
+        raise UsageError(f"--attack {text} names no access", f"one of {', '.join(ATTACKS[name].accesses)}")
+    entry = ATTACKS[name]
+    default = "surrogate" if protocol == "paper" and "surrogate" in entry.accesses else entry.accesses[0]
+    specs = []
+    for access in [given] if given else accesses or [default]:
+        allowed = next((each for each in entry.accesses if each == access), None)
+        if allowed is None:
+            hint = suggestion(access, get_args(Access))
+            if access in get_args(Access):
+                hint = f"its accesses are {', '.join(entry.accesses)}"
+            raise UsageError(f"{name} cannot have the access {access}", hint)
+        if protocol == "paper" and allowed != "surrogate":
+            raise UsageError(f"--protocol paper attacks the surrogate, not {name}@{access}")
+        specs.append(AttackSpec(name, allowed, control=entry.is_control))
+    return specs
+
+
+def parse_defenses(names: Sequence[str]) -> tuple[str, ...]:
+    """The defences by name, each once (UsageError for names that there are not)."""
+    raise_all(
+        [
+            UsageError(f"there is no defence {name!r}", suggestion(name, DEFENSES))
+            for name in names
+            if name not in DEFENSES
+        ]
+    )
+    return tuple(dict.fromkeys(names))
+
+
+def needing_gradients(specs: Sequence[AttackSpec]) -> list[str]:
+    """The attacks that need the gradient of the classifier."""
+    return [str(spec) for spec in specs if ATTACKS[spec.name].needs_gradients]

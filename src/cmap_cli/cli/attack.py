@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Defense, Split
+from cmap_cli.attacks.table import ATTACKS
+from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
 from cmap_cli.cli import console, options
-from cmap_cli.errors import UsageError
+from cmap_cli.cli.benchmark_messages import reporting_chunks, settings_of, show_document, show_plan
+from cmap_cli.defenses.table import DEFENSES
 
-SCHEMA = "cmap.attack/1"
-SHEET = "sheet.png"
-SHOWN = 24
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.documents import Successes
+    from cmap_cli.benchmarking.run import AttackRunResult
 
 
 def attack(
@@ -57,14 +57,9 @@ def attack(
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
-    name: Annotated[
+    attack: Annotated[
         str,
-        typer.Option(
-            "--attack",
-            help="autoattack, autoattack-plus, autoattack-rand, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, pgd, "
-            "fgsm, disruption, noise, or NAME@ACCESS.",
-            rich_help_panel=options.THREAT,
-        ),
+        typer.Option("--attack", help=f"{', '.join(ATTACKS)}, or NAME@ACCESS.", rich_help_panel=options.THREAT),
     ] = "autoattack",
     access: options.Accesses = None,
     norm: options.NormOption = "Linf",
@@ -84,7 +79,10 @@ def attack(
     unroll: options.Unroll = "all",
     smoothing: options.Smoothing = 0.0,
     defense: Annotated[
-        Defense, typer.Option(help="What the attack goes through, if it does.", rich_help_panel=options.METHOD)
+        str,
+        typer.Option(
+            help=f"What the attack goes through, if it does: {', '.join(DEFENSES)}.", rich_help_panel=options.METHOD
+        ),
     ] = "cmap",
     classifier: options.Classifier = DEFAULT_CLASSIFIER,
     normalisation: options.Normalisation = None,
@@ -117,112 +115,62 @@ def attack(
 
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
-    from cmap_cli.benchmarking import setup as campaign
+    values = dict(locals())
+    from cmap_cli.benchmarking import run
+    from cmap_cli.benchmarking.settings import AttackSettings
     from cmap_cli.runs.shard import resolve_shard
 
     own = resolve_shard(shard, overwrite)
     silent = quiet or json or not console.leads()
-    threat = campaign.ThreatOptions(
-        attacks=(name,),
-        accesses=tuple(access or ()),
-        protocol=None,
-        norm=norm,
-        eps=(eps,) if eps else (),
-        attack_steps=attack_steps,
-        restarts=restarts,
-        eot=eot,
-        queries=queries,
-        disruption_steps=disruption_steps,
-        unroll=unroll,
-        smoothing=smoothing,
-        reevaluations=1,
-    )
-    method = campaign.MethodOptions(
-        defenses=(defense,),
-        classifier=classifier or DEFAULT_CLASSIFIER,
-        normalisation=normalisation,
-        model=model,
-        preset=preset,
-        steps=steps,
-        num_latents=num_latents,
-        vote=vote,
-        seed=seed,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        chunk=chunk,
-        weights_dir=weights_dir,
-    )
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
-    if not names:
-        raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
-    prepared, share = campaign.prepare(names, split, n, labels, threat, method, own)
-    if len(prepared.campaign.specs) > 1:
-        raise UsageError("cmap attack makes one attack with one access", "cmap benchmark runs several")
-    if not prepared.campaign.dataset.labelled:
-        console.warn("images without labels are attacked away from what the classifier sees in them")
-    if console.leads() and (dry_run or not silent):
-        campaign.announce(prepared, out, own, verbose=verbose)
-    if dry_run:
-        share.leave(0)
-        return
-    from cmap_cli.benchmarking.export import export_images
-    from cmap_cli.benchmarking.run import BenchmarkFolder, run_campaign
-    from cmap_cli.runs.progress import Part, write_part
-
-    with share.leader_first():
-        results = BenchmarkFolder(
-            out, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
+    with reporting_chunks(quiet=silent) as on_progress:
+        result = run.attack(
+            names,
+            out,
+            settings_of(AttackSettings, values),
+            shard=own,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            on_plan=None if silent and not dry_run else lambda plan: show_plan(plan, verbose=verbose),
+            on_progress=on_progress,
+            on_message=console.warn,
+            on_image=(lambda name: console.result(str(out / name))) if quiet and not json else None,
         )
-    work = prepared.campaign.share(own)
-    part = Part(own, len(prepared.campaign.work()), len(work))
-    with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
-        write_part(out, part)
-        run_campaign(prepared.campaign, results, progress.reach)
-        lines = 0
-        for line in export_images(prepared.campaign, results):
-            lines += 1
-            if quiet and not json:
-                console.result(str(out / line.png))
-        write_part(out, dataclasses.replace(part, finished=True))
-    share.exchange(None)
-    if share.partial:
-        if json:
-            document = {"schema": SCHEMA, "exit_code": 0, "settings": prepared.settings, "out": str(out)}
-            console.result_json({**document, "shard": str(own), "images": lines})
-        elif not quiet:
-            console.result(f"{lines} images attacked into {out}, shard {own}")
-            console.say(f"when all shards are done: cmap merge {shlex.quote(str(out))}")
-    elif share.leads:
-        finish(out, prepared.settings, prepared.provenance["classes"], json=json, quiet=quiet)
-    share.leave(0)
+    if result.team.partial and not dry_run:
+        show_shard(result, json=json, quiet=quiet)
+    elif result.successes is not None:
+        show(out, result.settings, result.successes, json=json, quiet=quiet)
+    result.team.leave(0)
 
 
-def finish(folder: Path, settings: dict[str, Any], classes: Sequence[str], *, json: bool, quiet: bool) -> None:
-    """Gather what the shards have written, draw the sheet, say what came out."""
-    from cmap_cli.runs.merge import merge_folder
+def show_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> None:
+    """What a shard wrote."""
+    from cmap_cli.benchmarking.documents import AttackShardOutput
 
-    merge_folder(folder, final=True)
-    counts = show(folder, classes)
+    out, shard, count = str(result.folder), str(result.shard), len(result.images)
     if json:
-        console.result_json({"schema": SCHEMA, "exit_code": 0, "settings": settings, "out": str(folder), **counts})
+        settings = result.settings
+        show_document(AttackShardOutput(exit_code=0, settings=settings, out=out, shard=shard, images=count))
     elif not quiet:
-        tell(folder, settings, counts)
+        console.result(f"{count} images attacked into {out}, shard {shard}")
+        console.say(f"when all shards are done: cmap merge {shlex.quote(out)}")
 
 
-def show(folder: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """Draw the sheet of a gathered folder; returns how many attacks succeeded."""
-    from cmap_cli.benchmarking.export import count_successes, sheet
-    from cmap_cli.data.sheets import write_comparison
+def show(folder: Path, settings: dict[str, Any], counts: Successes, *, json: bool, quiet: bool) -> None:
+    """What came out of a whole run."""
+    if json:
+        from cmap_cli.benchmarking.documents import AttackOutput
 
-    write_comparison(folder / SHEET, sheet(folder, classes, SHOWN), titles=("clean", "adversarial"))
-    return msgspec.structs.asdict(count_successes(folder))
+        found = msgspec.structs.asdict(counts)
+        show_document(AttackOutput(exit_code=0, settings=settings, out=str(folder), **found))
+    elif not quiet:
+        show_counts(folder, settings, counts)
 
 
-def tell(folder: Path, settings: dict[str, Any], counts: dict[str, int]) -> None:
-    """What came out, for people."""
-    console.result(f"{counts['images']} images attacked by {settings['attacks'][0]} into {folder}")
+def show_counts(folder: Path, settings: dict[str, Any], counts: Successes) -> None:
+    """How many images deceive what, for people."""
+    console.result(f"{counts.images} images attacked by {settings['attacks'][0]} into {folder}")
     console.result(
-        f"{settings['classifier']}: {counts['success']} misclassified as floats, {counts['png_success']} as PNG; "
-        f"behind {settings['defenses'][0]} {counts['success_defended']} and {counts['png_success_defended']}, one draw"
+        f"{settings['classifier']}: {counts.success} misclassified as floats, {counts.png_success} as PNG; "
+        f"behind {settings['defenses'][0]} {counts.success_defended} and {counts.png_success_defended}, one draw"
     )

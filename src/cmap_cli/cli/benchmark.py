@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.choices import (
-    DEFAULT_CLASSIFIER,
-    DEFAULT_MODEL,
-    DEFAULT_PRESET,
-    FailOn,
-    Protocol,
-    Split,
-)
+from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol, Split
 from cmap_cli.cli import console, options
-from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.runs.shard import Shard
+from cmap_cli.cli.benchmark_messages import (
+    Outputs,
+    finish,
+    reporting_chunks,
+    settings_of,
+    show_dry_run,
+    show_plan,
+    show_shard,
+)
+from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.errors import UsageError
 
-SCHEMA = "cmap.benchmark-result/1"
-FAILED = 1
-REPORT = "report.html"
-Outputs = tuple[Path | None, Path | None, bool]
-"""--junit, --baseline and --fail-on-regression."""
-Conditions = tuple[float | None, float | None, FailOn, bool]
-NO_CONDITIONS: Conditions = (None, None, "estimate", False)
+if TYPE_CHECKING:
+    from cmap_cli.runs.shard import Shard
+
+DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
 
 def benchmark(
@@ -46,8 +43,15 @@ def benchmark(
         ),
     ] = "subset",
     n: Annotated[
-        int, typer.Option("--n", min=1, help="Images: the first n.", rich_help_panel=options.INPUT_OUTPUT)
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--n",
+            min=1,
+            help="Images: the first n.",
+            show_default="8, or all if there are fewer",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +120,7 @@ def benchmark(
     defense: Annotated[
         list[str] | None,
         typer.Option(
-            help="cmap, onestep (diffuse and denoise once), jpeg (quality 75), none; several times, side by side.",
+            help=f"{DEFENSES_LISTED}; repeat it to compare several.",
             show_default="cmap",
             rich_help_panel=options.METHOD,
         ),
@@ -133,9 +137,12 @@ def benchmark(
     fail_under_clean: options.FailUnderClean = None,
     fail_on: options.FailOnOption = "estimate",
     fail_on_flags: options.FailOnFlags = False,
+    fail_on_weak: options.FailOnWeak = False,
     junit: options.Junit = None,
     baseline: options.Baseline = None,
     fail_on_regression: options.FailOnRegression = False,
+    require_access: options.RequireAccess = None,
+    accept_access: options.AcceptAccess = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
@@ -161,100 +168,61 @@ def benchmark(
 
     The same command resumes an interrupted run. OUT/report.html is the report, OUT/records.jsonl its data.
     """
-    conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
-    if report_only is not None:
-        outputs = (junit, baseline, fail_on_regression)
-        if code := finish(report_only, json=json, quiet=quiet, conditions=conditions, outputs=outputs):
-            raise typer.Exit(code)
-        return
+    values = dict(locals())
+    from cmap_cli.benchmarking.thresholds import parse_gate, refuse_in_advance
+
+    gate = parse_gate(
+        fail_under or (),
+        fail_under_clean,
+        fail_on,
+        fail_on_flags=fail_on_flags,
+        fail_on_weak=fail_on_weak,
+        require_access=require_access or (),
+        accept_access=accept_access or (),
+    )
+    outputs = Outputs(junit, baseline, fail_on_regression)
     if fail_on_regression and baseline is None:
         raise UsageError("--fail-on-regression needs a run to compare with", "--baseline DIR")
-    own = check_share(shard, overwrite, out, judged=conditions != NO_CONDITIONS)
-    silent = quiet or json or not console.leads()
-    from cmap_cli.benchmarking import setup as campaign
+    if report_only is not None:
+        from cmap_cli.benchmarking.checks import write_checked_report
 
-    threat = campaign.ThreatOptions(
-        attacks=tuple(attack or ()),
-        accesses=tuple(access or ()),
-        protocol=protocol,
-        norm=norm,
-        eps=tuple(eps or ()),
-        attack_steps=attack_steps,
-        restarts=restarts,
-        eot=eot,
-        queries=queries,
-        disruption_steps=disruption_steps,
-        unroll=unroll,
-        smoothing=smoothing,
-        reevaluations=reevaluations,
-    )
-    method = campaign.MethodOptions(
-        defenses=campaign.parse_defenses(defense or ["cmap"]),
-        classifier=classifier or DEFAULT_CLASSIFIER,
-        normalisation=normalisation,
-        model=model,
-        preset=preset,
-        steps=steps,
-        num_latents=num_latents,
-        vote=vote,
-        seed=seed,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        chunk=chunk,
-        weights_dir=weights_dir,
-    )
-    prepared, share = campaign.prepare([dataset], split, n, labels, threat, method, own)
-    if not prepared.campaign.dataset.labelled:
-        raise UsageError(
-            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
-        )
-    folder = out or prepared.default_folder()
-    told = console.leads() and (dry_run or not silent)
-    cost = campaign.announce(prepared, folder, own, verbose=verbose) if told else None
-    if dry_run:
-        if json and cost is not None:
-            estimate = dataclasses.asdict(cost)
-            console.result_json(
-                {"schema": SCHEMA, "dry_run": True, "settings": prepared.settings, "estimate": estimate}
-            )
-        share.leave(0)
+        report = write_checked_report(report_only)
+        if code := finish(report_only, report, gate, outputs, json=json, quiet=quiet):
+            raise typer.Exit(code)
         return
-    from cmap_cli.benchmarking.run import BenchmarkFolder, run_campaign
-    from cmap_cli.runs.merge import merge_folder
-    from cmap_cli.runs.progress import Part, write_part
+    own = check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
+    from cmap_cli.benchmarking import run
+    from cmap_cli.benchmarking.settings import BenchmarkSettings
+    from cmap_cli.benchmarking.setup import parse
 
-    with share.leader_first():
-        results = BenchmarkFolder(
-            folder, prepared.settings, prepared.provenance, overwrite=share.forgets(overwrite), shard=own
+    settings = settings_of(BenchmarkSettings, values)
+    parsed = parse(settings)
+    refuse_in_advance(gate, parsed.specs, parsed.defenses)
+    silent = quiet or json or not console.leads()
+    with reporting_chunks(quiet=silent) as on_progress:
+        result = run.benchmark(
+            dataset,
+            settings,
+            out=out,
+            shard=own,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            on_plan=None if silent and not (dry_run and not json) else lambda plan: show_plan(plan, verbose=verbose),
+            on_progress=on_progress,
+            on_message=console.warn,
         )
-    work = prepared.campaign.share(own)
-    part = Part(own, len(prepared.campaign.work()), len(work))
-    with results, console.reporting(len(work), "chunks", quiet=silent) as progress:
-        write_part(folder, part)
-        run_campaign(prepared.campaign, results, progress.reach)
-        write_part(folder, dataclasses.replace(part, finished=True))
-        path = results.journal.path
-    share.exchange(None)
     code = 0
-    if share.partial:
-        if json:
-            document = {"schema": SCHEMA, "exit_code": 0, "out": str(folder), "shard": str(own), "records": str(path)}
-            console.result_json(document)
-        elif quiet:
-            console.result(str(path))
-        else:
-            console.result(f"{len(work)} chunks of shard {own} are in {path}")
-            console.say(f"when all shards are done: cmap merge {shlex.quote(str(folder))}")
-    elif share.leads:
-        merge_folder(folder, final=True)
-        outputs = (junit, baseline, fail_on_regression)
-        code = finish(folder, json=json, quiet=quiet, conditions=conditions, outputs=outputs)
-    if code := share.leave(code):
+    if dry_run:
+        show_dry_run(result, json=json)
+    elif result.team.partial:
+        show_shard(result, json=json, quiet=quiet)
+    elif result.report is not None:
+        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet)
+    if code := result.team.leave(code):
         raise typer.Exit(code)
 
 
-def check_share(shard: str | None, overwrite: bool, out: Path | None, *, judged: bool) -> Shard:
+def check_shard(shard: str | None, overwrite: bool, out: Path | None, *, judged: bool) -> Shard:
     """The shard of this process (UsageError where --shard does not go with the other options)."""
     from cmap_cli.runs.shard import resolve_shard
 
@@ -267,64 +235,3 @@ def check_share(shard: str | None, overwrite: bool, out: Path | None, *, judged:
     if shard is not None and out is None:
         raise UsageError("--shard needs --out, for cmap merge to find the records", "--out DIR")
     return own
-
-
-def finish(
-    folder: Path,
-    *,
-    json: bool,
-    quiet: bool,
-    conditions: Conditions,
-    merged: dict[str, Any] | None = None,
-    outputs: Outputs = (None, None, False),
-) -> int:
-    """Build the report from the records, show it, and see whether it meets the user's conditions.
-
-    Args:
-        folder: of the run.
-        json: print a document; quiet: print the report's path.
-        conditions: of the user.
-        merged: what else the document says of a merge, with its exit code.
-        outputs: files for CI, and the run to compare with.
-
-    Returns:
-        The exit code.
-    """
-    from cmap_cli.benchmarking import compare as comparing
-    from cmap_cli.benchmarking.judge import unmet, write_judged_report
-    from cmap_cli.benchmarking.report.machines import junit as junit_xml
-    from cmap_cli.benchmarking.report.markdown import markdown_report, summary
-    from cmap_cli.cli.compare import reasons_to_fail, show
-    from cmap_cli.cli.github import write_step_summary
-    from cmap_cli.files import write_text
-
-    report = write_judged_report(folder)
-    missed = unmet(report, *conditions)
-    junit, baseline, fail_on_regression = outputs
-    compared = None
-    if baseline is not None:
-        compared = comparing.compare(baseline, folder)
-        missed += reasons_to_fail(compared) if fail_on_regression else []
-    if junit is not None:
-        write_text(junit, junit_xml(report, missed))
-    write_step_summary(markdown_report(report))
-    code = FAILED if missed else (merged or {}).get("exit_code", 0)
-    if json:
-        document = {"schema": SCHEMA, "exit_code": code, "out": str(folder), "missed": missed}
-        if compared is not None:
-            document["comparison"] = dataclasses.asdict(compared)
-        console.result_json((merged or {}) | document | {"report": report.as_json()})
-    elif quiet:
-        console.result(str(folder / REPORT))
-    else:
-        if report.headline is not None:
-            console.result(summary(report.headline).replace("**", ""))
-        for flag in report.flags:
-            if flag.fired:
-                console.warn(flag.what)
-        if compared is not None:
-            show(compared)
-        console.result(f"report: {folder / REPORT}")
-    for text in missed:
-        console.fail(CmapError(text))
-    return int(code)

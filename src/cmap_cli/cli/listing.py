@@ -67,9 +67,9 @@ def list_names(
 
 def attack_rows() -> list[tuple[str, str]]:
     """Each attack and the accesses it can be given, its default first."""
-    from cmap_cli.benchmarking.specs import ACCESSES
+    from cmap_cli.attacks.table import ATTACKS
 
-    return [(name, ", ".join(accesses)) for name, accesses in ACCESSES.items()]
+    return [(name, ", ".join(entry.accesses)) for name, entry in ATTACKS.items()]
 
 
 def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from cmap_cli.cli import console, options
@@ -44,6 +45,9 @@ def merge(
     fail_under_clean: options.FailUnderClean = None,
     fail_on: options.FailOnOption = "estimate",
     fail_on_flags: options.FailOnFlags = False,
+    fail_on_weak: options.FailOnWeak = False,
+    require_access: options.RequireAccess = None,
+    accept_access: options.AcceptAccess = None,
 ) -> None:
     """Put together what --shard has left: one manifest, or one report, as of a single process.
 
@@ -67,11 +71,19 @@ def merge(
     if overwrite and out is None:
         problems.append(UsageError("--overwrite is for --out", "leave it out"))
     raise_all(problems)
-    from cmap_cli.cli.benchmark import NO_CONDITIONS, finish
+    from cmap_cli.benchmarking.thresholds import parse_gate
     from cmap_cli.runs.merge import kind_of, merge_folder, merge_folders
 
-    conditions = (fail_under, fail_under_clean, fail_on, fail_on_flags)
-    if conditions != NO_CONDITIONS and any(kind_of(part) != "benchmark" for part in parts):
+    gate = parse_gate(
+        fail_under or (),
+        fail_under_clean,
+        fail_on,
+        fail_on_flags=fail_on_flags,
+        fail_on_weak=fail_on_weak,
+        require_access=require_access or (),
+        accept_access=accept_access or (),
+    )
+    if gate.judges and any(kind_of(part) != "benchmark" for part in parts):
         raise UsageError("--fail-under and the other conditions are for the parts of a benchmark", "leave them out")
     merged = merge_folder(parts[0]) if out is None else merge_folders(parts, out, overwrite=overwrite)
     code = PARTIAL if merged.missing or merged.failed else 0
@@ -97,18 +109,23 @@ def merge(
         failed = f", {merged.failed} failed" if merged.failed else ""
         console.result(f"{merged.count}{of} {noun} of cmap {merged.kind} in {merged.folder}{failed}")
     if merged.kind == "benchmark":
-        code = finish(merged.folder, json=json, quiet=quiet, conditions=conditions, merged=document)
+        from cmap_cli.benchmarking.checks import write_checked_report
+        from cmap_cli.cli.benchmark_messages import finish
+
+        report = write_checked_report(merged.folder)
+        missing = [*merged.missing, *(failure["error"] for failure in merged.failures)]
+        code = finish(merged.folder, report, gate, json=json, quiet=quiet, missing=missing, merged=document)
     else:
-        tell(merged, document, json=json, quiet=quiet)
+        show(merged, document, json=json, quiet=quiet)
     if code:
         raise typer.Exit(code)
 
 
-def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
+def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
     from cmap_cli.purify.summary import summarise
     from cmap_cli.runs.journal import Journal
-    from cmap_cli.runs.settings import MANIFEST, MANIFEST_FILE, read_settings
+    from cmap_cli.runs.settings import MANIFEST, MANIFEST_FILE
 
     manifest = merged.folder / MANIFEST_FILE
     document = document | {"manifest": str(manifest)}
@@ -119,13 +136,14 @@ def tell(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
         from cmap_cli.benchmarking.documents import read_benchmark
-        from cmap_cli.cli import attack
-        from cmap_cli.runs.settings import SETTINGS_FILE
+        from cmap_cli.benchmarking.export import count_successes, write_sheet
+        from cmap_cli.cli.attack import show_counts
 
-        classes = read_benchmark(merged.folder).provenance.get("classes", ())
-        document |= attack.show(merged.folder, classes)
+        run, counts = read_benchmark(merged.folder), count_successes(merged.folder)
+        write_sheet(merged.folder, run.provenance.get("classes", ()))
+        document |= msgspec.structs.asdict(counts)
         if not (json or quiet):
-            attack.tell(merged.folder, read_settings(merged.folder / SETTINGS_FILE), document)
+            show_counts(merged.folder, run.settings, counts)
     if json:
         console.result_json(document)
     elif quiet:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import FailOn, Precision, Preset, Vote
 
 INPUT_OUTPUT = "Input and output"
@@ -122,8 +123,7 @@ Attacks = Annotated[
     list[str] | None,
     typer.Option(
         "--attack",
-        help="autoattack, autoattack-plus, autoattack-rand, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, pgd, fgsm, "
-        "disruption, noise, or NAME@ACCESS; several times for several.",
+        help=f"{', '.join(ATTACKS)}, or NAME@ACCESS; repeat it for several attacks.",
         show_default="the protocol's",
         rich_help_panel=THREAT,
     ),
@@ -180,7 +180,14 @@ Chunk = Annotated[
 ]
 VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]
 FailUnder = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Exit with 1 if robust accuracy is lower.", rich_help_panel=CI)
+    list[str] | None,
+    typer.Option(
+        metavar="[ACCESS@EPS=]SHARE",
+        help="Exit with 1 if robust accuracy is lower: 0.5, white-box@4/255=0.2 or 8/255@class:cat=0.1; repeat it for "
+        "several conditions.",
+        show_default=False,
+        rich_help_panel=CI,
+    ),
 ]
 FailUnderClean = Annotated[
     float | None,
@@ -194,6 +201,32 @@ FailOnOption = Annotated[
 ]
 FailOnFlags = Annotated[
     bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
+]
+FailOnWeak = Annotated[
+    bool,
+    typer.Option(
+        "--fail-on-weak",
+        help="Exit with 1 if a budget is weak: few steps, queries, images or re-evaluations, one draw per gradient.",
+        rich_help_panel=CI,
+    ),
+]
+RequireAccess = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require-access",
+        help="Fail a run without attacks of this access; repeat it for several.",
+        show_default=False,
+        rich_help_panel=CI,
+    ),
+]
+AcceptAccess = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-access",
+        help="Let --fail-under judge a run whose attacks do not go through the defence: transfer or surrogate.",
+        show_default=False,
+        rich_help_panel=CI,
+    ),
 ]
 Junit = Annotated[
     Path | None,

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from cmap_cli.choices import Access, Defense, Vote
-from cmap_cli.core.predict import VOTES, classify, select
-from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.defenses.jpeg import JpegDefense, Undefended
+from cmap_cli.choices import Access, Vote
+from cmap_cli.core.purifier import Purifier
+from cmap_cli.defenses.base import Passes
+from cmap_cli.defenses.jpeg import Undefended
 from cmap_cli.defenses.onestep import OneStepDefense
-from cmap_cli.defenses.purified import DefendedClassifier, Gradient
+from cmap_cli.defenses.table import DEFENSES, imported
 
-GRADIENTS: dict[str, Gradient] = {"bpda": "bpda", "white-box": "unrolled"}
-Target = DefendedClassifier | OneStepDefense | Undefended
+
+class Target(Protocol):
+    """What an attack is run on: a module that maps images to scores, and counts its passes."""
+
+    passes: Passes
+
+    def eval(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Defenses:
         seed: of the first draw.
     """
 
-    names: Sequence[Defense]
+    names: Sequence[str]
     classifier: nn.Module
     purifier: Purifier
     vote: Vote
@@ -40,7 +46,7 @@ class Defenses:
     seed: int
 
     def target(
-        self, access: Access, defense: Defense | None, *, unroll: int | None = None, smoothing: float = 0.0
+        self, access: Access, defense: str | None, *, unroll: int | None = None, smoothing: float = 0.0
     ) -> Target:
         """The module that an attack with this access is run on.
 
@@ -50,25 +56,15 @@ class Defenses:
             unroll: optimisation steps that white-box gradients go back through, from the last; None for all.
             smoothing: of the pixel term in white-box gradients, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
         """
-        if access == "surrogate" or (defense == "onestep" and access != "transfer"):
+        if access == "surrogate":
             return OneStepDefense(self.purifier.model, self.classifier, self.seed)
-        if access == "transfer" or defense in (None, "none"):
+        if access == "transfer" or defense is None:
             return Undefended(self.classifier)
-        if defense == "jpeg":
-            return JpegDefense(self.classifier)
-        return DefendedClassifier(
-            self.purifier,
-            self.classifier,
-            vote=self.vote,
-            gradient=GRADIENTS.get(access, "none"),
-            unroll=unroll,
-            smoothing=smoothing,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
+        attacked: Target = imported(DEFENSES[defense].target)(self, access, unroll=unroll, smoothing=smoothing)
+        return attacked
 
     @torch.no_grad()
-    def evaluate(self, defense: Defense, x: Tensor, draws: int) -> tuple[list[list[int]], Tensor | None]:
+    def evaluate(self, defense: str, x: Tensor, draws: int) -> tuple[list[list[int]], Tensor | None]:
         """What a deployed defence says about images, several times with fresh randomness.
 
         Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
@@ -81,29 +77,16 @@ class Defenses:
         Returns:
             The predicted classes, draws × B, and the purified images of the first draw, None if nothing is purified.
         """
-        if defense in ("none", "jpeg"):
-            module = Undefended(self.classifier) if defense == "none" else JpegDefense(self.classifier)
-            return [module(x).argmax(-1).tolist()], None
+        entry = DEFENSES[defense]
+        draw = imported(entry.draw)
         found: list[list[int]] = []
         first: list[Tensor] = []
-        for draw in range(draws):
+        for number in range(draws if entry.is_randomised else 1):
             predicted: list[int] = []
-            for part in torch.split(x, self.batch_size):
-                votes, purified = self.purify_and_vote(defense, part, self.seed + draw)
-                predicted += votes.argmax(-1).tolist()
-                if draw == 0:
+            for part in torch.split(x, self.batch_size if entry.is_randomised else max(1, len(x))):
+                scores, purified = draw(self, part, self.seed + number)
+                predicted += scores.argmax(-1).tolist()
+                if number == 0 and purified is not None:
                     first.append(purified)
             found.append(predicted)
-        return found, torch.cat(first)
-
-    def purify_and_vote(self, defense: Defense, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """One draw of a defence: shares of the classes (B, classes), and purified images (B, C, H, W)."""
-        generators = image_generators(x, seed)
-        if defense == "onestep":
-            module = OneStepDefense(self.purifier.model, self.classifier)
-            module.freeze([generator.initial_seed() for generator in generators])
-            purified = module.purify(x).clamp(0, 1)
-            logits: Tensor = self.classifier(purified)
-            return logits, purified
-        found = self.purifier(x, generators)
-        return VOTES[self.vote](classify(self.classifier, found.samples)), select(found, "mean")
+        return found, torch.cat(first) if first else None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cmap_cli.choices import Access
 from cmap_cli.defenses.base import Passes
+
+if TYPE_CHECKING:  # which imports this module
+    from cmap_cli.defenses.deployed import Defenses
 
 QUALITY = 75
 
@@ -52,3 +57,23 @@ def jpeg(x: Tensor, quality: int = QUALITY) -> Tensor:
         Image.fromarray(image).save(buffer, "JPEG", quality=quality)
         decoded.append(np.asarray(Image.open(buffer)))
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(x) / 255
+
+
+def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> JpegDefense:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    return JpegDefense(parts.classifier)
+
+
+def compress_and_classify(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, None]:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    return JpegDefense(parts.classifier)(x), None
+
+
+def bare_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> Undefended:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    return Undefended(parts.classifier)
+
+
+def classify_bare(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, None]:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    return Undefended(parts.classifier)(x), None

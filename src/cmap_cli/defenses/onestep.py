@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from cmap_cli.choices import Access
 from cmap_cli.core.consistency import clip, karras_levels, to_model_range, to_unit_range
+from cmap_cli.core.purifier import image_generators
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.defenses.base import Passes, RowSeeds
+
+if TYPE_CHECKING:  # which imports this module
+    from cmap_cli.defenses.deployed import Defenses
 
 LEVELS = 18
 LEVEL = 4
@@ -59,3 +65,16 @@ class OneStepDefense(nn.Module):
         """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
         logits: Tensor = self.classifier(self.purify(x))
         return self.passes.count(logits)
+
+
+def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> OneStepDefense:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`: one step is differentiable as it is."""
+    return OneStepDefense(parts.purifier.model, parts.classifier, parts.seed)
+
+
+def denoise_and_classify(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    module = OneStepDefense(parts.purifier.model, parts.classifier)
+    module.freeze([generator.initial_seed() for generator in image_generators(x, seed)])
+    purified = module.purify(x).clamp(0, 1)
+    return parts.classifier(purified), purified

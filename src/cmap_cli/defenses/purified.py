@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cmap_cli.choices import Vote
-from cmap_cli.core.predict import classify, hard_vote
-from cmap_cli.core.purifier import Purifier
+from cmap_cli.choices import Access, Vote
+from cmap_cli.core.predict import VOTES, classify, hard_vote, select
+from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.types import num_classes
 from cmap_cli.defenses.base import Passes, RowSeeds
 from cmap_cli.defenses.unroll import purify_unrolled
 
+if TYPE_CHECKING:  # which imports this module
+    from cmap_cli.defenses.deployed import Defenses
+
 Gradient = Literal["none", "bpda", "unrolled"]
+GRADIENTS: dict[Access, Gradient] = {"bpda": "bpda", "white-box": "unrolled"}
 SMOOTHING = 0.0
 """Default of the unrolled gradient: the exact one, which attacked no worse than 0.02 and 0.1 on the bundled model."""
 FLOOR = 1e-3
@@ -135,3 +139,23 @@ class DefendedClassifier(nn.Module):
         if self.gradient == "none":
             return samples
         return samples + (x - x.detach()).unsqueeze(1)
+
+
+def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> DefendedClassifier:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
+    return DefendedClassifier(
+        parts.purifier,
+        parts.classifier,
+        vote=parts.vote,
+        gradient=GRADIENTS.get(access, "none"),
+        unroll=unroll,
+        smoothing=smoothing,
+        batch_size=parts.batch_size,
+        seed=parts.seed,
+    )
+
+
+def purify_and_vote(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`: shares of the classes, and purified images."""
+    found = parts.purifier(x, image_generators(x, seed))
+    return VOTES[parts.vote](classify(parts.classifier, found.samples)), select(found, "mean")

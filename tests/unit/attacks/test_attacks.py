@@ -11,9 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cmap_cli.attacks import PGD, Attack, AutoAttack, ConsistencyDisruption, RandomNoise, fgsm, paper_pgd
+from cmap_cli.attacks.autoattack import AutoAttack
+from cmap_cli.attacks.disruption import ConsistencyDisruption
 from cmap_cli.attacks.gradients import margin
+from cmap_cli.attacks.noise import RandomNoise
+from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
 from cmap_cli.attacks.threat import ThreatModel, parse_threat
+from cmap_cli.attacks.types import Attack
 from cmap_cli.choices import Norm
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig

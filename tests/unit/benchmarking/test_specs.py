@@ -5,15 +5,16 @@ import torch
 
 from cmap_cli.attacks.autoattack import AutoAttack
 from cmap_cli.attacks.pgd import PGD, paper_pgd
+from cmap_cli.attacks.table import ATTACKS, Budget
 from cmap_cli.attacks.threat import parse_threat
-from cmap_cli.benchmarking.attack import Budget, build_attack
-from cmap_cli.benchmarking.specs import AttackSpec, controls, large_control, parse_attacks
+from cmap_cli.benchmarking.specs import AttackSpec, controls, large_control, parse_attacks, parse_defenses
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.defenses.jpeg import JpegDefense, Undefended
 from cmap_cli.defenses.onestep import OneStepDefense
 from cmap_cli.defenses.purified import DefendedClassifier
+from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import UsageError
 from tests.toys import BrightnessClassifier, IsotropicGaussian
 
@@ -58,7 +59,7 @@ def test_which_attack_there_is_on_which_defence() -> None:
 
 def test_controls_go_with_what_they_check() -> None:
     specs = parse_attacks(["pgd@bpda", "pgd@white-box", "autoattack@transfer"], [], None, ["cmap"])
-    assert names(controls(specs)) == ["noise@black-box", "fgsm@bpda", "fgsm@white-box"]
+    assert names(controls(specs)) == ["noise@transfer", "fgsm@bpda", "fgsm@white-box"]
     assert all(spec.control for spec in controls(specs))
     assert large_control(specs) == AttackSpec("pgd", "bpda", control=True)
     assert large_control(specs[2:]) is None
@@ -88,12 +89,11 @@ def test_an_attacker_is_pointed_at_what_the_access_says(defenses: Defenses) -> N
 
 def test_the_papers_protocol_is_the_published_one(defenses: Defenses) -> None:
     paper = Budget(paper=True)
-    surrogate = AttackSpec("pgd", "surrogate")
-    assert build_attack(defenses, surrogate, THREAT, paper) == paper_pgd(THREAT, "surrogate")
-    auto = build_attack(defenses, AttackSpec("autoattack", "surrogate"), THREAT, paper)
+    assert ATTACKS["pgd"].build(THREAT, "surrogate", paper, defenses) == paper_pgd(THREAT, "surrogate")
+    auto = ATTACKS["autoattack"].build(THREAT, "surrogate", paper, defenses)
     assert isinstance(auto, AutoAttack)
     assert (auto.version, auto.eot_iter) == ("standard", 20)
-    plain = build_attack(defenses, surrogate, THREAT, Budget(steps=7, eot=3))
+    plain = ATTACKS["pgd"].build(THREAT, "surrogate", Budget(steps=7, eot=3), defenses)
     assert plain == PGD(THREAT, "surrogate", steps=7, eot=3)
 
 
@@ -105,3 +105,48 @@ def test_evaluations_depend_on_the_image_and_the_draw_alone(defenses: Defenses) 
         assert len(draws) == (3 if name in ("cmap", "onestep") else 1)
         assert draws == [[one[0][k][0] for one in single] for k in range(len(draws))]
         assert (purified is None) == (name in ("jpeg", "none"))
+
+
+def test_every_row_of_the_tables_resolves(defenses: Defenses) -> None:
+    for name, entry in ATTACKS.items():
+        for access in entry.accesses:
+            assert entry.build(THREAT, access, Budget(), defenses).access == access
+        planned = entry.plan(Budget(steps=3), entry.accesses[0])
+        assert (planned.backward > 0) == (entry.needs_gradients and name != "disruption")
+    for name, defense in DEFENSES.items():
+        for access in defense.accesses - {"surrogate"}:
+            assert defenses.target(access, name).passes.forward == 0
+
+
+def test_noise_is_a_control_and_never_an_attack() -> None:
+    (noise,) = parse_attacks(["noise"], ["transfer"], "end-to-end", ["cmap"])
+    assert (str(noise), noise.control, noise.through_defense) == ("noise@transfer", True, False)
+    with pytest.raises(UsageError, match="noise cannot have the access black-box"):
+        parse_attacks(["noise@black-box"], [], "end-to-end", ["cmap"])
+    assert controls((noise,)) == (noise,)
+
+
+@pytest.mark.parametrize(
+    ("attack", "hint"),
+    [("pdg", "did you mean pgd?"), ("pgd@withe-box", "did you mean white-box?"), ("xyzzy", "one of autoattack,")],
+)
+def test_a_misspelt_name_gets_a_hint(attack: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_attacks([attack], [], "end-to-end", ["cmap"])
+    assert hint in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        parse_defenses(["onestpe"])
+    assert caught.value.hint == "did you mean onestep?"
+
+
+@pytest.mark.parametrize("eps", ["1e999", "nan", "-1", "0", "8/", "8/0", "/255", "eight", "1e-999"])
+def test_a_radius_that_is_none_is_refused(eps: str) -> None:
+    with pytest.raises(UsageError, match="--eps"):
+        parse_threat("L2", eps)
+
+
+def test_a_radius_in_255ths_gets_a_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_threat("Linf", "8")
+    assert "write 8/255" in caught.value.hint
+    assert parse_threat("L2", "8").eps == 8

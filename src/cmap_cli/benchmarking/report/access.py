@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.values import Report
-from cmap_cli.benchmarking.specs import APPLICABLE
+from cmap_cli.defenses.table import DEFENSES
 
 ORDER = ("transfer", "surrogate", "bpda", "white-box", "black-box", "adaptive")
 UNDEFENDED = 3  # number of the bare classifier's colour in the style sheet
@@ -44,7 +44,7 @@ def access_levels(report: Report) -> list[AccessLevel]:
     clean = head.clean.vote if head.clean else None
     levels.append(AccessLevel("clean", LOOKS["clean"], clean, "not run"))
     rates = {one.access: one.accuracy.vote for one in threat.by_access}
-    possible = next((names for name, names in APPLICABLE.items() if name == head.defense), frozenset(ORDER))
+    possible = DEFENSES[head.defense].accesses if head.defense in DEFENSES else frozenset(ORDER)
     for name in dict.fromkeys((*ORDER, *rates)):
         missing = "not run" if name in possible else "does not apply"
         levels.append(AccessLevel(name, LOOKS.get(name, UNDEFENDED), rates.get(name), missing))

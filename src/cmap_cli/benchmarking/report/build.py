@@ -24,10 +24,10 @@ from cmap_cli.benchmarking.report.values import (
 )
 from cmap_cli.benchmarking.report.verdict import find_verdict
 from cmap_cli.benchmarking.report.words import find_limits, find_warnings, headline_sentence
-from cmap_cli.benchmarking.specs import APPLICABLE
+from cmap_cli.defenses.table import DEFENSES
 
 if TYPE_CHECKING:  # what it imports needs torch, a report does not
-    from cmap_cli.benchmarking.masking import Flag
+    from cmap_cli.benchmarking.checks import Flag
 
 
 def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
@@ -157,7 +157,7 @@ def is_complete(gathered: Gathered, settings: Mapping[str, Any]) -> bool:
         for defense in settings.get("defenses", ())
         for attack in settings.get("attacks", ())
         for eps in settings.get("eps", ())
-        if attack.partition("@")[2] in APPLICABLE.get(defense, ())
+        if defense in DEFENSES and attack.partition("@")[2] in DEFENSES[defense].accesses
     )
 
 

@@ -201,6 +201,7 @@ class Report:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     verdict: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""

@@ -15,7 +15,7 @@ from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.files import write_text
 
 if TYPE_CHECKING:  # what it imports needs torch, a report does not
-    from cmap_cli.benchmarking.masking import Flag
+    from cmap_cli.benchmarking.checks import Flag
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 BADGE_JSON, MODEL_CARD = "badge.json", "model-card.md"

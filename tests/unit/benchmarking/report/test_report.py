@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cmap_cli.benchmarking.masking import Flag
+from cmap_cli.benchmarking.checks import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
 from cmap_cli.benchmarking.report.charts import Series, eps_chart
 from cmap_cli.benchmarking.report.statistics import rate

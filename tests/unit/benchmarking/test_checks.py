@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cmap_cli.attacks import PGD, GradientDiagnostics, RandomNoise, fgsm
+from cmap_cli.attacks.noise import RandomNoise
+from cmap_cli.attacks.pgd import PGD, fgsm
 from cmap_cli.attacks.threat import parse_threat
-from cmap_cli.attacks.types import Attack
-from cmap_cli.benchmarking.masking import Flag, Measurement, masking_flags
+from cmap_cli.attacks.types import Attack, GradientDiagnostics
+from cmap_cli.benchmarking.checks import Flag, Measurement, masking_flags
 from tests.attack_toys import LinearClassifier, images
 
 CLASSES = 4

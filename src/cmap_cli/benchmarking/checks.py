@@ -1,20 +1,31 @@
 """Signs that a defence hides its gradients rather than resists (Athalye et al. 2018, Carlini et al. 2019).
 
-Pure functions on counts: what contradicts the order that honest attacks keep among themselves is a flag.
+Functions on counts: what contradicts the order that honest attacks keep among themselves is a flag. The last ones apply
+them to the report of a run.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from pathlib import Path
 
+from cmap_cli.attacks.table import ATTACKS, Role
 from cmap_cli.attacks.types import GradientDiagnostics
+from cmap_cli.benchmarking.documents import BenchmarkRecord
+from cmap_cli.benchmarking.report.build import build_report, with_flags
+from cmap_cli.benchmarking.report.records import RECORDS_FILE
+from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Report
+from cmap_cli.benchmarking.report.write import save_report
+from cmap_cli.benchmarking.specs import LARGE
+from cmap_cli.benchmarking.weakness import weak_points
 from cmap_cli.choices import Access
+from cmap_cli.runs.journal import read_lines
 
-Role = Literal["iterative", "single-step", "noise", "other"]
+DEFAULT_CLASSES = 10
 WHITE: tuple[Access, ...] = ("white-box", "bpda", "adaptive")
 Z = 1.645
 """One-sided 95 %: differences that chance explains as well do not fire."""
@@ -182,3 +193,52 @@ GRADIENT_DEFECTS: dict[str, Callable[[GradientDiagnostics], str]] = {
     "not-finite-gradients": _not_finite,
     "random-gradients": _random,
 }
+
+
+def write_checked_report(folder: Path) -> Report:
+    """Compute the report of a run with all checks, and write report.json, report.md and report.html.
+
+    Raises:
+        CmapError: the folder holds no run, or a file cannot be read or written.
+    """
+    report = build_report(folder)
+    flags = [*autoattack_flags(folder)]
+    for defense in report.defenses:
+        flags += defense_flags(report, defense)
+    checked = dataclasses.replace(with_flags(report, flags), weak=weak_points(report))
+    save_report(folder, checked)
+    return checked
+
+
+def autoattack_flags(folder: Path) -> Iterator[Flag]:
+    """What AutoAttack warned of, once for each attack."""
+    seen: dict[str, None] = {}
+    for record in read_lines(folder / RECORDS_FILE, BenchmarkRecord):
+        for text in record.flags:
+            seen[f"{record.attack}@{record.access} on {record.defense}: {text}"] = None
+    return (Flag("autoattack", True, what) for what in seen)
+
+
+def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:
+    """The masking checks on one defence, in each norm; those that had nothing to check are left out."""
+    classes = len(report.provenance.get("classes") or ()) or DEFAULT_CLASSES
+    for norm in dict.fromkeys(threat.norm for threat in defense.threats):
+        measured = [
+            measurement(result, threat.eps_value)
+            for threat in defense.threats
+            if threat.norm == norm
+            for result in (*threat.attacks, *threat.controls)
+        ]
+        for flag in masking_flags(measured, classes, float(LARGE[norm])):  # type: ignore[index]  # a Norm, from JSON
+            yield Flag(flag.name, flag.fired, f"{defense.defense}: {flag.what}", flag.checked)
+
+
+def measurement(result: AttackRow, eps: float) -> Measurement:
+    """An attack's outcome as the checks want it."""
+    gradient = result.gradient
+    found = None
+    if gradient is not None and gradient.zero is not None and gradient.cosine is not None:
+        found = GradientDiagnostics(gradient.zero, gradient.not_finite, gradient.cosine)
+    access: Access = result.access  # type: ignore[assignment]  # from JSON, written by us
+    role: Role = ATTACKS[result.attack].role if result.attack in ATTACKS else "other"
+    return Measurement(result.attack, role, access, eps, result.defended.vote.right, result.defended.vote.n, found)

@@ -1,0 +1,107 @@
+"""The output folder of ``cmap benchmark`` and ``cmap attack``: settings, records and attacked images; it resumes."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cmap_cli.benchmarking.campaign import Campaign
+from cmap_cli.benchmarking.documents import BENCHMARK_SCHEMA, BenchmarkRecord
+from cmap_cli.files import write_with
+from cmap_cli.runs.journal import Journal, read_lines
+from cmap_cli.runs.progress import forget_parts
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings
+from cmap_cli.runs.shard import WHOLE, Shard
+
+ADVERSARIAL = "adversarial"
+
+
+class BenchmarkFolder:
+    """benchmark.json (settings, provenance) and records.jsonl of a run.
+
+    Records of a chunk are appended together after its adversarial images are in place, so after a kill the file never
+    claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
+    a shard and records of its own; what any of them has done is done. Use it in a ``with`` statement.
+
+    Args:
+        folder: the output folder.
+        settings: what determines the records; a run goes on only with equal ones.
+        provenance: what is known besides, kept from the first start.
+        overwrite: forget what is there, of all shards.
+        shard: whose records are written.
+
+    Raises:
+        SettingsMismatchError: the folder holds records of other settings.
+        CmapError: another process is writing them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        shard: Shard = WHOLE,
+    ) -> None:
+        self.folder = folder
+        self.shard = shard
+        folder.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(folder, RECORDS, shard)
+        self.journal.open()
+        try:
+            if overwrite:
+                forget_parts(self.journal, MANIFEST)
+                shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
+            document = {"schema": BENCHMARK_SCHEMA, "settings": settings, "provenance": provenance}
+            claim_settings(folder / SETTINGS_FILE, document, overwrite=overwrite)
+        except BaseException:
+            self.journal.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+
+    def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
+        """The (item, first image) of every chunk whose records are all there, in the file of any shard.
+
+        The others are taken out of the file of this process.
+        """
+        expected = {
+            (item.name, start): (stop - start) * len(campaign.evaluated(item)) for item, start, stop in campaign.work()
+        }
+        complete = set()
+        for path in self.journal.paths():
+            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path, BenchmarkRecord))
+            here = {key for key, count in expected.items() if found[key] == count}
+            if path == self.journal.path:  # also when nothing is incomplete: a half line may be at its end
+                self.journal.rewrite(record for record in self.records() if chunk_of(record, campaign.chunk) in here)
+            complete |= here
+        return complete
+
+    def records(self) -> Iterator[BenchmarkRecord]:
+        """The records of this process in the order in which they were made."""
+        return self.journal.read(BenchmarkRecord)
+
+    def append(self, records: Sequence[BenchmarkRecord]) -> None:
+        """Add the records of a chunk (OutOfSpaceError when the disk is full)."""
+        self.journal.append(records)
+
+    def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
+        """Write a chunk's images losslessly (OutOfSpaceError when the disk is full)."""
+        stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
+
+
+def chunk_of(record: BenchmarkRecord, chunk: int) -> tuple[str, int]:
+    """(item, first image) of the chunk that a record belongs to."""
+    return record.item, record.image // chunk * chunk

@@ -1,0 +1,119 @@
+"""The settings of ``cmap benchmark`` and ``cmap attack``: the options of the command line, with the same defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cmap_cli.choices import (
+    DEFAULT_CLASSIFIER,
+    DEFAULT_MODEL,
+    DEFAULT_PRESET,
+    Precision,
+    Preset,
+    Protocol,
+    Split,
+    Vote,
+)
+
+UNCOMPARED = {
+    "device": "where it is computed",
+    "batch_size": "how many images are computed at once",
+    "weights_dir": "where weights are kept; the weights themselves are compared by their SHA-256",
+}
+"""The settings that do not change results, and why: a run resumes with other values of these, and of no others."""
+DEFAULT_IMAGES = 8
+REPEATED = ("attack", "access", "eps", "defense")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What ``cmap attack`` and ``cmap benchmark`` share; the help of the commands describes each.
+
+    Attributes are the options of the same names. Options that can be repeated take a name or a sequence of names.
+    """
+
+    split: Split = "subset"
+    n: int | None = None
+    labels: Path | None = None
+    attack: Sequence[str] = ()
+    access: Sequence[str] = ()
+    norm: str = "Linf"
+    eps: Sequence[str] = ()
+    attack_steps: int = 10
+    restarts: int = 1
+    eot: int = 1
+    queries: int = 50
+    disruption_steps: int = 100
+    unroll: str = "all"
+    smoothing: float = 0.0
+    defense: Sequence[str] = ("cmap",)
+    classifier: str = DEFAULT_CLASSIFIER
+    normalisation: str | None = None
+    model: str = DEFAULT_MODEL
+    preset: Preset = DEFAULT_PRESET
+    steps: int | None = None
+    num_latents: int | None = None
+    vote: Vote = "soft"
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    batch_size: int | None = None
+    chunk: int | None = None
+    weights_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Bring repeated options to tuples."""
+        for name in REPEATED:
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings(RunSettings):
+    """The options of ``cmap benchmark``.
+
+    Attributes:
+        n: images; None for 8, or all there are if they are fewer.
+        protocol: "end-to-end", or "paper".
+        reevaluations: evaluations of each defence per image, with fresh randomness.
+    """
+
+    protocol: Protocol | None = "end-to-end"
+    reevaluations: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings(RunSettings):
+    """The options of ``cmap attack``: one attack with one access.
+
+    Attributes:
+        n: images; None for all.
+    """
+
+    attack: Sequence[str] = ("autoattack",)
+    attack_steps: int = 100
+    queries: int = 5000
+    disruption_steps: int = 1000
+    protocol: ClassVar[Protocol | None] = None
+    reevaluations: ClassVar[int] = 1
+
+
+AnySettings = BenchmarkSettings | AttackSettings
+
+
+def compared_settings(settings: AnySettings, resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that benchmark.json holds, which a run that resumes must share.
+
+    Args:
+        settings: of the user.
+        resolved: for some fields, what benchmark.json holds instead of the field, by the field's name: the model's
+            SHA-256 for its name, the budget of attacks for their steps. A field without an entry is held as it is.
+    """
+    document: dict[str, Any] = {"protocol": settings.protocol, "reevaluations": settings.reevaluations}
+    for field in fields(settings):
+        if field.name not in UNCOMPARED:
+            document |= resolved.get(field.name, {field.name: getattr(settings, field.name)})
+    return document

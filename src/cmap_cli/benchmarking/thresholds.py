@@ -1,0 +1,235 @@
+"""The conditions of a CI job on a run: whatever is missing fails them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from cmap_cli.benchmarking.report.records import RECORDS_FILE, gather_records
+from cmap_cli.benchmarking.report.statistics import Rate, accuracy
+from cmap_cli.benchmarking.report.threats import attacks_on, worst_outcomes
+from cmap_cli.benchmarking.report.values import Headline, Report, ThreatResult
+from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE, AttackSpec
+from cmap_cli.choices import Access, FailOn
+from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, suggestion
+
+CLASS = "class:"
+HINT = "write 0.5, white-box=0.3, white-box@4/255=0.2 or 8/255@class:cat=0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The lowest robust accuracy that passes.
+
+    Attributes:
+        value: in [0, 1].
+        access: of the attacks that are judged; None for all.
+        eps: of the ball, as a number; None for the largest.
+        label: name or number of the class that is judged; None for all.
+        spelled: as the user wrote it.
+    """
+
+    value: float
+    access: str | None = None
+    eps: float | None = None
+    label: str | None = None
+    spelled: str = ""
+
+    @property
+    def what(self) -> str:
+        """What is judged, for messages."""
+        terms = self.spelled.rpartition("=")[0]
+        return f"robust accuracy under {terms}" if terms else "robust accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The conditions of a CI job.
+
+    Attributes:
+        fail_under: thresholds of the robust accuracy: the vote over re-evaluations, in the worst case over attacks.
+        fail_under_clean: lowest accuracy of the defended classifier on clean images.
+        fail_on: "estimate", or "interval" for the lower end of the Wilson interval.
+        fail_on_flags: whether a masking check that fired is a failure.
+        fail_on_weak: whether a weak budget is.
+        require_access: accesses without which a run fails.
+        accept_access: accesses that are enough for a threshold although they do not attack the defence.
+    """
+
+    fail_under: tuple[Threshold, ...] = ()
+    fail_under_clean: float | None = None
+    fail_on: FailOn = "estimate"
+    fail_on_flags: bool = False
+    fail_on_weak: bool = False
+    require_access: tuple[str, ...] = ()
+    accept_access: tuple[str, ...] = ()
+
+    @property
+    def judges(self) -> bool:
+        """Whether there is any condition."""
+        thresholds = self.fail_under or self.fail_under_clean is not None
+        return bool(thresholds or self.fail_on_flags or self.fail_on_weak or self.require_access)
+
+
+def parse_gate(
+    fail_under: Sequence[str],
+    fail_under_clean: float | None,
+    fail_on: FailOn,
+    *,
+    fail_on_flags: bool,
+    fail_on_weak: bool,
+    require_access: Sequence[str],
+    accept_access: Sequence[str],
+) -> Gate:
+    """The conditions that options ask for (all problems at once as UsageError)."""
+    problems: list[CmapError] = []
+    thresholds: list[Threshold] = []
+    for text in fail_under:
+        with collecting(problems):
+            thresholds.append(parse_threshold(text))
+    for option, names in (("--require-access", require_access), ("--accept-access", accept_access)):
+        for name in names:
+            if name not in get_args(Access):
+                problems.append(UsageError(f"{option} {name} does not exist", suggestion(name, get_args(Access))))
+    raise_all(problems)
+    accesses = tuple(require_access), tuple(accept_access)
+    return Gate(tuple(thresholds), fail_under_clean, fail_on, fail_on_flags, fail_on_weak, *accesses)
+
+
+def parse_threshold(text: str) -> Threshold:
+    """A threshold as the user writes it: 0.5, or ACCESS, EPS and class:NAME joined by @, then =0.5 (UsageError)."""
+    terms, _, number = text.rpartition("=")
+    access = label = None
+    eps: float | None = None
+    try:
+        value = float(number)
+        for term in filter(None, terms.split("@")):
+            if term in get_args(Access):
+                access = term
+            elif term.startswith(CLASS):
+                label = term.removeprefix(CLASS)
+            else:
+                eps = number_of(term)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--fail-under {text} is not a threshold", HINT) from error
+    if not 0 <= value <= 1:
+        raise UsageError(f"--fail-under {text} is not between 0 and 1", HINT)
+    if access is not None and label is not None:
+        raise UsageError(f"--fail-under {text} names an access and a class", "classes are judged over all attacks")
+    return Threshold(value, access, eps, label, text)
+
+
+def number_of(eps: str) -> float:
+    """A radius as a number (ValueError if it is none)."""
+    number, slash, divisor = eps.partition("/")
+    return float(number) / (float(divisor) if slash else 1.0)
+
+
+def refuse_in_advance(gate: Gate, specs: Sequence[AttackSpec], defenses: Sequence[str]) -> None:
+    """Refuse a run that cannot meet the conditions, before it starts (UsageError)."""
+    accesses = {
+        spec.access
+        for spec in specs
+        if not spec.control and any(spec.access in DEFENSES[name].accesses for name in defenses)
+    }
+    if gate.fail_under and not accesses & {*THROUGH_THE_DEFENSE, *gate.accept_access}:
+        raise UsageError(
+            "--fail-under judges attacks through the defence, and this run has none",
+            "add --attack pgd@white-box, or accept less with --accept-access transfer",
+        )
+    if lacking := [name for name in gate.require_access if name not in accesses]:
+        raise UsageError(
+            f"--require-access {lacking[0]}, and this run has no such attack", f"add --attack NAME@{lacking[0]}"
+        )
+
+
+def failed_conditions(folder: Path, report: Report, gate: Gate, missing: Sequence[str] = ()) -> list[str]:
+    """The conditions that a run does not meet, one sentence each; a run that is not complete meets none.
+
+    Args:
+        folder: of the run.
+        report: of the run.
+        gate: the conditions.
+        missing: what a merge did not find.
+    """
+    if not gate.judges:
+        return []
+    failed = [f"the run is not complete, so it cannot pass: {each}" for each in missing]
+    if not report.complete and not failed:
+        failed = ["the run is not complete, so it cannot pass: images or attacks are missing"]
+    if gate.fail_under:
+        failed += failed_thresholds(folder, report, gate)
+    if gate.fail_under_clean is not None:
+        clean = report.headline.clean if report.headline else None
+        failed += below(clean.vote if clean else None, gate.fail_under_clean, "defended clean accuracy", gate.fail_on)
+    judged = judged_threats(report)
+    for access in gate.require_access:
+        if not judged or any(access not in threat.access for threat in judged):
+            failed.append(f"no {access} attack was made in every ball")
+    if gate.fail_on_flags:
+        failed += [f"check {flag.name}: {flag.what}" for flag in report.flags if flag.fired]
+    if gate.fail_on_weak:
+        failed += [f"weak budget: {sentence}" for sentence in report.weak]
+    return failed
+
+
+def judged_threats(report: Report) -> list[ThreatResult]:
+    """The balls of the defence in the headline in which attacks count."""
+    headline = report.headline
+    defense = headline.defense if headline else None
+    return [threat for one in report.defenses if one.defense == defense for threat in one.threats if threat.attacks]
+
+
+def failed_thresholds(folder: Path, report: Report, gate: Gate) -> list[str]:
+    """The thresholds that the robust accuracy misses."""
+    headline = report.headline
+    if headline is None:
+        return [f"there is no {each.what} to compare with {each.value:g}" for each in gate.fail_under]
+    failed = []
+    if not headline.through_defense and not set(headline.access) & set(gate.accept_access):
+        failed.append(
+            "no attack of this run went through the defence, so no threshold can be passed (--accept-access transfer "
+            "accepts that)"
+        )
+    for each in gate.fail_under:
+        failed += below(judged_rate(folder, report, headline, each), each.value, each.what, gate.fail_on)
+    return failed
+
+
+def judged_rate(folder: Path, report: Report, headline: Headline, threshold: Threshold) -> Rate | None:
+    """The robust accuracy that a threshold judges; None if it was not measured."""
+    radius = headline.eps_value if threshold.eps is None else threshold.eps
+    threats = [
+        threat
+        for threat in judged_threats(report)
+        if threat.norm == headline.norm and math.isclose(threat.eps_value, radius, rel_tol=1e-6)
+    ]
+    if not threats:
+        return None
+    (threat, *_) = threats
+    if threshold.label is not None:
+        classes = [one for one in threat.classes if threshold.label in (one.name, str(one.label))]
+        return classes[0].defended_attacked if classes else None
+    if threshold.access is None:
+        return threat.worst_case.vote if threat.worst_case else None
+    gathered = gather_records(folder / RECORDS_FILE)
+    conditions = [
+        one
+        for one in attacks_on(gathered, headline.defense, report.settings)
+        if not one.control and (one.norm, one.eps, one.access) == (threat.norm, threat.eps, threshold.access)
+    ]
+    found = accuracy(worst_outcomes(gathered, conditions).values()) if conditions else None
+    return found.vote if found else None
+
+
+def below(rate: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:
+    """A sentence if an accuracy is below its limit, or was not measured."""
+    if rate is None:
+        return [f"there is no {what} to compare with {limit:g}"]
+    value = rate.low if fail_on == "interval" else rate.value
+    end = " (lower end of the 95 % interval)" if fail_on == "interval" else ""
+    return [f"{what} is {value:.3f}{end}, below {limit:g}"] if value < limit else []

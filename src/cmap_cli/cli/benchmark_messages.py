@@ -1,0 +1,193 @@
+"""What ``cmap benchmark`` and ``cmap attack`` print, and how their options become settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from cmap_cli.cli import console
+from cmap_cli.errors import CmapError
+from cmap_cli.files import write_text
+from cmap_cli.runs.documents import encode
+
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.compare import Comparison
+    from cmap_cli.benchmarking.report.values import Report
+    from cmap_cli.benchmarking.run import BenchmarkResult, Plan
+    from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
+    from cmap_cli.benchmarking.thresholds import Gate
+
+S = TypeVar("S", "AttackSettings", "BenchmarkSettings")
+FAILED = 1
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a report is written to besides its folder, and compared with: the options of the same names."""
+
+    junit: Path | None = None
+    baseline: Path | None = None
+    fail_on_regression: bool = False
+
+
+NO_OUTPUTS = Outputs()
+
+
+def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
+    """The settings among the options of a command, which have the same names; options not given keep the default."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: values[name] for name in names if values[name] is not None})
+
+
+@contextmanager
+def reporting_chunks(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how many chunks are done; the bar appears when the number of chunks is known."""
+    with ExitStack() as stack:
+        reporters: list[console.Reporter] = []
+
+        def report(done: int, total: int) -> None:
+            if not reporters:
+                reporters.append(stack.enter_context(console.reporting(total, "chunks", quiet=quiet)))
+            reporters[0].reach(done)
+
+        yield report
+
+
+def show_plan(plan: Plan, *, verbose: bool) -> None:
+    """Say what will be done, about how long this shard takes, and what a thorough run would take."""
+    from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
+    from cmap_cli.runs.shard import WHOLE
+
+    campaign, chosen = plan.prepared.campaign, plan.prepared.chosen
+    attacks, defenses = ", ".join(map(str, campaign.specs)), ", ".join(campaign.defenses.names)
+    balls = f"{campaign.threats[0].norm} {', '.join(threat.spelled for threat in campaign.threats)}"
+    count = len(campaign.dataset)
+    console.say(
+        f"{count} image{'' if count == 1 else 's'} of {campaign.dataset.name}, {campaign.classifier.name} behind "
+        f"{defenses}; {attacks}; {balls}; {campaign.reevaluations} re-evaluations"
+    )
+    of_shard = "" if plan.shard == WHOLE else f"; shard {plan.shard}: {plan.chunks} of {plan.all_chunks} chunks"
+    took = console.duration(plan.cost.seconds)
+    console.say(f"{chosen.device} ({chosen.reason}): about {took}, into {plan.folder}{of_shard}")
+    console.say(
+        f"a thorough run ({THOROUGH_IMAGES} images, 100 steps, 20 draws in every gradient, 5000 queries, 20 "
+        f"re-evaluations) would take about {console.duration(plan.cost.thorough)} on this device"
+    )
+    if verbose:
+        console.say(encode(plan.prepared.settings))
+
+
+def show_dry_run(result: BenchmarkResult, *, json: bool) -> None:
+    """The estimate of a dry run as a document; for people it was said already."""
+    from cmap_cli.benchmarking.documents import BenchmarkDryRunOutput, Estimate
+
+    if json and result.plan is not None:
+        estimate = Estimate(seconds=result.plan.cost.seconds, thorough=result.plan.cost.thorough)
+        show_document(BenchmarkDryRunOutput(settings=result.settings, estimate=estimate))
+
+
+def show_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
+    """What a shard wrote."""
+    from cmap_cli.benchmarking.documents import BenchmarkShardOutput
+
+    if json:
+        out, records = str(result.folder), str(result.records)
+        show_document(BenchmarkShardOutput(exit_code=0, out=out, shard=str(result.shard), records=records))
+    elif quiet:
+        console.result(str(result.records))
+    else:
+        console.result(f"{result.chunks} chunks of shard {result.shard} are in {result.records}")
+        console.say(f"when all shards are done: cmap merge {shlex.quote(str(result.folder))}")
+
+
+def show_document(document: msgspec.Struct) -> None:
+    """A document on stdout."""
+    console.result_json(msgspec.to_builtins(document))
+
+
+def finish(
+    folder: Path,
+    report: Report,
+    gate: Gate,
+    outputs: Outputs = NO_OUTPUTS,
+    *,
+    json: bool,
+    quiet: bool,
+    missing: Sequence[str] = (),
+    merged: dict[str, Any] | None = None,
+) -> int:
+    """Show a report, and see whether it meets the user's conditions.
+
+    Args:
+        folder: of the run.
+        report: of the run.
+        gate: the conditions.
+        outputs: files for CI, and the run to compare with.
+        json: print a document; quiet: print the report's path.
+        quiet: see ``json``.
+        missing: what a merge did not find, a sentence each.
+        merged: what else the document says of a merge, with its exit code.
+
+    Returns:
+        The exit code.
+    """
+    from cmap_cli.benchmarking.report.machines import junit
+    from cmap_cli.benchmarking.report.markdown import markdown_report
+    from cmap_cli.benchmarking.thresholds import failed_conditions
+    from cmap_cli.cli.compare import reasons_to_fail
+    from cmap_cli.cli.github import write_step_summary
+
+    failed = failed_conditions(folder, report, gate, missing)
+    compared = None
+    if outputs.baseline is not None:
+        from cmap_cli.benchmarking.compare import compare
+
+        compared = compare(outputs.baseline, folder)
+        failed += reasons_to_fail(compared) if outputs.fail_on_regression else []
+    if outputs.junit is not None:
+        write_text(outputs.junit, junit(report, failed))
+    write_step_summary(markdown_report(report))
+    code = FAILED if failed else int((merged or {}).get("exit_code", 0))
+    if json:
+        from cmap_cli.benchmarking.documents import BenchmarkOutput
+
+        document = BenchmarkOutput(
+            exit_code=code,
+            out=str(folder),
+            missed=tuple(failed),
+            comparison=msgspec.UNSET if compared is None else dataclasses.asdict(compared),
+            report=report.as_json(),
+        )
+        console.result_json((merged or {}) | msgspec.to_builtins(document))
+    elif quiet:
+        console.result(str(folder / REPORT))
+    else:
+        show_report(folder, report, compared)
+    for text in failed:
+        console.fail(CmapError(text))
+    return code
+
+
+def show_report(folder: Path, report: Report, compared: Comparison | None) -> None:
+    """The report for people."""
+    from cmap_cli.benchmarking.report.markdown import summary
+    from cmap_cli.cli.compare import show
+
+    if report.headline is not None:
+        console.result(summary(report.headline).replace("**", ""))
+    for sentence in report.weak:
+        console.result(f"weak budget: {sentence}")
+    for flag in report.flags:
+        if flag.fired:
+            console.warn(flag.what)
+    if compared is not None:
+        show(compared)
+    console.result(f"report: {folder / REPORT}")

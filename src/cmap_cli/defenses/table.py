@@ -1,0 +1,67 @@
+"""The defences by name: a new defence is one file and one row here. Free of torch, so that ``cmap --help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from cmap_cli.choices import Access
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseEntry:
+    """A row of the table. Functions are named "package.module:function" and imported when they are called.
+
+    Attributes:
+        about: half a sentence for the help.
+        accesses: of attacks that there are on it. The bare classifier has nothing to go through, JPEG has no gradient,
+            and consistency disruption works in the latents of purification.
+        target: called with the deployed defences, the access, and ``unroll`` and ``smoothing`` of white-box gradients;
+            returns the module that an attack through this defence is run on.
+        draw: called with the deployed defences, images (B, C, H, W) in [0, 1] and a seed; returns scores or votes
+            (B, classes) and the purified images, None if nothing is purified.
+        is_randomised: whether another seed gives another result.
+    """
+
+    about: str
+    accesses: frozenset[Access]
+    target: str
+    draw: str
+    is_randomised: bool = True
+
+
+DEFENSES: dict[str, DefenseEntry] = {
+    "cmap": DefenseEntry(
+        "purification and vote",
+        frozenset(get_args(Access)),
+        "cmap_cli.defenses.purified:attacked_module",
+        "cmap_cli.defenses.purified:purify_and_vote",
+    ),
+    "onestep": DefenseEntry(
+        "diffuse and denoise once",
+        frozenset({"transfer", "surrogate", "white-box", "black-box"}),
+        "cmap_cli.defenses.onestep:attacked_module",
+        "cmap_cli.defenses.onestep:denoise_and_classify",
+    ),
+    "jpeg": DefenseEntry(
+        "quality 75",
+        frozenset({"transfer", "bpda", "black-box"}),
+        "cmap_cli.defenses.jpeg:attacked_module",
+        "cmap_cli.defenses.jpeg:compress_and_classify",
+        is_randomised=False,
+    ),
+    "none": DefenseEntry(
+        "the bare classifier",
+        frozenset({"transfer"}),
+        "cmap_cli.defenses.jpeg:bare_module",
+        "cmap_cli.defenses.jpeg:classify_bare",
+        is_randomised=False,
+    ),
+}
+
+
+def imported(name: str) -> Any:
+    """The function that "package.module:function" names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
