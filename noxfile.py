@@ -1,0 +1,54 @@
+"""The tasks: ``nox`` runs check and test; ``nox -s NAME`` runs one, ``nox -l`` lists them.
+
+Sessions use the environment that nox runs in (``pip install -e '.[dev]'``), so that nothing is installed twice.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["check", "test"]
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Lint, format, types, layers, schemas, documentation: everything that is quick."""
+    session.run("ruff", "check", ".", external=True)
+    session.run("ruff", "format", "--check", ".", external=True)
+    session.run("mypy", external=True)
+    session.run("lint-imports", external=True)
+    session.run("python", "docs/schemas.py", "--check", external=True)
+    docs(session)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The tests of every commit; arguments after -- go to pytest."""
+    session.run("pytest", *session.posargs, external=True)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """All tests but those that need an accelerator."""
+    session.run("pytest", "-m", "not accelerator", *session.posargs, external=True)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The tests of every commit, with the share of lines that they run; fails under the limit of pyproject.toml."""
+    session.run("pytest", "--cov", "--cov-report=term:skip-covered", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site; a warning, such as a link that leads nowhere, fails."""
+    session.run("mkdocs", "build", "--strict", "--quiet", external=True, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def fix(session: nox.Session) -> None:
+    """Format, apply safe fixes, write schemas again."""
+    session.run("ruff", "check", "--fix", ".", external=True)
+    session.run("ruff", "format", ".", external=True)
+    session.run("python", "docs/schemas.py", external=True)
