@@ -226,11 +226,11 @@ def failure_table(report: Report, defense: DefenseResult, threat: ThreatResult) 
     for failure in threat.failures[:FAILURE_ROWS]:
         under = ", ".join(f"{one.attack}@{one.access} → {report.class_name(one.prediction)}" for one in failure.under)
         clean = {True: "right", False: "wrong already", None: "not evaluated"}[failure.right_clean]
-        rows.append(TableRow((failure.key, report.class_name(failure.label), clean, under)))
+        rows.append(TableRow((failure.key, report.class_name(failure.label), under, clean)))
     more = len(threat.failures) - len(rows)
     return ReportTable(
         f"Failures of {defense.defense}, {threat.norm} {threat.eps}: {len(threat.failures)} images",
-        ("Image", "True class", "Defended, clean", "Wrong under"),
+        ("Image", "True class", "Wrong under", "Defended, clean"),
         tuple(rows),
         f"{more} more are in report.json." if more else "",
     )

@@ -131,7 +131,7 @@ def cost(observed: Observed) -> AttackCost:
 def threat_results(
     gathered: Gathered, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
 ) -> tuple[ThreatResult, ...]:
-    """A defence in every ball, by norm and eps; controls stand beside and count in nothing.
+    """A defence in every ball, by norm and eps; controls stand apart and enter no worst case.
 
     Args:
         gathered: the records.

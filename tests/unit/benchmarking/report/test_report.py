@@ -14,6 +14,7 @@ import pytest
 
 from cmap_cli.benchmarking.checks import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
+from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.charts import Series, eps_chart
 from cmap_cli.benchmarking.report.statistics import rate
 from cmap_cli.benchmarking.report.values import Report, ThreatResult
@@ -424,6 +425,66 @@ def test_eps_lies_on_a_linear_axis() -> None:
     assert chart is not None
     assert [x for x, _ in chart.lines[0].points] == [0, 1 / 16, 1 / 4, 1]
     assert [tick.label for tick in chart.ticks] == ["0", "4", "16"], "a label without room is left out"
+
+
+def page_text(folder: Path) -> str:
+    """The page without tags."""
+    return " ".join(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text(encoding="utf-8")).split())
+
+
+def test_the_page_begins_with_the_verdict_and_the_budget(tmp_path: Path) -> None:
+    report = write_report(write_benchmark(tmp_path, n=4, pictures=False))
+    text = page_text(tmp_path)
+    places = [
+        text.index(words)
+        for words in (report.verdict[0], "Robust accuracy", "100 steps, 1 restart", "1 fired, 1 not run")
+    ]
+    assert places == sorted(places)
+    assert "20 draws per gradient" in text and "5 draws per image" in text
+    assert "queries per image" not in text, "square was not run"
+
+
+def test_every_access_has_a_bar_or_was_not_run(tmp_path: Path) -> None:
+    report = write_report(write_benchmark(tmp_path, n=4, pictures=False))
+    levels = {one.name: (one.rate is not None, one.missing) for one in access_levels(report)}
+    assert {name for name, (known, _) in levels.items() if not known} == {"black-box", "adaptive"}
+    assert "black-box not run adaptive not run" in page_text(tmp_path)
+    jpeg = write_report(write_benchmark(tmp_path, n=4, pictures=False, defenses=("jpeg",)))
+    assert {one.name: one.missing for one in access_levels(jpeg)}["adaptive"] == "does not apply"
+
+
+def test_checks_that_were_not_run_say_so(tmp_path: Path) -> None:
+    write_report(write_benchmark(tmp_path, n=4, pictures=False))
+    assert "1 fired, 1 not run, 2 nothing found." in page_text(tmp_path)
+    assert "- not run: chance. needs PGD" in (tmp_path / "report.md").read_text()
+
+
+def test_controls_stand_apart_from_attacks(tmp_path: Path) -> None:
+    write_report(write_benchmark(tmp_path, n=4, pictures=False))
+    text = page_text(tmp_path)
+    attacks, controls = text.index("Attacks within Linf 8/255"), text.index("Controls serve the checks")
+    assert "noise@" not in text[attacks:controls]
+    assert "noise @black-box" in text[controls:]
+
+
+def test_classes_with_few_images_are_folded(tmp_path: Path) -> None:
+    write_report(write_benchmark(tmp_path, n=95, pictures=False, eps=("8/255",), defenses=("cmap",)))
+    page = (tmp_path / "report.html").read_text()
+    assert "<details><summary>5 classes with fewer than ten images: cmap, Linf 8/255</summary>" in page
+    assert "<caption>By class: cmap, Linf 8/255</caption>" in page
+
+
+def test_settings_are_tables_not_json(tmp_path: Path) -> None:
+    write_report(write_benchmark(tmp_path, n=20, pictures=False))
+    text = page_text(tmp_path)
+    assert "budget: steps 100" in text and "budget: unroll not set" in text
+    assert "indices 0, 7, 14, …, 133 (20 values)" in text
+    assert "{" not in text[text.index("Provenance") :]
+
+
+def test_details_are_open_on_paper() -> None:
+    printed = STYLE.read_text(encoding="utf-8").partition("@media print")[2]
+    assert "details::details-content { content-visibility: visible;" in printed
 
 
 def luminance(colour: str) -> float:
