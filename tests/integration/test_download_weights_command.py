@@ -290,6 +290,8 @@ def test_mirrors_offline_and_dry_runs(invoke: Run, shop: Shop) -> None:
     offline = invoke("download-weights", "net", "--offline")
     assert offline.returncode == 2
     assert "--from-dir DIR" in offline.stderr
+    wrong = invoke("download-weights", "net", "--mirror", "ftp://example.org")
+    assert (wrong.returncode, "--mirror ftp://example.org is not an address" in wrong.stderr) == (2, True)
     planned = invoke("download-weights", "net", "tiny-cd", "--dry-run")
     assert planned.stdout.splitlines()[1] == f"  {shop.served.url('net.pt')}"
     assert not shop.served.requests

@@ -13,6 +13,8 @@ from cmap_cli.errors import UsageError, WeightsError
 
 BOUNDARY_TOLERANCE = 0.01
 """Of |f(x, t_min) − x|, in units of [-1, 1]; half precision stays below it."""
+LARGEST_IMAGE = 1 << 28
+"""Numbers in an image; a larger shape is a mistake or hostile."""
 DECLARED = ("sigma_min", "sigma_max", "image_shape")
 
 
@@ -56,7 +58,7 @@ def check_attributes(name: str, model: Any) -> None:
     sides = (
         isinstance(shape, tuple | list) and len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
     )
-    if not levels or not sides:
+    if not levels or not sides or math.prod(shape) > LARGEST_IMAGE:
         raise WeightsError(
             f"{name} has the noise levels {low} to {high} and images {shape}",
             "they should be 0 < sigma_min < sigma_max and (C, H, W)",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from cmap_cli.errors import UsageError
+from cmap_cli.errors import CmapError, UsageError
+
+HINT = "give the name of one, or package.module:factory; CMAP_DEBUG=1 shows where it happened"
 
 
 def call_factory(name: str, wanted: str) -> Any:
@@ -16,15 +18,24 @@ def call_factory(name: str, wanted: str) -> Any:
         wanted: what it should return, for the message.
 
     Raises:
-        UsageError: it cannot be imported or is no function; whatever the function raises is passed on.
+        UsageError: it cannot be imported or is no function, or it raises an exception or ends the program.
     """
     module, _, function = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"{name} cannot be imported as {wanted}: {error}", "give the name of one, or package.module:factory"
-        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        raise UsageError(f"{name} cannot be imported as {wanted}: {told(error)}", HINT) from error
     if not callable(factory):
         raise UsageError(f"{name} is a {type(factory).__name__}, not a function that returns {wanted}")
-    return factory()
+    try:
+        return factory()
+    except CmapError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
+        raise UsageError(f"{name} returned no {wanted.partition(' ')[2]}: {told(error)}", HINT) from error
+
+
+def told(error: BaseException) -> str:
+    """Class and first line of an exception."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

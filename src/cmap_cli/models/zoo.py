@@ -129,7 +129,7 @@ def from_program(name: str, path: Path, device: torch.device | str) -> LoadedMod
     try:
         channels, height, width = map(int, program.declared["image_shape"])
         sigma_min, sigma_max = float(program.declared["sigma_min"]), float(program.declared["sigma_max"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"{name} does not declare {', '.join(DECLARED)}",
             f'save it with the extra file {DECLARATION}: {{"sigma_min": 0.002, "sigma_max": 80, '

@@ -55,6 +55,15 @@ class Detached(Declared):
         return super().forward(x.detach(), sigma)
 
 
+class Leaving:
+    def __init__(self) -> None:
+        raise SystemExit(0)
+
+
+class Huge(Declared):
+    image_shape = (3, 10**6, 10**6)
+
+
 class Smaller(Declared):
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return super().forward(x, sigma)[..., ::2, ::2]
@@ -211,6 +220,8 @@ def test_bundled_models_are_what_the_manifest_says() -> None:
         ("Network", "not a function of .* with the attributes"),
         ("a_string", "it is a str"),
         ("nothing", "cannot be imported"),
+        ("Leaving", "returned no consistency model: SystemExit: 0"),
+        ("Huge", r"has the noise levels 0.002 to 80.0 and images \(3, 1000000, 1000000\)"),
         ("DECLARED", "is a str, not a function"),
     ],
 )

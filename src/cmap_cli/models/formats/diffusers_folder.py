@@ -7,10 +7,8 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,6 +16,7 @@ from torch import Tensor
 from cmap_cli.core.consistency import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
+from cmap_cli.models.formats.tensor_files import first_line, read_pickle
 from cmap_cli.models.networks.adm import KIND, build
 from cmap_cli.models.networks.state import check_tensors
 
@@ -137,10 +136,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             shards = _shards(path)
             files = {shard: load_file(shard) for shard in set(shards.values())}
             return {key: files[shard][key] for key, shard in shards.items()}
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
-        raise WeightsError(f"the weights {path} cannot be read: {reason}") from error
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"the weights {path} cannot be read: {first_line(str(error))}") from error
+    state = read_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} is not a state dict of tensors")
     return state
@@ -177,7 +175,7 @@ def _noise_levels(path: Path) -> dict[str, float]:
 def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read: {error}", hint) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} is not a JSON object")

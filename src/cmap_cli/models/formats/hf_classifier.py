@@ -24,7 +24,8 @@ def read_folder(folder: Path) -> Converted:
         WeightsError: a file is missing, or the preprocessing does not say how images are normalised and sized.
     """
     config, preprocessor = read_json(folder / CONFIG), read_json(folder / PREPROCESSOR)
-    architecture = (config.get("architectures") or [""])[0]
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
     if not architecture.endswith("ForImageClassification"):
         raise WeightsError(f"{folder} is no image classifier: its architecture is {architecture or 'not given'}")
     try:
@@ -52,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object (WeightsError)."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise WeightsError(f"{path} is no JSON object")

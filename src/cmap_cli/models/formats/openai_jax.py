@@ -63,7 +63,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
             raise WeightsError(f"the checkpoint {path} is cut short", AGAIN) from error
         except WeightsError as error:
             raise WeightsError(f"the checkpoint {path} cannot be read: {error.message}", error.hint) from error
-        except (ValueError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise WeightsError(f"the checkpoint {path} is not valid msgpack: {error}", AGAIN) from error
         if surplus := path.stat().st_size - stream.tell():
             raise WeightsError(f"the checkpoint {path} goes on for {surplus} bytes after its end", AGAIN)

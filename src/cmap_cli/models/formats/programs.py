@@ -77,7 +77,7 @@ def parse_declaration(path: Path, content: str | bytes) -> dict[str, Any]:
         declared = json.loads(content)
         if not isinstance(declared, dict):
             raise ValueError("it is no object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"the {DECLARATION} in {path} cannot be read: {error}") from error
     return declared
 

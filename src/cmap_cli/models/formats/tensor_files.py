@@ -22,7 +22,7 @@ def read_pickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = first_line(str(error).split("WeightsUnpickler error:")[-1])
+        reason = first_line(str(error).split("WeightsUnpickler error:")[-1]).partition(" Please use")[0].rstrip(".")
         raise WeightsError(
             f"{path} holds more than tensors and plain values, and is not loaded: {reason}",
             "loading it could run code; ask its authors for safetensors or a state dict",

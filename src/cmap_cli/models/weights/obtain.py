@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from cmap_cli.errors import CmapError, DownloadError, OutOfSpaceError, WeightsError
+from cmap_cli.errors import CmapError, DownloadError, OutOfSpaceError, UsageError, WeightsError
 from cmap_cli.files import explaining_writes, make_folder, release_lock, take_lock, write_with
 from cmap_cli.models.formats.layout import Converted
 from cmap_cli.models.store import MODEL_FORMAT, WEIGHTS_FORMAT
@@ -58,6 +58,11 @@ class FetchOptions:
     offline: bool = False
     require_hash: bool = False
     patience: Patience = field(default_factory=Patience)
+
+    def __post_init__(self) -> None:
+        """Refuse a mirror that is no web address (UsageError)."""
+        if self.mirror and not self.mirror.startswith(("http://", "https://")):
+            raise UsageError(f"--mirror {self.mirror} is not an address of http or https", "--mirror https://…")
 
 
 def obtain(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_message: OnMessage) -> Path:
