@@ -162,7 +162,7 @@ def threat_results(
                 failures=find_failures(gathered, attacks, clean),
                 by_access=by_access(gathered, attacks),
                 informed=worst_case(gathered, [one for one in attacks if one.through_defense]),
-                uninformed=worst_case(gathered, [one for one in attacks if not one.through_defense]),
+                uninformed=worst_case(gathered, [one for one in attacks if one.access == "transfer"]),
             )
         )
     return tuple(results)

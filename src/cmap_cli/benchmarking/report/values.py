@@ -94,7 +94,7 @@ class ThreatResult:
     """One defence within one ball; n counts the images that every attack has reached.
 
     ``by_access`` holds the worst case by access; ``informed`` is the worst case over the attacks through the defence,
-    ``uninformed`` over those made without it.
+    ``uninformed`` over those made on the bare classifier (transfer).
     """
 
     norm: str

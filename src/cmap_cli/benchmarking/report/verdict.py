@@ -11,12 +11,13 @@ from cmap_cli.benchmarking.report.words import percent
 WIDE = 0.2  # of an interval: above it nothing can be said of a difference that is not there
 INFORMED = "an attacker who knows the defence"
 UNINFORMED = "an attacker who does not know the defence"
+APPROXIMATE = "an attacker with a one-step stand-in for the defence"
 
 
 def find_verdict(
     headline: Headline | None, undefended_clean: Rate | None, defenses: Sequence[DefenseResult]
 ) -> tuple[str, ...]:
-    """Up to three sentences: against who knows the defence, against who does not, and on clean images.
+    """Up to four sentences: against who knows the defence, who does not, who has a stand-in, and on clean images.
 
     Two accuracies differ where their 95 % intervals do not overlap. This is a cautious comparison, since both are
     measured on the same images.
@@ -34,6 +35,9 @@ def find_verdict(
     ]
     if threat.uninformed is not None:
         sentences.append(compare_with_bare(headline.defense, UNINFORMED, threat.uninformed, threat.undefended))
+    surrogate = next((one.accuracy for one in threat.by_access if one.access == "surrogate"), None)
+    if surrogate is not None:
+        sentences.append(compare_with_bare(headline.defense, APPROXIMATE, surrogate, threat.undefended))
     clean = headline.clean.vote if headline.clean else None
     if clean and undefended_clean and clean.high < undefended_clean.low:
         fall = f"from {percent(undefended_clean.value)} to {percent(clean.value)}"
