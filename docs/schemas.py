@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -22,24 +22,31 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/reference/schemas"
 PAGE = ROOT / "docs/reference/json.md"
 BEGIN, END = "<!-- begin: docs/schemas.py -->", "<!-- end -->"
-LINES = {"cmap.record/1": "BenchmarkRecord", "cmap.attack-line/1": "AttackLine", "cmap.purify-line/1": "ImageRecord"}
-"""Lines of JSON Lines files, which do not name their schema; a type is left out as long as there is none."""
+OTHERS = {
+    "cmap.record/1": "cmap_cli.benchmarking.documents:BenchmarkRecord",
+    "cmap.attack-line/1": "cmap_cli.benchmarking.documents:AttackLine",
+    "cmap.report/1": "cmap_cli.benchmarking.report.values:Report",
+    "cmap.part/1": "cmap_cli.runs.progress:PartDocument",
+}
+"""Types that are no subclasses of Document in a module ``documents``: lines of JSON Lines files, and two others."""
 
 
 def document_types() -> dict[str, list[Any]]:
     """All types of documents and lines, by the name of their schema; the base class ``Document`` has none."""
     source = ROOT / "src"
     found: dict[str, list[Any]] = {}
+    for schema, where in OTHERS.items():
+        module_name, _, name = where.partition(":")
+        found[schema] = [getattr(importlib.import_module(module_name), name)]
     for path in sorted(source.glob("cmap_cli/**/documents.py")):
         module = importlib.import_module(".".join(path.relative_to(source).with_suffix("").parts))
-        for name, kind in inspect.getmembers(module, inspect.isclass):
-            if kind.__module__ != module.__name__:
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            if kind.__module__ != module.__name__ or not issubclass(kind, Document):
                 continue
-            schema = next((schema for schema, line in LINES.items() if line == name), None)
-            if schema is None and issubclass(kind, Document):
-                schema = next(field.default for field in msgspec.structs.fields(kind) if field.name == "schema")
-            if isinstance(schema, str):
-                found.setdefault(schema, []).append(kind)
+            field = next(field for field in msgspec.structs.fields(kind) if field.name == "schema")
+            for schema in (field.default, *get_args(field.type)):  # a default, or a Literal
+                if isinstance(schema, str) and kind not in found.setdefault(schema, []):
+                    found[schema].append(kind)
     return dict(sorted(found.items()))
 
 
@@ -50,7 +57,8 @@ def schema_of(name: str, kinds: list[Any]) -> dict[str, Any]:
         properties = components[kind.__name__].get("properties", {})
         if "schema" in properties:
             properties["schema"] = {"const": name}
-            components[kind.__name__].setdefault("required", []).append("schema")
+            required = components[kind.__name__].setdefault("required", [])
+            required += [] if "schema" in required else ["schema"]
     variants = references[0] if len(references) == 1 else {"anyOf": list(references)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

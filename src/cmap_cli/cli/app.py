@@ -26,7 +26,6 @@ from cmap_cli.cli.train import train
 from cmap_cli.errors import CmapError
 
 EPILOG = "Environment: CMAP_WEIGHTS_DIR, CMAP_DEVICE, CMAP_DEBUG=1 (tracebacks)."
-ERROR_SCHEMA = "cmap.error/1"
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -128,6 +127,8 @@ def leave_with(error: CmapError) -> int:
     for each in error.problems or [error]:
         console.fail(each)
     if "--json" in sys.argv:
-        listed = [{"error": each.message, "hint": each.hint} for each in error.problems or [error]]
-        console.result_json({"schema": ERROR_SCHEMA, "exit_code": error.exit_code, "errors": listed})
+        from cmap_cli.cli.documents import ErrorDocument, Problem
+
+        listed = tuple(Problem(error=each.message, hint=each.hint) for each in error.problems or [error])
+        console.result_json(ErrorDocument(exit_code=error.exit_code, errors=listed))
     return error.exit_code

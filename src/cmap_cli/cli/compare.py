@@ -14,7 +14,6 @@ from cmap_cli.errors import CmapError, UsageError
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.compare import Comparison
 
-SCHEMA = "cmap.compare/1"
 FAILED = 1
 
 
@@ -71,7 +70,10 @@ def compare(
     failures = reasons_to_fail(found) if fail_on_regression else []
     code = FAILED if failures else 0
     if json:
-        console.result_json({"schema": SCHEMA, "exit_code": code, "failures": failures, **dataclasses.asdict(found)})
+        from cmap_cli.cli.documents import CompareDocument
+
+        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        console.result_json(CompareDocument(exit_code=code, failures=tuple(failures), **fields))
     elif quiet:
         if picture is not None:
             console.result(str(picture))

@@ -12,7 +12,6 @@ from cmap_cli.cli import console, options
 if TYPE_CHECKING:
     from cmap_cli.purify.diagnosis import Diagnosis
 
-SCHEMA = "cmap.info/1"
 FAILED = 1
 
 
@@ -35,6 +34,7 @@ def info(
 
     The exit code is 1 if the self-test fails.
     """
+    from cmap_cli.cli.documents import InfoDocument
     from cmap_cli.purify.diagnosis import diagnose
 
     with console.working("looking at this installation", quiet=json):
@@ -42,7 +42,8 @@ def info(
     failed = found.self_test is not None and not found.self_test.passed
     if json:
         code = FAILED if failed else 0
-        console.result_json({"schema": SCHEMA, "exit_code": code, **dataclasses.asdict(found)})
+        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        console.result_json(InfoDocument(exit_code=code, **fields))
     else:
         for line in described(found):
             console.result(line)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from cmap_cli.cli import console, options
 
-SCHEMA = "cmap.list/1"
 What = Literal["models", "classifiers", "attacks", "datasets"]
 DATASETS = {
     "cifar10": "the paper's 500 test images, bundled; --split test or train after cmap download-weights cifar10",
@@ -55,7 +54,10 @@ def list_names(
     else:
         rows = list(DATASETS.items()) if what == "datasets" else weight_rows(what, weights_dir)
     if json:
-        console.result_json({"schema": SCHEMA, what: [{"name": name, "about": about} for name, about in rows]})
+        from cmap_cli.cli.documents import ListDocument, ListedName
+
+        listed: dict[str, Any] = {what: tuple(ListedName(name=name, about=about) for name, about in rows)}
+        console.result_json(ListDocument(**listed))
         return
     others = [] if quiet else list(OTHERS.get(what, {}).items())
     width = max(len(name) for name, _ in [*rows, *others])
