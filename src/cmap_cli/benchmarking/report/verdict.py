@@ -61,7 +61,7 @@ def compare_with_bare(defense: str, attacker: str, accuracy: Accuracy, bare: Rat
     pair = f"{percent(found.value)} with it, {percent(bare.value)} without"
     if max(found.high - found.low, bare.high - bare.low) > WIDE:
         return f"{found.n} images are too few to tell whether {defense} adds anything against {attacker}: {pair}."
-    return f"{defense} adds nothing against {attacker}: {pair}, and the 95 % intervals overlap."
+    return f"{defense} adds nothing measurable against {attacker}: {pair}, and the 95 % intervals overlap."
 
 
 def rate_words(rate: Rate) -> str:
