@@ -117,19 +117,27 @@ def load_classifier(
     normalisation: str | None = None,
     weights_dir: Path | None = None,
 ) -> LoadedClassifier:
-    """A frozen classifier, tried on an image of the size it will get.
+    """Load a classifier by name, and try it on an image of the size it will get.
 
     Args:
-        name: of the manifest; ``torchvision:NAME``, ``timm:NAME`` or ``hf:org/repo``, downloaded before; an ONNX,
-            TorchScript or torch.export file; or ``package.module:factory``, a function without arguments that returns
-            a torch module which takes images in [0, 1] and returns logits. Only the last runs code that is not ours.
+        name: one of
+
+            - a name that ``cmap list classifiers`` prints, bundled or downloaded;
+            - ``torchvision:NAME``, ``timm:NAME`` or ``hf:org/repo``, after ``cmap download-weights``;
+            - an ONNX, TorchScript or torch.export file, with ``normalisation``;
+            - ``package.module:factory``, a function without arguments that returns a torch module which takes images
+              in [0, 1] and returns logits. This alone runs Python that is not part of cmap.
         device: where to put it.
-        image_size: (height, width) it is tried on.
-        normalisation: what a file expects, see :func:`parse_normalisation`; everything else declares its own.
-        weights_dir: where downloaded weights are, the user's cache by default.
+        image_size: (height, width) of the image it is tried on.
+        normalisation: what a file expects of images in [0, 1]: none, cifar10, imagenet, half, or mean and deviation as
+            "0.5,0.5,0.5/0.25,0.25,0.25". Everything but a file declares its own.
+        weights_dir: where downloaded weights are; by default CMAP_WEIGHTS_DIR, else the user's cache.
+
+    Returns:
+        The classifier, in evaluation mode, without gradients of its weights, with its classes and their names.
 
     Raises:
-        UsageError: the name or the factory is not what it should be, or the normalisation is missing or superfluous.
+        UsageError: the name or the factory is wrong, or the normalisation is missing or superfluous.
         WeightsError: the weights are not here, or are damaged.
     """
     path = Path(name)

@@ -41,18 +41,28 @@ class LoadedModel:
 def load_model(
     name: str = DEFAULT_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
 ) -> ConsistencyModel:
-    """A frozen consistency model.
+    """Load a consistency model by name.
 
     Args:
-        name: of the manifest, bundled or downloaded, which goes before a folder called so; a folder that
-            ``cmap train`` wrote; a folder of a diffusers consistency model; ``hf:org/repo``, downloaded before; a
-            TorchScript or torch.export file; or ``package.module:factory``, a function without arguments that returns
-            a ConsistencyModel. Only the last runs Python that is not ours.
-        device: where to put it.
-        weights_dir: where downloaded weights are, the user's cache by default.
+        name: one of
+
+            - a name that ``cmap list models`` prints, bundled or downloaded; it takes precedence over a folder of that
+              name;
+            - a folder that ``cmap train`` wrote, or the folder of a diffusers consistency model;
+            - ``hf:org/repo``, after ``cmap download-weights hf:org/repo``;
+            - a TorchScript or torch.export file;
+            - ``package.module:factory``, a function without arguments that returns a
+              :class:`~cmap_cli.core.types.ConsistencyModel`. This alone runs Python that is not part of cmap.
+        device: where to put the model.
+        weights_dir: where downloaded weights are; by default CMAP_WEIGHTS_DIR, else the user's cache.
+
+    Returns:
+        The model, in evaluation mode, without gradients of its weights. It takes images in [-1, 1] plus noise,
+        (N, C, H, W), and noise levels, (N,).
 
     Raises:
-        WeightsError: there is none of that name, its file is not what it should be, or it is no consistency model.
+        WeightsError: no model has that name, its file is damaged, or it is not a consistency model.
+        UsageError: the function cannot be imported or raises an exception.
     """
     return load_identified_model(name, device, weights_dir).model
 
@@ -60,7 +70,7 @@ def load_model(
 def load_identified_model(
     name: str = DEFAULT_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
 ) -> LoadedModel:
-    """As :func:`load_model`, with what identifies its weights."""
+    """As :func:`load_model`, with the SHA-256 that identifies its weights."""
     known = read_manifest().get(name)
     if known is not None and known.kind == "consistency-model":  # even where a folder is called so
         return from_file(name, local_file(known, weights_dir), device)

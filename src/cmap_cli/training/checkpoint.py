@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmap_cli.errors import SettingsMismatchError
+from cmap_cli.files import write_with
 from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.training.recipe import TrainingConfig
 
@@ -33,7 +34,7 @@ def save_checkpoint(
     adam: torch.optim.Optimizer,
     seconds: float,
 ) -> None:
-    """Write a checkpoint after ``iteration`` iterations and ``seconds``, under a temporary name and renamed."""
+    """Write a checkpoint after ``iteration`` iterations and ``seconds`` (OutOfSpaceError when the disk is full)."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.backbone.named_parameters():
         state = adam.state[parameter]
@@ -41,13 +42,9 @@ def save_checkpoint(
         tensors[f"average.{name}"] = average.backbone.get_parameter(name)
         tensors[f"exp_avg.{name}"] = state["exp_avg"]
         tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
-    temporary = path.with_suffix(".tmp")
-    save_file(
-        {k: v.cpu().contiguous() for k, v in tensors.items()},
-        temporary,
-        {"iteration": str(iteration), "seconds": f"{seconds:.1f}", "recipe": described(config)},
-    )
-    temporary.replace(path)
+    content = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    metadata = {"iteration": str(iteration), "seconds": f"{seconds:.1f}", "recipe": described(config)}
+    write_with(path, lambda temporary: save_file(content, temporary, metadata))
 
 
 def restore(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cmap_cli.errors import ImageError, UsageError
+from cmap_cli.errors import ImageError, OutOfSpaceError, UsageError
 from cmap_cli.models.zoo import load_model
+from cmap_cli.training import checkpoint
 from cmap_cli.training.run import TrainProgress, TrainSettings, train
 
 SMALL = TrainSettings(kind="unet", image_size=8, directions=8, images_seen=24, batch_size=8, widths=(16,), device="cpu")
@@ -50,6 +52,20 @@ def test_a_unet_is_trained_and_reported(tmp_path: Path, photos: Path) -> None:
     ]
     with pytest.raises(UsageError, match="holds a model already"):
         train(SMALL, [photos], tmp_path / "model")
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_error_and_leaves_no_part_of_a_checkpoint(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_full_device(tensors: object, path: Path, metadata: object) -> None:
+        path.symlink_to("/dev/full")
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr(checkpoint, "save_file", to_full_device)
+    with pytest.raises(OutOfSpaceError, match=r"no space left to write .*checkpoint\.safetensors"):
+        train(SMALL, [photos], tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
 
 
 @pytest.mark.parametrize(
