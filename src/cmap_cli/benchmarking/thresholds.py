@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
-from cmap_cli.benchmarking.report.records import RECORDS_FILE, gather_records
-from cmap_cli.benchmarking.report.statistics import Rate, accuracy
-from cmap_cli.benchmarking.report.threats import attacks_on, worst_outcomes
+from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.values import Headline, Report, ThreatResult
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE, AttackSpec
 from cmap_cli.choices import Access, FailOn
@@ -147,11 +144,10 @@ def refuse_in_advance(gate: Gate, specs: Sequence[AttackSpec], defenses: Sequenc
         )
 
 
-def failed_conditions(folder: Path, report: Report, gate: Gate, missing: Sequence[str] = ()) -> list[str]:
+def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -> list[str]:
     """The conditions that a run does not meet, one sentence each; a run that is not complete meets none.
 
     Args:
-        folder: of the run.
         report: of the run.
         gate: the conditions.
         missing: what a merge did not find.
@@ -162,7 +158,7 @@ def failed_conditions(folder: Path, report: Report, gate: Gate, missing: Sequenc
     if not report.complete and not failed:
         failed = ["the run is not complete, so it cannot pass: images or attacks are missing"]
     if gate.fail_under:
-        failed += failed_thresholds(folder, report, gate)
+        failed += failed_thresholds(report, gate)
     if gate.fail_under_clean is not None:
         clean = report.headline.clean if report.headline else None
         failed += below(clean.vote if clean else None, gate.fail_under_clean, "defended clean accuracy", gate.fail_on)
@@ -184,7 +180,7 @@ def judged_threats(report: Report) -> list[ThreatResult]:
     return [threat for one in report.defenses if one.defense == defense for threat in one.threats if threat.attacks]
 
 
-def failed_thresholds(folder: Path, report: Report, gate: Gate) -> list[str]:
+def failed_thresholds(report: Report, gate: Gate) -> list[str]:
     """The thresholds that the robust accuracy misses."""
     headline = report.headline
     if headline is None:
@@ -196,11 +192,11 @@ def failed_thresholds(folder: Path, report: Report, gate: Gate) -> list[str]:
             "accepts that)"
         )
     for each in gate.fail_under:
-        failed += below(judged_rate(folder, report, headline, each), each.value, each.what, gate.fail_on)
+        failed += below(judged_rate(report, headline, each), each.value, each.what, gate.fail_on)
     return failed
 
 
-def judged_rate(folder: Path, report: Report, headline: Headline, threshold: Threshold) -> Rate | None:
+def judged_rate(report: Report, headline: Headline, threshold: Threshold) -> Rate | None:
     """The robust accuracy that a threshold judges; None if it was not measured."""
     radius = headline.eps_value if threshold.eps is None else threshold.eps
     threats = [
@@ -216,14 +212,7 @@ def judged_rate(folder: Path, report: Report, headline: Headline, threshold: Thr
         return classes[0].defended_attacked if classes else None
     if threshold.access is None:
         return threat.worst_case.vote if threat.worst_case else None
-    gathered = gather_records(folder / RECORDS_FILE)
-    conditions = [
-        one
-        for one in attacks_on(gathered, headline.defense, report.settings)
-        if not one.control and (one.norm, one.eps, one.access) == (threat.norm, threat.eps, threshold.access)
-    ]
-    found = accuracy(worst_outcomes(gathered, conditions).values()) if conditions else None
-    return found.vote if found else None
+    return next((one.accuracy.vote for one in threat.by_access if one.access == threshold.access), None)
 
 
 def below(rate: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:

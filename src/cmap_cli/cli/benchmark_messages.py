@@ -145,7 +145,7 @@ def finish(
     from cmap_cli.cli.compare import reasons_to_fail
     from cmap_cli.cli.github import write_step_summary
 
-    failed = failed_conditions(folder, report, gate, missing)
+    failed = failed_conditions(report, gate, missing)
     compared = None
     if outputs.baseline is not None:
         from cmap_cli.benchmarking.compare import compare

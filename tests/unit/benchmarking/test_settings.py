@@ -1,0 +1,120 @@
+"""What a run that resumes must share with the one before: every setting but those that do not change results."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cmap_cli.benchmarking import setup
+from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
+from cmap_cli.benchmarking.setup import Prepared, prepare
+from cmap_cli.errors import SettingsMismatchError
+from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
+from cmap_cli.models.networks.gaussian import GaussianConsistency
+from cmap_cli.models.store import save_model
+from cmap_cli.runs.settings import claim_settings
+
+OTHER: dict[str, Any] = {
+    "split": "test",
+    "n": 3,
+    "attack": "fgsm",
+    "access": "bpda",
+    "norm": "L2",
+    "eps": "0.1",
+    "attack_steps": 3,
+    "restarts": 2,
+    "eot": 2,
+    "queries": 7,
+    "disruption_steps": 50,
+    "unroll": "1",
+    "smoothing": 0.1,
+    "defense": "jpeg",
+    "classifier": "tests.toys:brightness_classifier",
+    "normalisation": "half",
+    "preset": "fast",
+    "steps": 4,
+    "num_latents": 4,
+    "vote": "hard",
+    "seed": 1,
+    "device": "auto",
+    "precision": "bf16",
+    "batch_size": 2,
+    "chunk": 1,
+    "protocol": "paper",
+    "reevaluations": 2,
+}
+"""Another value of every field; model, labels and weights_dir are paths that the test makes."""
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[str, Path]:
+    """Images, and other values of the fields that are paths."""
+    folder = tmp_path_factory.mktemp("settings")
+    x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x, y=np.arange(4) % 2, x_test=x, y_test=np.arange(4) % 2)
+    save_model(
+        GaussianConsistency(torch.zeros(3, 8, 8), torch.eye(192)[:9], torch.ones(9)), folder / "m" / "model.safetensors"
+    )
+    return {"data": folder / "data.npz", "model": folder / "m", "weights_dir": folder, "base": small_model}
+
+
+def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
+    return kind(
+        model=str(paths["base"]),
+        classifier="tests.toys:quadrant_classifier",
+        attack="pgd",
+        access="surrogate",
+        n=4,
+        steps=2,
+        num_latents=2,
+        eps="0.2",
+        device="cpu",
+        precision="fp32",
+    )
+
+
+def prepared(paths: dict[str, Path], settings: AnySettings) -> Prepared:
+    return prepare([str(paths["data"])], settings)[0]
+
+
+@pytest.mark.parametrize("kind", [BenchmarkSettings, AttackSettings])
+def test_every_field_is_compared_or_on_the_list(
+    kind: type[AnySettings], paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, device: torch.device, *, normalisation: str | None, **options: Any) -> LoadedClassifier:
+        return load_classifier(name, device, **options)  # only files have a normalisation
+
+    monkeypatch.setattr(setup, "load_classifier", load)
+    before = base(kind, paths)
+    others = {**OTHER, "model": str(paths["model"]), "weights_dir": paths["weights_dir"]}
+    fields = {field.name for field in dataclasses.fields(kind)} - {"labels"}  # which arrays do not take: next test
+    assert fields <= others.keys(), "a new option needs another value here"
+    claim_settings(tmp_path / "benchmark.json", {"settings": prepared(paths, before).settings})
+    for name in sorted(fields):
+        after = prepared(paths, dataclasses.replace(before, **{name: others[name]})).settings
+        if name in UNCOMPARED:
+            assert claim_settings(tmp_path / "benchmark.json", {"settings": after}), name
+            continue
+        with pytest.raises(SettingsMismatchError, match=r"was .* and is now"):
+            assert not claim_settings(tmp_path / "benchmark.json", {"settings": after}), name
+
+
+def test_other_labels_are_other_settings(images: Path, paths: dict[str, Path], tmp_path: Path) -> None:
+    found = []
+    for label in (0, 1):
+        (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"in/{n}.png,{label}\n" for n in "abc"))
+        settings = dataclasses.replace(base(BenchmarkSettings, paths), labels=tmp_path / "labels.csv", n=None)
+        found.append(prepare([str(images / "[abc].png")], settings)[0].settings)
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"labels"}
+
+
+def test_options_that_can_be_repeated_take_one_value_or_several() -> None:
+    assert BenchmarkSettings(attack="pgd").attack == ("pgd",)
+    assert BenchmarkSettings(defense=["cmap", "none"]).defense == ("cmap", "none")
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        dataclasses.replace(BenchmarkSettings(), attacks="pgd")
