@@ -104,8 +104,7 @@ class BenchmarkDocument(Document, frozen=True, kw_only=True):
         flags: checks beside those that are computed from the records.
     """
 
-    schema: str = BENCHMARK_SCHEMA
-    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    settings: dict[str, Any]
     provenance: dict[str, Any] = msgspec.field(default_factory=dict)
     flags: tuple[StoredFlag, ...] = ()
 
