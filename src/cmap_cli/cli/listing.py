@@ -11,9 +11,7 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from cmap_cli.cli import console, options
 
 What = Literal["models", "classifiers", "attacks", "datasets"]
-DATASETS = {
-    "cifar10": "the paper's 500 test images, bundled; --split test or train after cmap download-weights cifar10",
-    "imagenet100:FOLDER": "validation images of Kaggle's ImageNet-100 in your folder, at 64×64",
+OWN_DATASETS = {
     "FOLDER": "your images in one folder per class, or any images with --labels FILE.csv",
     "FILE.csv": "a table with the columns file and label",
     "FILE.npz, FILE.safetensors, FILE.npy": "arrays x and y",
@@ -52,7 +50,7 @@ def list_names(
     if what == "attacks":
         rows = attack_rows()
     else:
-        rows = list(DATASETS.items()) if what == "datasets" else weight_rows(what, weights_dir)
+        rows = dataset_rows() if what == "datasets" else weight_rows(what, weights_dir)
     if json:
         from cmap_cli.cli.documents import ListDocument, ListedName
 
@@ -72,6 +70,13 @@ def attack_rows() -> list[tuple[str, str]]:
     from cmap_cli.attacks.table import ATTACKS
 
     return [(name, ", ".join(entry.accesses)) for name, entry in ATTACKS.items()]
+
+
+def dataset_rows() -> list[tuple[str, str]]:
+    """Each data set and what it is."""
+    from cmap_cli.data.catalogue import DATASETS
+
+    return [*((each.spelling, each.about) for each in DATASETS.values()), *OWN_DATASETS.items()]
 
 
 def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:

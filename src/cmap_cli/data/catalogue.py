@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -75,31 +76,32 @@ def load_dataset(
         problems.append(UsageError(f"--n {n} is no number of images", "Give 1 or more"))
     if image_size is not None and min(image_size) < 1:
         problems.append(UsageError(f"images cannot be {image_size[1]}×{image_size[0]} pixels", "Give 1 or more"))
-    kind, _, folder = name.partition(":")
-    if labels is not None and kind in ("cifar10", "imagenet100"):
+    kind, _, rest = name.partition(":")
+    known = DATASETS.get(kind)
+    if labels is not None and known is not None:
         problems.append(UsageError(f"--labels is for your own images, {kind} has labels", "Leave it out"))
     try:
-        if kind == "cifar10" and not folder:
-            dataset = _cifar10(split, weights_dir)
-        elif kind == "imagenet100":
-            dataset = _imagenet100(name, folder, split)
-        else:
-            dataset = _own(name, split, labels)
+        dataset = _own(name, split, labels) if known is None else known.load(name, rest, split, weights_dir)
     except UsageError as error:
         if not problems:
             raise
         raise_all([*problems, error], name)
-    most = min(SUBSET, len(dataset)) if kind == "imagenet100" and split == "subset" else len(dataset)
+    most = min(known.drawn, len(dataset)) if known and known.drawn and split == "subset" else len(dataset)
     if n is not None and n > most:
-        more = most < len(dataset) or (kind == "cifar10" and split == "subset")
-        hint = "--split test has more" if more else "Leave out --n for all of them"
-        part = f"the split {dataset.split} of {name}" if dataset.split else name
-        problems.append(UsageError(f"{part} has {most:,} images, not {n:,}", hint))
+        problems.append(_too_few(dataset, most, n))
     raise_all(problems, name)
     dataset, count = replace(dataset, image_size=image_size or dataset.image_size), n or most
-    if count < len(dataset) and kind != "cifar10" and Path(folder if kind == "imagenet100" else name).is_dir():
+    if count < len(dataset) and Path(name if known is None else rest).is_dir() and (rest or known is None):
         return draw(dataset, count, seed)
     return dataset.select(range(count))
+
+
+def _too_few(dataset: Dataset, most: int, n: int) -> UsageError:
+    """What to say where more images are asked for than there are."""
+    more = most < len(dataset) or (dataset.name == "cifar10" and dataset.split == "subset")
+    hint = "--split test has more" if more else "Leave out --n for all of them"
+    part = f"the split {dataset.split} of {dataset.name}" if dataset.split else dataset.name
+    return UsageError(f"{part} has {most:,} images, not {n:,}", hint)
 
 
 def _dataset(name: str, split: str, listing: Listing) -> Dataset:
@@ -108,8 +110,10 @@ def _dataset(name: str, split: str, listing: Listing) -> Dataset:
     return Dataset(name, split, listing.classes, indices, labels, listing.keys, listing.sources)
 
 
-def _cifar10(split: Split, weights_dir: Path | None) -> Dataset:
+def _cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -> Dataset:
     """The bundled subset, or the whole test or training set from the cache."""
+    if rest:
+        raise UsageError(f"no data set, file or folder is called {name!r}", KNOWN)
     path = local_file(find_artefact("cifar10-subset" if split == "subset" else "cifar10", "dataset"), weights_dir)
     listing = list_array(path, "x" if split == "subset" else f"x_{split}")
     dataset = replace(_dataset("cifar10", split, listing), classes=CIFAR10_CLASSES)
@@ -118,7 +122,7 @@ def _cifar10(split: Split, weights_dir: Path | None) -> Dataset:
     return replace(dataset, indices=indices, keys=tuple(f"cifar10/{source}/{index}" for index in indices))
 
 
-def _imagenet100(name: str, folder: str, split: Split) -> Dataset:
+def _imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Dataset:
     """The validation images of Kaggle's ImageNet-100 in the user's folder."""
     if not folder or not Path(folder).is_dir():
         what = f"{folder} is not a folder" if folder else "it is not said where ImageNet-100 is"
@@ -153,3 +157,36 @@ def _own(name: str, split: Split, labels: Path | None) -> Dataset:
             return _dataset(name, "", list_array(path, key, ("x_adv", "x", "x_test")))
         return _dataset(name, split, list_array(path, f"x_{split}"))
     return _dataset(name, "", list_images(name, read_labels(labels) if labels else None))
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDataset:
+    """A data set that has a name of its own; a new one is a loader and a row of DATASETS.
+
+    Attributes:
+        spelling: how users write it.
+        about: what it is, for ``cmap list datasets``.
+        load: (name, what follows its colon, split, weights_dir) -> the images.
+        drawn: how many images the split "subset" draws; 0 if the loader has chosen them.
+    """
+
+    spelling: str
+    about: str
+    load: Callable[[str, str, Split, Path | None], Dataset]
+    drawn: int = 0
+
+
+DATASETS = {
+    "cifar10": NamedDataset(
+        "cifar10",
+        "the paper's 500 test images, bundled; --split test or train after cmap download-weights cifar10",
+        _cifar10,
+    ),
+    "imagenet100": NamedDataset(
+        "imagenet100:FOLDER",
+        "validation images of Kaggle's ImageNet-100 in your folder, at 64×64",
+        _imagenet100,
+        SUBSET,
+    ),
+}
+"""The data sets by name; all other names are files and folders of the user."""
