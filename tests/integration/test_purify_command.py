@@ -1,4 +1,4 @@
-"""``cmap purify`` as a user runs it: a real process, real files."""
+"""``cmap purify`` as a user runs it, on real files; a process where kills, signals or a full disk are tested."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def written(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.png"))}
 
 
-def test_a_folder_is_mirrored_and_recorded(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
-    run = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--compare")
+def test_a_folder_is_mirrored_and_recorded(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = invoke("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--compare")
     assert run.returncode == 0, run.stderr
     assert "5 images purified into clean" in run.stdout
     out = tmp_path / "clean"
@@ -52,19 +52,19 @@ def test_a_folder_is_mirrored_and_recorded(cmap: Run, images: Path, small_model:
 
 
 def test_batch_size_and_order_do_not_change_the_images(
-    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+    invoke: Run, images: Path, small_model: Path, tmp_path: Path
 ) -> None:
     results = []
     for out, inputs, batch in (("one", ["in"], "1"), ("four", ["in"], "4"), ("back", ["in/sub", "in/c.png"], "2")):
-        run = cmap("purify", *inputs, "-o", out, "--model", small_model, *QUICK, "--batch-size", batch)
+        run = invoke("purify", *inputs, "-o", out, "--model", small_model, *QUICK, "--batch-size", batch)
         assert run.returncode == 0, run.stderr
         results.append({Path(name).name: data for name, data in written(tmp_path / out).items()})
     assert results[0] == results[1]
     assert results[2] == {name: results[0][name] for name in ("c.png", "d.png", "e.png")}
 
 
-def test_stdin_quiet_and_python_m_make_a_pipeline(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
-    run = cmap(
+def test_stdin_quiet_and_python_m_make_a_pipeline(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = invoke(
         "purify", "-", "--out", "clean", "--quiet", "--model", small_model, *QUICK, stdin="in/a.png\nin/sub/e.png\n"
     )
     assert run.returncode == 0, run.stderr
@@ -73,29 +73,29 @@ def test_stdin_quiet_and_python_m_make_a_pipeline(cmap: Run, images: Path, small
     assert all((tmp_path / line).exists() for line in run.stdout.splitlines())
 
 
-def test_json_is_one_document(cmap: Run, images: Path, small_model: Path) -> None:
-    run = cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
+def test_json_is_one_document(invoke: Run, images: Path, small_model: Path) -> None:
+    run = invoke("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
     document = json.loads(run.stdout)
     assert document["schema"] == "cmap.purify/1"
     assert (document["written"], document["failed"], document["exit_code"]) == (5, 0, 0)
     assert document["settings"]["steps"] == 3
-    again = json.loads(cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK).stdout)
+    again = json.loads(invoke("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK).stdout)
     assert (again["written"], again["already_there"]) == (0, 5)
 
 
-def test_dry_run_writes_nothing(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
-    run = cmap("purify", "in", "--out", "clean", "--model", small_model, "--dry-run")
+def test_dry_run_writes_nothing(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = invoke("purify", "in", "--out", "clean", "--model", small_model, "--dry-run")
     assert run.returncode == 0, run.stderr
     assert "5 patches of 8×8" in run.stderr
     assert not (tmp_path / "clean").exists()
 
 
-def test_bad_images_fail_alone(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+def test_bad_images_fail_alone(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     (images / "empty.png").write_bytes(b"")
     (images / "text.png").write_text("not an image")
     (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:-40])
     Image.open(images / "b.png").save(images / "wrong.jpg", format="PNG")
-    run = cmap("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
+    run = invoke("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
     assert run.returncode == 3
     document = json.loads(run.stdout)
     assert {failure["source"] for failure in document["failures"]} == {"in/empty.png", "in/text.png", "in/cut.png"}
@@ -106,45 +106,45 @@ def test_bad_images_fail_alone(cmap: Run, images: Path, small_model: Path, tmp_p
     assert not list((tmp_path / "clean").rglob("*.tmp"))
 
 
-def test_usage_errors_come_all_at_once_and_before_any_work(cmap: Run, images: Path, tmp_path: Path) -> None:
-    run = cmap("purify", "nothing.png", "--out", "in/clean", "--select", "vote", "--json")
+def test_usage_errors_come_all_at_once_and_before_any_work(invoke: Run, images: Path, tmp_path: Path) -> None:
+    run = invoke("purify", "nothing.png", "--out", "in/clean", "--select", "vote", "--json")
     assert run.returncode == 2
     errors = [problem["error"] for problem in json.loads(run.stdout)["errors"]]
     assert any("nothing.png" in error for error in errors)
     assert any("--select vote" in error for error in errors)
-    inside = cmap("purify", "in", "--out", "in/clean")
+    inside = invoke("purify", "in", "--out", "in/clean")
     assert inside.returncode == 2
     assert "is in the input folder" in inside.stderr
     (images / "a.bmp").write_bytes((images / "a.png").read_bytes())
-    collision = cmap("purify", "in", "--out", "clean")
+    collision = invoke("purify", "in", "--out", "clean")
     assert collision.returncode == 2
     assert "both be written" in collision.stderr
-    assert cmap("purify", "in", "--out", "clean", "--steps", "none").returncode == 2
-    assert cmap("purify", "in", "--out", "clean", "--model", "nonsense").returncode == 2
+    assert invoke("purify", "in", "--out", "clean", "--steps", "none").returncode == 2
+    assert invoke("purify", "in", "--out", "clean", "--model", "nonsense").returncode == 2
     assert not (tmp_path / "clean").exists()
 
 
 def test_other_settings_on_the_same_output_are_refused(
-    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+    invoke: Run, images: Path, small_model: Path, tmp_path: Path
 ) -> None:
-    assert cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK).returncode == 0
+    assert invoke("purify", "in", "--out", "clean", "--model", small_model, *QUICK).returncode == 0
     before = written(tmp_path / "clean")
-    refused = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5")
+    refused = invoke("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5")
     assert refused.returncode == 2
     assert "seed was 0 and is now 5" in refused.stderr
     assert written(tmp_path / "clean") == before
-    forced = cmap("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5", "--overwrite")
+    forced = invoke("purify", "in", "--out", "clean", "--model", small_model, *QUICK, "--seed", "5", "--overwrite")
     assert forced.returncode == 0, forced.stderr
     assert written(tmp_path / "clean") != before
     assert len(manifest(tmp_path / "clean")) == 5
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_the_same(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     for index in range(40):
         picture = np.random.RandomState(index).randint(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(picture).save(images / f"{index:03d}.png")
     options = ("--model", str(small_model), "--preset", "fast", "--steps", "25", "--batch-size", "2")
-    assert cmap("purify", "in", "--out", "whole", *options).returncode == 0
+    assert invoke("purify", "in", "--out", "whole", *options).returncode == 0
     command = [sys.executable, "-m", "cmap_cli", "purify", "in", "--out", "killed", *options]
     process = subprocess.Popen(
         command,
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(cmap: Run, images: Path, small_m
     assert 4 <= done < 45
     with lines.open("a") as file:
         file.write('{"source": "in/half')
-    run = cmap("purify", "in", "--out", "killed", *options)
+    run = invoke("purify", "in", "--out", "killed", *options)
     assert run.returncode == 0, run.stderr
     assert "images are there already" in run.stderr
     assert written(tmp_path / "killed") == written(tmp_path / "whole")
@@ -214,25 +214,25 @@ def test_signals_keep_what_is_finished(
 
 
 def test_large_images_are_tiled_and_larger_ones_resized_with_a_warning(
-    cmap: Run, small_model: Path, tmp_path: Path
+    invoke: Run, small_model: Path, tmp_path: Path
 ) -> None:
     picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 4), np.uint8), "RGBA")
     picture.save(tmp_path / "photo.png")
-    run = cmap("purify", "photo.png", "--out", "tiled", "--model", small_model, *QUICK)
+    run = invoke("purify", "photo.png", "--out", "tiled", "--model", small_model, *QUICK)
     assert run.returncode == 0, run.stderr
     assert "cut into" in run.stderr
     with Image.open(tmp_path / "tiled" / "photo.png") as result:
         assert result.size == (30, 20)
         np.testing.assert_array_equal(np.asarray(result)[..., 3], np.asarray(picture)[..., 3])
-    run = cmap("purify", "photo.png", "--out", "small", "--model", small_model, *QUICK, "--max-tiles", "4")
+    run = invoke("purify", "photo.png", "--out", "small", "--model", small_model, *QUICK, "--max-tiles", "4")
     assert "resized to 8×8" in run.stderr
     with Image.open(tmp_path / "small" / "photo.png") as result:
         assert result.size == (8, 8)
 
 
-def test_arrays_in_and_out(cmap: Run, small_model: Path, tmp_path: Path) -> None:
+def test_arrays_in_and_out(invoke: Run, small_model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "batch.npy", np.random.RandomState(0).rand(3, 3, 8, 8).astype(np.float32))
-    run = cmap("purify", "batch.npy", "--out", "clean", "--format", "npy", "--quiet", "--model", small_model, *QUICK)
+    run = invoke("purify", "batch.npy", "--out", "clean", "--format", "npy", "--quiet", "--model", small_model, *QUICK)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"clean/batch/{i:06d}.npy" for i in range(3)]
     result = np.load(tmp_path / "clean/batch/000001.npy")
@@ -240,55 +240,59 @@ def test_arrays_in_and_out(cmap: Run, small_model: Path, tmp_path: Path) -> None
     assert result.dtype == np.float32
 
 
-def test_a_classifier_and_labels_fill_the_summary(cmap: Run, small_model: Path, tmp_path: Path) -> None:
+def test_a_classifier_and_labels_fill_the_summary(invoke: Run, small_model: Path, tmp_path: Path) -> None:
     for name, level in (("bright", 200), ("dark", 60)):
         Image.new("RGB", (8, 8), (level, level, level)).save(tmp_path / f"{name}.png")
     (tmp_path / "labels.csv").write_text("file,label\nbright.png,1\ndark.png,1\n")
     options = ("--model", small_model, *QUICK, "--classifier", "tests.toys:brightness_classifier")
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    run = cmap("purify", "bright.png", "dark.png", "--out", "clean", *options, "--labels", "labels.csv", **environment)
+    run = invoke(
+        "purify", "bright.png", "dark.png", "--out", "clean", *options, "--labels", "labels.csv", **environment
+    )
     assert run.returncode == 0, run.stderr
-    assert "1 of 2 right as they came" in run.stdout
+    assert "1 of 2 correct before purification" in run.stdout
     by_source = {record["source"]: record for record in manifest(tmp_path / "clean")}
     assert (by_source["bright.png"]["before"], by_source["dark.png"]["before"]) == ("1", "0")
     assert {"after", "vote"} <= set(by_source["dark.png"])
-    unlabelled = cmap("purify", "bright.png", "--out", "other", *options, "--select", "vote", **environment)
+    unlabelled = invoke("purify", "bright.png", "--out", "other", *options, "--select", "vote", **environment)
     assert unlabelled.returncode == 0, unlabelled.stderr
     assert "another class after purification for" in unlabelled.stdout
 
 
-def test_lpips_without_its_trunk_names_the_command(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+def test_lpips_without_its_trunk_names_the_command(
+    invoke: Run, images: Path, small_model: Path, tmp_path: Path
+) -> None:
     options = ("--model", small_model, "--perceptual", "lpips", "--weights-dir", tmp_path / "none")
-    run = cmap("purify", "in", "--out", "clean", *options)
+    run = invoke("purify", "in", "--out", "clean", *options)
     assert run.returncode == 2
     assert "hint: cmap download-weights lpips-vgg" in run.stderr
 
 
-def test_files_of_others_are_not_overwritten(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+def test_files_of_others_are_not_overwritten(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "a.png").write_text("precious")
     options = ("--model", small_model, *QUICK)
-    run = cmap("purify", "in", "--out", "clean", *options)
+    run = invoke("purify", "in", "--out", "clean", *options)
     assert run.returncode == 2
     assert "clean/a.png exists already" in run.stderr
     assert [path.name for path in (tmp_path / "clean").iterdir()] == ["a.png"]
-    assert cmap("purify", "in", "--out", "clean", *options, "--overwrite").returncode == 0
+    assert invoke("purify", "in", "--out", "clean", *options, "--overwrite").returncode == 0
 
 
-def test_an_image_that_has_changed_is_done_again(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+def test_an_image_that_has_changed_is_done_again(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     options = ("purify", "in", "--out", "clean", "--model", small_model, *QUICK)
-    assert cmap(*options).returncode == 0
+    assert invoke(*options).returncode == 0
     before = written(tmp_path / "clean")
     Image.new("RGB", (8, 8), "teal").save(images / "b.png")
-    run = cmap(*options)
-    assert "1 images purified" in run.stdout
+    run = invoke(*options)
+    assert "1 image purified" in run.stdout
     after = written(tmp_path / "clean")
     assert {name for name in before if before[name] != after[name]} == {"b.png"}
     assert len(manifest(tmp_path / "clean")) == 5
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
-    cmap: Run, images: Path, small_model: Path, tmp_path: Path
+    invoke: Run, images: Path, small_model: Path, tmp_path: Path
 ) -> None:
     """File size is limited to what the manifest outgrows after a few records."""
     for index in range(20):
@@ -316,7 +320,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
     assert "cannot be written" in run.stderr
     kept = len(manifest_lines(tmp_path / "clean"))
     assert 1 <= kept < 25
-    resumed = cmap(*arguments)
+    resumed = invoke(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert len(manifest(tmp_path / "clean")) == 25
 

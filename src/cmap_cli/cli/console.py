@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from cmap_cli.cli import github
 from cmap_cli.errors import CmapError
@@ -58,7 +59,7 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """A warning, on stderr."""
     if leads():
-        errors.print(f"[yellow]warning:[/yellow] {escaped(text)}")
+        errors.print(f"[yellow]warning:[/yellow] {escape(text)}")
         annotate("warning", text)
 
 
@@ -66,9 +67,9 @@ def fail(error: CmapError) -> None:
     """An error and its hint, on stderr."""
     shard = launched_shard()
     who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
-    errors.print(f"[bold red]{who}error:[/bold red] {escaped(error.message)}.")
+    errors.print(f"[bold red]{who}error:[/bold red] {escape(error.message)}.")
     if error.hint:
-        errors.print(f"[cyan]hint:[/cyan] {escaped(error.hint)}")
+        errors.print(f"[cyan]hint:[/cyan] {escape(error.hint)}")
     annotate("error", f"{who}{error.message}")
 
 
@@ -78,9 +79,9 @@ def annotate(level: str, text: str) -> None:
         errors.print(github.annotation(level, text), markup=False)
 
 
-def escaped(text: str) -> str:
-    """Text that Rich takes literally."""
-    return text.replace("[", r"\[")
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -164,7 +165,7 @@ def working(text: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet or not leads():
         yield
     elif errors.is_terminal:
-        with errors.status(escaped(text)):
+        with errors.status(escape(text)):
             yield
     else:
         say(f"{text} ...")

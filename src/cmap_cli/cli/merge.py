@@ -123,14 +123,15 @@ def merge(
 
 def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
+    from cmap_cli.purify.documents import ImageRecord
     from cmap_cli.purify.summary import summarise
-    from cmap_cli.runs.journal import Journal
-    from cmap_cli.runs.settings import MANIFEST, MANIFEST_FILE
+    from cmap_cli.runs.journal import read_lines
+    from cmap_cli.runs.settings import MANIFEST_FILE
 
     manifest = merged.folder / MANIFEST_FILE
     document = document | {"manifest": str(manifest)}
     if merged.kind == "purify":
-        summary = summarise(Journal(merged.folder, MANIFEST).records(), {})
+        summary = summarise(read_lines(manifest, ImageRecord), {})
         document["summary"] = dataclasses.asdict(summary)
         if summary.l1 is not None and not (json or quiet):
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")

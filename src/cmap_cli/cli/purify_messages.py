@@ -1,86 +1,149 @@
-"""What ``cmap purify`` says before, during and after the work."""
+"""What ``cmap purify`` prints before, during and after the work."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import shlex
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from cmap_cli.cli import console
+from cmap_cli.purify.events import Listed, Message, Plan, Progress
+from cmap_cli.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
-    from cmap_cli.core.types import Step
-    from cmap_cli.data.inputs import Source
-    from cmap_cli.purify.estimate import Survey
-    from cmap_cli.purify.folder import ResultFolder
-    from cmap_cli.purify.job import Failed, Job
+    from cmap_cli.purify.run import PurifyResult
     from cmap_cli.purify.summary import Summary
-    from cmap_cli.runs.settings import Record
+
+LOSS_STEPS = 10
+"""The loss is shown every so many steps; reading it makes an accelerator wait."""
 
 
-def announce(job: Job, looked: Survey, seconds: float, where: str, preset: str, verbose: bool) -> None:
-    """Say what will be done and about how long it takes; warn about what is not done as it stands."""
-    config, (height, width) = job.purifier.config, job.patch_size
+class Narrator(ExitStack):
+    """Prints what a purification reports: talk and progress on stderr, and for --quiet the paths of results on stdout.
+
+    Args:
+        out: the output folder.
+        settings: of the purification.
+        silent: whether progress is left out.
+        paths: whether the path of each result is printed.
+        verbose: whether more is printed about what is used.
+    """
+
+    def __init__(self, out: Path, settings: PurifySettings, *, silent: bool, paths: bool, verbose: bool) -> None:
+        super().__init__()
+        self.out = out
+        self.settings = settings
+        self.silent = silent
+        self.paths = paths
+        self.verbose = verbose
+        self.reporter: console.Reporter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def message(self, message: Message) -> None:
+        """Print what is known before the work."""
+        if isinstance(message, Listed):
+            whose = "" if message.shard is None else f", {message.own} of them in shard {message.shard}"
+            skipped = f", {console.count(message.skipped, 'other file')} skipped" if message.skipped else ""
+            console.say(f"{console.count(message.images, 'image')}{whose}{skipped}")
+        else:
+            announce(message, self.settings, verbose=self.verbose)
+
+    def progress(self, progress: Progress) -> None:
+        """Show progress; print failures, and the paths of results where they are asked for."""
+        if self.reporter is None and not self.silent:
+            quiet = not console.leads()
+            self.reporter = self.enter_context(console.reporting(progress.total, "images", quiet=quiet))
+        if progress.step is not None:
+            step = progress.step
+            if self.reporter is not None and self.reporter.shows_detail and step.index % LOSS_STEPS == 0:
+                self.reporter.detail(f"step {step.index}/{step.steps} loss {progress.loss:.0f}")
+            return
+        if self.reporter is not None:
+            self.reporter.reach(progress.done)
+        if progress.failure is not None:
+            console.fail(progress.failure.error)
+        if progress.image is not None and self.paths:
+            console.result(str(self.out / progress.image.output))
+
+
+def announce(plan: Plan, settings: PurifySettings, *, verbose: bool) -> None:
+    """Print what will be done and about how long it takes; warn about images that will be cut or resized."""
+    config, (height, width), looked, seconds = plan.config, plan.patch_size, plan.survey, plan.seconds_per_patch
+    if plan.already_there:
+        console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
     console.say(
-        f"{where}: preset {preset}, {config.num_latents} latents × {config.steps} steps, "
-        f"{looked.patches} patches of {width}×{height}, about {console.duration(looked.patches * seconds)}"
+        f"{plan.model} on {plan.device} ({plan.reason}): preset {plan.preset}, "
+        f"{config.num_latents} latents × {config.steps} steps, {looked.patches} patches of {width}×{height}, "
+        f"about {console.duration(looked.patches * seconds)}"
     )
     if verbose:
-        console.say(f"{job.batch_size} patches at once, {job.purifier.dtype}, {console.duration(seconds)} a patch")
+        console.say(f"{plan.batch_size} patches at once, {plan.precision}, {console.duration(seconds)} per patch")
         console.say(f"{config}")
     if looked.tiled:
         console.warn(
-            f"{looked.tiled} images are not {width}×{height}: they are cut into {looked.tiled_patches} tiles, about "
-            f"{console.duration(looked.tiled_patches * seconds)}; the model was not made for tiles of larger images"
+            f"{console.count(looked.tiled, 'image is', 'images are')} not {width}×{height} and will be cut into "
+            f"{looked.tiled_patches} tiles, about {console.duration(looked.tiled_patches * seconds)}; the model was "
+            "not made for tiles of larger images"
         )
     if looked.resized:
         cost = console.duration(looked.resized_patches * seconds)
         console.warn(
-            f"{looked.resized} images need more than {job.max_tiles} tiles and are resized to {width}×{height}; "
-            f"--fit tile keeps their size, with {looked.resized_patches} tiles and about {cost}"
+            f"{console.count(looked.resized, 'image needs', 'images need')} more than {settings.max_tiles} tiles and "
+            f"will be resized to {width}×{height}; --fit tile keeps the size, with {looked.resized_patches} tiles and "
+            f"about {cost}"
         )
 
 
-def loop(job: Job, sources: list[Source], results: ResultFolder, *, silent: bool) -> Iterator[Record | Failed]:
-    """The outcomes of the images, with progress on stderr."""
-    from cmap_cli.purify.stream import purify_sources
+def document(result: PurifyResult) -> Any:
+    """The document of --json."""
+    from cmap_cli.purify.documents import Cost, DryRunDocument, PurifyDocument
 
-    with console.reporting(len(sources), "images", quiet=silent) as progress:
+    if result.dry_run or result.summary is None:
+        patches, seconds = result.plan.survey.patches, result.plan.seconds_per_patch
+        cost = Cost(patches=patches, seconds=round(patches * seconds, 1))
+        return DryRunDocument(settings=result.settings, estimate=cost)
+    return PurifyDocument(
+        exit_code=result.exit_code,
+        settings=result.settings,
+        out=str(result.out),
+        manifest=str(result.manifest),
+        shard=result.shard,
+        written=result.written,
+        already_there=result.already_there,
+        failed=result.failed,
+        failures=result.failures,
+        seconds=round(result.seconds, 3),
+        summary=result.summary,
+    )
 
-        def on_step(step: Step) -> None:
-            if step.index % 10 == 0:
-                loss = float(step.total.mean())
-                progress.detail(f"step {step.index}/{step.steps} loss {loss:.0f}")
 
-        progress.reach(sum(str(source) in results.done for source in sources))
-        for outcome in purify_sources(job, sources, results, on_step if progress.shows_detail else None):
-            progress.advance()
-            yield outcome
-
-
-def print_summary(out: Path, written: int, failed: int, summary: Summary, job: Job) -> None:
-    """What was done and what it did to the predictions."""
-    console.result(f"{written} images purified into {out}" + (f", {failed} failed" if failed else ""))
+def print_summary(result: PurifyResult, summary: Summary, settings: PurifySettings) -> None:
+    """Print what was done and what it did to the predictions."""
+    failed = f", {result.failed} failed" if result.failed else ""
+    console.result(f"{console.count(result.written, 'image')} purified into {result.out}{failed}")
     if summary.l1 is not None:
         console.result(
             f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255, "
             f"PSNR {summary.psnr or math.inf:.1f} dB, SSIM {summary.ssim:.3f}"
         )
-    if job.classifier is None:
-        return
-    if not summary.labelled:
+    if settings.classifier is not None and summary.labelled:
+        wrong_before = summary.labelled - (summary.right_before or 0)
         console.result(
-            f"{job.classifier.name}: another class after purification for {summary.changed} of {summary.images}"
+            f"{settings.classifier}: {summary.right_before} of {summary.labelled} correct before purification, "
+            f"{summary.right_after} after, {summary.right_vote} by the {settings.vote} vote of "
+            f"{result.plan.config.num_latents} candidates"
         )
-        return
-    wrong_before = summary.labelled - (summary.right_before or 0)
-    console.result(
-        f"{job.classifier.name}: {summary.right_before} of {summary.labelled} right as they came, "
-        f"{summary.right_after} as written, {summary.right_vote} by the {job.vote} vote of "
-        f"{job.purifier.config.num_latents} candidates"
-    )
-    console.result(
-        f"{summary.regained} of {wrong_before} that were wrong regained their class, "
-        f"{summary.lost} of {summary.right_before} that were right lost it"
-    )
+        console.result(
+            f"{summary.regained} of {wrong_before} that were wrong are correct after purification, "
+            f"{summary.lost} of {summary.right_before} that were correct are wrong after it"
+        )
+    elif settings.classifier is not None:
+        console.result(
+            f"{settings.classifier}: another class after purification for {summary.changed} of {summary.images}"
+        )
+    if result.shard is not None:
+        console.say(f"this was shard {result.shard}; when all are done: cmap merge {shlex.quote(str(result.out))}")

@@ -73,9 +73,14 @@ def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MA
         planes = _load_array(source, array)
     alpha = planes[-1].clone() if len(planes) in (2, 4) else None
     pixels = planes[:1] if len(planes) <= 2 else planes[:3]
+    return DecodedImage(to_channels(pixels, channels), alpha)
+
+
+def to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
+    """Pixels (1 or 3, H, W) in [0, 1] -> (channels, H, W): grey is repeated, of colour the luminance is taken."""
     if channels == 1 and len(pixels) == 3:
         pixels = torch.einsum("c,chw->hw", torch.tensor(_LUMINANCE), pixels).clamp(0, 1)[None]
-    return DecodedImage(pixels.expand(channels, -1, -1).contiguous(), alpha)
+    return pixels.expand(channels, -1, -1).contiguous()
 
 
 def _decode(source: Source, picture: Image.Image) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -14,6 +13,7 @@ from cmap_cli.core.types import Step
 from cmap_cli.data.inputs import Source, image_size
 from cmap_cli.data.tiling import plan_fit
 from cmap_cli.errors import ImageError
+from cmap_cli.purify.events import Survey
 from cmap_cli.purify.job import Job
 
 SURVEYED = 500
@@ -39,29 +39,10 @@ def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int)
     return ((second - first) * purifier.config.steps + after_steps) / batch_size
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What the inputs will take, from the headers of up to 500 of them, extrapolated to all.
-
-    Attributes:
-        patches: of all images.
-        tiled: images cut into tiles.
-        tiled_patches: the tiles of these.
-        resized: images that "auto" resizes because they need too many tiles.
-        resized_patches: the tiles these would need.
-    """
-
-    patches: int
-    tiled: int
-    tiled_patches: int
-    resized: int
-    resized_patches: int
-
-
 def survey(job: Job, sources: list[Source]) -> Survey:
     """Look at the sizes of the images; unreadable ones are passed over here."""
     if not sources:
-        return Survey(0, 0, 0, 0, 0)
+        return Survey()
     sample = sources[:: -(-len(sources) // SURVEYED)]
     counts = {"patches": 0, "tiled": 0, "tiled_patches": 0, "resized": 0, "resized_patches": 0}
     for source in sample:

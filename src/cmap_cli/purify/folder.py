@@ -8,14 +8,15 @@ from typing import Any, Self
 
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import ImageError
-from cmap_cli.runs.journal import Journal
+from cmap_cli.purify.documents import ImageRecord, Origin
+from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RUN_FILE, Record, claim_settings
+from cmap_cli.runs.settings import MANIFEST, RUN_FILE, claim_settings
 from cmap_cli.runs.shard import WHOLE, Shard
 
 
 class ResultFolder:
-    """``run.json`` (settings) and ``manifest.jsonl`` (one record an image) of an output folder.
+    """``run.json`` (settings) and ``manifest.jsonl`` (one record per image) of an output folder.
 
     A record is appended only after its image is in place, so after a kill the manifest never claims too much; the
     image that was in work is done again. Several processes can work on one folder, each with a shard of its own and a
@@ -68,16 +69,17 @@ class ResultFolder:
         """What is done, in any shard; half a line and lost images are taken out of the file of this process."""
         if self.manifest_path.exists():
             self.journal.rewrite(record for record in self.records() if self.is_there(record))
-        of_all = {record["source"]: identity(record) for record in self.journal.all_records() if self.is_there(record)}
-        return of_all | {record["source"]: identity(record) for record in self.records()}
+        of_all = (record for path in self.journal.paths() for record in read_lines(path, ImageRecord))
+        done = {record.source: record.version for record in of_all if self.is_there(record)}
+        return done | {record.source: record.version for record in self.records()}
 
-    def is_there(self, record: Record) -> bool:
-        """Whether the image of a record is."""
-        return "output" in record and (self.folder / record["output"]).exists()
+    def is_there(self, record: ImageRecord) -> bool:
+        """Whether the image of a record exists."""
+        return (self.folder / record.output).exists()
 
-    def has(self, source: Record) -> bool:
-        """Whether the image with these identifying fields is done."""
-        return self.done.get(source["source"]) == identity(source)
+    def has(self, origin: Origin) -> bool:
+        """Whether the image that was made from these bytes is done."""
+        return self.done.get(origin.source) == origin.version
 
     def forget_changed(self, sources: Iterable[Source]) -> None:
         """Forget images whose files are not what they were when they were done; the manifest is written once."""
@@ -85,34 +87,29 @@ class ResultFolder:
         for source in sources:
             if str(source) in self.done:
                 try:
-                    now = source_identity(source)
+                    now = source_origin(source)
                 except ImageError:
-                    continue  # it is told when its turn comes
+                    continue  # it is reported when its turn comes
                 if not self.has(now):
-                    changed.add(now["source"])
+                    changed.add(now.source)
         for name in changed:
             del self.done[name]
         if changed:
-            self.journal.rewrite(record for record in self.records() if record["source"] not in changed)
+            self.journal.rewrite(record for record in self.records() if record.source not in changed)
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ImageRecord]:
         """The records of this process's manifest, in the order in which they were finished."""
-        return self.journal.records()
+        return self.journal.read(ImageRecord)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: ImageRecord) -> None:
         """Add a record (OutOfSpaceError when the disk is full)."""
         self.journal.append([record])
 
 
-def source_identity(source: Source) -> Record:
+def source_origin(source: Source) -> Origin:
     """The fields of a record that say which bytes it was made from (ImageError without a file)."""
     try:
         stat = source.path.stat()
     except OSError as error:
         raise ImageError(f"{source} cannot be read: {error.strerror or error}") from error
-    return {"source": str(source), "source_bytes": stat.st_size, "source_mtime_ns": stat.st_mtime_ns}
-
-
-def identity(record: Mapping[str, Any]) -> tuple[int, int]:
-    """What tells whether a source has changed since it was done: its file's size and time of change."""
-    return record["source_bytes"], record["source_mtime_ns"]
+    return Origin(source=str(source), source_bytes=stat.st_size, source_mtime_ns=stat.st_mtime_ns)

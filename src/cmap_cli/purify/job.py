@@ -1,12 +1,11 @@
-"""Purify images of any size: cut into patches, purify a batch of them, assemble, choose, write, record."""
+"""Purify images of any size in memory: cut into patches, purify a batch of them, assemble, choose."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,17 +13,10 @@ from torch import Tensor
 from cmap_cli.choices import Fit, Select, Vote
 from cmap_cli.core.predict import VOTES, classify, most_certain, select
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import Step, num_classes
-from cmap_cli.data.images import read_image, to_uint8, write_image
-from cmap_cli.data.inputs import Source
-from cmap_cli.data.outputs import output_path
-from cmap_cli.data.sheets import Comparison
 from cmap_cli.data.tiling import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.errors import ImageError
 from cmap_cli.models.classifiers import LoadedClassifier
-from cmap_cli.purify.folder import ResultFolder, source_identity
-from cmap_cli.runs.settings import Record
 
 
 @dataclass(frozen=True)
@@ -35,14 +27,14 @@ class Job:
         purifier: the method on a model.
         device: where the model is.
         seed: of the latents, together with the image's own values.
-        fit: how images of another size meet the model.
-        max_tiles: up to how many tiles "auto" tiles.
-        select: which of the K candidates is written.
+        fit: what is done with images of another size than the model's.
+        max_tiles: "auto" tiles up to this number of tiles.
+        select: which of the K candidates is chosen.
         vote: how the candidates' predictions are combined.
-        classifier: shown the images before and after, if there is one.
-        extension: of the files written, with its dot.
+        classifier: classifies the images before and after, if there is one.
         batch_size: patches at once, neither more nor less.
-        label: of a class-conditional model: the class of all images; None: what the classifier says.
+        label: of a class-conditional model: the class of all images; None: what the classifier predicts.
+        keep_candidates: whether all candidates are kept although no classifier needs them.
     """
 
     purifier: Purifier
@@ -53,9 +45,14 @@ class Job:
     select: Select
     vote: Vote
     classifier: LoadedClassifier | None
-    extension: str
     batch_size: int
     label: int | None = None
+    keep_candidates: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's images."""
+        return self.purifier.model.image_shape[0]
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -67,33 +64,21 @@ class Job:
         return plan_fit(height, width, self.patch_size, self.fit, self.max_tiles)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An image that could not be done."""
-
-    source: str
-    error: ImageError
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ImageInWork:
     """An image whose patches are waiting or done.
 
     Attributes:
-        source: where it came from.
-        origin: the fields of its record that say which bytes were read.
         alpha: its transparency, (H, W), if it has any.
         plan: how it is cut.
         patches: what is purified, (T, C, h, w).
-        label: the class that a class-conditional model is told.
+        label: the class given to a class-conditional model.
         chosen: the selected candidate of each patch that is done, (C, h, w); not for --select vote.
-        candidates: all K of them, (K, C, h, w); only kept for a classifier.
+        candidates: all K of them, (K, C, h, w); only kept where they are needed.
         terms: objective, pixel, perceptual and latent term of each patch that is done, (4,).
         seconds: time spent.
     """
 
-    source: Source
-    origin: Record
     alpha: Tensor | None
     plan: FitPlan
     patches: Tensor
@@ -104,25 +89,57 @@ class ImageInWork:
     seconds: float = 0.0
 
 
-def open_image(job: Job, source: Source) -> ImageInWork:
-    """Read an image and cut it into patches (ImageError if it cannot be)."""
-    origin = source_identity(source)  # before it is read: what changes from here on is done again
-    channels = job.purifier.model.image_shape[0]
-    decoded = read_image(source, channels=1 if channels == 1 else 3)
-    plan = job.plan(decoded.pixels.shape[1], decoded.pixels.shape[2])
-    return ImageInWork(source, origin, decoded.alpha, plan, cut(decoded.pixels, plan), job.label)
+W = TypeVar("W", bound=ImageInWork)
 
 
-def tell_class(job: Job, image: ImageInWork) -> None:
-    """For a class-conditional model without a class for all images: what the classifier sees (ImageError if none)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A purified image.
+
+    Attributes:
+        pixels: the chosen candidate, (C, H, W) in [0, 1].
+        before: the input as it was fitted to the model, (C, H, W).
+        alpha: transparency of the result, (H, W), if there is any.
+        candidates: all K of them, (K, C, H, W); None where they were not kept.
+        logits: of the candidates, (K, classes); None without a classifier.
+    """
+
+    pixels: Tensor
+    before: Tensor
+    alpha: Tensor | None
+    candidates: Tensor | None
+    logits: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Classes of an image by name, or by number where the classifier has no names.
+
+    Attributes:
+        before: of the input.
+        after: of the purified image.
+        vote: by the vote of all candidates.
+    """
+
+    before: str
+    after: str
+    vote: str
+
+
+def begin(job: Job, pixels: Tensor, alpha: Tensor | None = None) -> ImageInWork:
+    """Cut an image (C, H, W) in [0, 1] into patches."""
+    plan = job.plan(pixels.shape[1], pixels.shape[2])
+    return ImageInWork(alpha=alpha, plan=plan, patches=cut(pixels, plan), label=job.label)
+
+
+def condition_image(job: Job, image: ImageInWork) -> None:
+    """For a class-conditional model without a class for all images: the classifier's prediction (ImageError)."""
     if image.label is None and num_classes(job.purifier.model):
         image.label = int(classify_on(job, assemble(image.patches, image.plan)[None]).argmax())
 
 
-def purify_patches(
-    job: Job, batch: list[tuple[ImageInWork, Tensor]], on_step: Callable[[Step], None] | None
-) -> Iterator[ImageInWork]:
-    """Purify a batch of patches; gives each image whose last patch is among them.
+def purify_patches(job: Job, batch: list[tuple[W, Tensor]], on_step: Callable[[Step], None] | None) -> Iterator[W]:
+    """Purify a batch of patches; yields each image whose last patch is among them.
 
     A batch that is not full is filled up with copies of its last patch: how sums are rounded depends on the size of a
     batch, and with one size for all an image does not depend on how many others there are, or in which shard.
@@ -139,7 +156,7 @@ def purify_patches(
         [objective.total, objective.pixel.sum(1), objective.perceptual.sum(1), objective.latent], 1
     ).cpu()
     chosen = None if job.select == "vote" else select(found, job.select).cpu()
-    samples = None if job.classifier is None else found.samples.cpu()
+    samples = found.samples.cpu() if job.classifier is not None or job.keep_candidates else None
     seconds = (time.perf_counter() - began) / len(batch)
     for index, (image, _) in enumerate(batch):
         image.terms.append(terms[index])
@@ -152,52 +169,34 @@ def purify_patches(
             yield image
 
 
-def finish_image(job: Job, image: ImageInWork, results: ResultFolder) -> Record:
-    """Assemble, choose, write and record an image all of whose patches are purified."""
-    predictions: Record = {}
-    chosen = assemble(torch.stack(image.chosen), image.plan) if image.chosen else None
-    if job.classifier is not None:
+def finish(job: Job, image: ImageInWork) -> Finished:
+    """Assemble an image all of whose patches are purified, and choose a candidate."""
+    pixels = assemble(torch.stack(image.chosen), image.plan) if image.chosen else None
+    candidates = logits = None
+    if image.candidates:
         candidates = torch.stack([assemble(candidate, image.plan) for candidate in torch.stack(image.candidates, 1)])
+    if job.classifier is not None and candidates is not None:
         logits = classify_on(job, candidates)
-        predictions["vote"] = job.classifier.class_name(int(VOTES[job.vote](logits).argmax()))
-        if chosen is None:
-            chosen = candidates[int(most_certain(logits[None]))]
-    assert chosen is not None  # the command line asks for a classifier with --select vote
+        if pixels is None:
+            pixels = candidates[int(most_certain(logits[None]))]
+    assert pixels is not None  # select="vote" is refused without a classifier
     alpha = None if image.alpha is None else fit_alpha(image.alpha, image.plan)
-    output = output_path(image.source, job.extension)
-    write_image(results.folder / output, chosen, alpha)
-    before = assemble(image.patches, image.plan)
-    after = chosen if is_float_format(job.extension) else to_uint8(chosen).float() / 255
-    if job.classifier is not None:
-        first, second = classify_on(job, torch.stack([before, after])).argmax(-1).tolist()
-        predictions |= {"before": job.classifier.class_name(first), "after": job.classifier.class_name(second)}
-    objective, pixel, perceptual, latent = torch.stack(image.terms).mean(0).tolist()
-    record = {
-        **image.origin,
-        "output": str(output),
-        "width": after.shape[-1],
-        "height": after.shape[-2],
-        "fit": image.plan.mode,
-        "tiles": len(image.patches),
-        "seed": job.seed,
-        **({} if image.label is None else {"label": image.label}),
-        "num_latents": job.purifier.config.num_latents,
-        "steps": job.purifier.config.steps,
-        "objective": objective,
-        "pixel_term": pixel,
-        "perceptual_term": perceptual,
-        "latent_term": latent,
-        **distances(after, before),
-        **predictions,
-        "seconds": round(image.seconds, 3),
-    }
-    results.append(record)
-    return record
+    return Finished(pixels, assemble(image.patches, image.plan), alpha, candidates, logits)
 
 
-def is_float_format(extension: str) -> bool:
-    """Whether files of that extension hold the floats themselves; all others are rounded to 8 bits."""
-    return extension in {".npy", ".npz", ".safetensors"}
+def predict(job: Job, finished: Finished, after: Tensor) -> Prediction | None:
+    """Classes of an image; None without a classifier.
+
+    Args:
+        job: with the classifier.
+        finished: the image.
+        after: the result as it is written or returned, (C, H, W).
+    """
+    if job.classifier is None or finished.logits is None:
+        return None
+    vote = int(VOTES[job.vote](finished.logits).argmax())
+    first, second = classify_on(job, torch.stack([finished.before, after])).argmax(-1).tolist()
+    return Prediction(*map(job.classifier.class_name, (first, second, vote)))
 
 
 def classify_on(job: Job, x: Tensor) -> Tensor:
@@ -209,32 +208,3 @@ def classify_on(job: Job, x: Tensor) -> Tensor:
     except RuntimeError as error:
         size = f"{x.shape[-1]}×{x.shape[-2]}"
         raise ImageError(f"{job.classifier.name} cannot classify an image of {size}: {error}") from error
-
-
-def distances(after: Tensor, before: Tensor) -> Mapping[str, float | None]:
-    """How far what was written is from the input: mean |difference|, PSNR in dB (None if equal), mean SSIM."""
-    difference = after - before
-    mse = difference.square().mean()
-    return {
-        "l1": float(difference.abs().mean()),
-        "psnr": float(-10 * mse.log10()) if mse > 0 else None,
-        "ssim": float(SSIM().map(after[None], before[None]).mean()),
-    }
-
-
-def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: int) -> Iterator[Comparison]:
-    """The first results beside their inputs, read again from their files; what has changed since is left out."""
-    by_name = {str(source): source for source in sources}
-    records = (record for record in results.records() if record["source"] in by_name)
-    for record in itertools.islice(records, most):
-        source, output = by_name[record["source"]], results.folder / record["output"]
-        try:
-            image = open_image(job, source)
-            after = read_image(Source(output, None, None, PurePosixPath(output.name))).pixels
-        except ImageError:
-            continue
-        before = assemble(image.patches, image.plan)
-        caption = output.stem
-        if "before" in record:
-            caption += f": {record['before']} -> {record['after']}"
-        yield Comparison(before, after, caption)

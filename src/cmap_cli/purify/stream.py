@@ -14,9 +14,11 @@ from cmap_cli.core.types import Step
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.channel import Channel, Closed
-from cmap_cli.purify.folder import ResultFolder, source_identity
-from cmap_cli.purify.job import Failed, ImageInWork, Job, finish_image, open_image, purify_patches, tell_class
-from cmap_cli.runs.settings import Record
+from cmap_cli.purify.documents import ImageRecord
+from cmap_cli.purify.events import Failed
+from cmap_cli.purify.folder import ResultFolder, source_origin
+from cmap_cli.purify.job import Job, condition_image, purify_patches
+from cmap_cli.purify.record import FileInWork, open_image, write_and_record
 
 AHEAD = 3
 """Batches read ahead; as many patches wait to be written at most, and one image more in both cases."""
@@ -39,16 +41,18 @@ class Stream:
     Attributes:
         job: how.
         results: where the images go; each record is appended after its image is written.
-        on_step: told about every optimisation step, in the purifier's thread.
+        extension: of the files written, with its dot.
+        on_step: called at every optimisation step, in the purifier's thread.
         stop: set when nobody wants more.
     """
 
     job: Job
     results: ResultFolder
+    extension: str
     on_step: Callable[[Step], None] | None
-    opened: Channel[ImageInWork]
-    purified: Channel[ImageInWork]
-    outcomes: Channel[Record | Failed | Broken]
+    opened: Channel[FileInWork]
+    purified: Channel[FileInWork]
+    outcomes: Channel[ImageRecord | Failed | Broken]
     stop: Event = field(default_factory=Event)
 
     @contextmanager
@@ -71,7 +75,7 @@ class Stream:
         with self.between(None, self.opened):
             for source in sources:
                 try:
-                    if not self.results.has(source_identity(source)):
+                    if not self.results.has(source_origin(source)):
                         image = open_image(self.job, source)
                         self.opened.put(image, len(image.patches))
                 except ImageError as error:
@@ -79,11 +83,11 @@ class Stream:
 
     def purify(self) -> None:
         """Purify in batches of patches, whichever images they are of."""
-        size, queue = self.job.batch_size, list[tuple[ImageInWork, Tensor]]()
+        size, queue = self.job.batch_size, list[tuple[FileInWork, Tensor]]()
         with self.between(self.opened, self.purified):
             for image in self.opened:
                 try:
-                    tell_class(self.job, image)
+                    condition_image(self.job, image)
                 except ImageError as error:
                     self.outcomes.put(Failed(str(image.source), error))
                     continue
@@ -94,7 +98,7 @@ class Stream:
             if queue and not self.stop.is_set():
                 self.purify_batch(queue)
 
-    def purify_batch(self, batch: list[tuple[ImageInWork, Tensor]]) -> None:
+    def purify_batch(self, batch: list[tuple[FileInWork, Tensor]]) -> None:
         """Hand on the images that a batch completes."""
         for image in purify_patches(self.job, batch, self.step):
             self.purified.put(image, len(image.patches))
@@ -110,9 +114,9 @@ class Stream:
         """Write and record, also what is left when nobody wants to hear of it any more."""
         with self.between(self.purified, self.outcomes):
             for image in self.purified:
-                outcome: Record | Failed
+                outcome: ImageRecord | Failed
                 try:
-                    outcome = finish_image(self.job, image, self.results)
+                    outcome = write_and_record(self.job, image, self.results, self.extension)
                 except ImageError as error:
                     outcome = Failed(str(image.source), error)
                 with suppress(Closed):
@@ -123,15 +127,17 @@ def purify_sources(
     job: Job,
     sources: Iterable[Source],
     results: ResultFolder,
+    extension: str,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[Record | Failed]:
+) -> Iterator[ImageRecord | Failed]:
     """Purify the sources that ``results`` does not have yet.
 
     Args:
         job: how.
         sources: which images; read shortly before their turn comes, so memory does not grow with their number.
         results: where they go; each record is appended after its image is written.
-        on_step: told about every optimisation step, in another thread.
+        extension: of the files written, with its dot.
+        on_step: called at every optimisation step, in another thread.
 
     Yields:
         The record of each image when it is written, or why it could not be done.
@@ -140,7 +146,7 @@ def purify_sources(
         OutOfSpaceError: nothing more can be written.
     """
     room = AHEAD * job.batch_size
-    stream = Stream(job, results, on_step, Channel(room), Channel(room), Channel(OUTCOMES))
+    stream = Stream(job, results, extension, on_step, Channel(room), Channel(room), Channel(OUTCOMES))
     threads = [
         Thread(target=stream.read, args=(sources,), name="cmap-read", daemon=True),
         Thread(target=stream.purify, name="cmap-purify", daemon=True),

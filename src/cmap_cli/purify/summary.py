@@ -1,12 +1,16 @@
-"""What the records of a run add up to."""
+"""Counts and means over the records of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cmap_cli.runs.settings import Record
+from msgspec import UNSET
+
+if TYPE_CHECKING:
+    from cmap_cli.purify.documents import ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,17 +18,17 @@ class Summary:
     """Counts and means over the images of an output folder, earlier runs of the same settings included.
 
     Attributes:
-        images: how many there are.
+        images: number of images.
         l1: mean absolute difference to the input, in [0, 1]; None without images, as the next two.
         psnr: mean PSNR to the input, dB.
         ssim: mean SSIM to the input.
         changed: images whose predicted class is another after purification; None without a classifier.
         labelled: images with a true label; the counts below are of these, None if there are none.
-        right_before: classified right as they came.
-        right_after: classified right as written.
-        right_vote: classified right by the vote of the candidates.
-        regained: wrong before and right after.
-        lost: right before and wrong after.
+        right_before: correct before purification.
+        right_after: correct after purification.
+        right_vote: correct by the vote of the candidates.
+        regained: wrong before and correct after.
+        lost: correct before and wrong after.
     """
 
     images: int
@@ -40,7 +44,7 @@ class Summary:
     lost: int | None
 
 
-def summarise(records: Iterable[Record], labels: Mapping[Path, str]) -> Summary:
+def summarise(records: Iterable[ImageRecord], labels: Mapping[Path, str]) -> Summary:
     """Add up records.
 
     Args:
@@ -54,13 +58,13 @@ def summarise(records: Iterable[Record], labels: Mapping[Path, str]) -> Summary:
     for record in records:
         images += 1
         for name, values in sums.items():
-            if record[name] is not None:
-                values.append(record[name])
-        if "before" in record:
-            changed.append(record["before"] != record["after"])
-            label = labels.get(Path(record["source"]).resolve())
+            if (value := getattr(record, name)) is not None:
+                values.append(value)
+        if record.before is not UNSET:
+            changed.append(record.before != record.after)
+            label = labels.get(Path(record.source).resolve())
             if label is not None:
-                before_after_vote.append((record["before"] == label, record["after"] == label, record["vote"] == label))
+                before_after_vote.append((record.before == label, record.after == label, record.vote == label))
 
     def count(wanted: Callable[[bool, bool, bool], bool]) -> int | None:
         return sum(wanted(*one) for one in before_after_vote) if before_after_vote else None

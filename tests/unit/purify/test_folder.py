@@ -5,30 +5,43 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
+import msgspec
 import pytest
 import torch
 from PIL import Image
 
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.sheets import CELL, Comparison, write_comparison, write_samples
-from cmap_cli.errors import CmapError, SettingsMismatchError
-from cmap_cli.purify.folder import ResultFolder, source_identity
+from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
+from cmap_cli.purify.documents import ImageRecord
+from cmap_cli.purify.folder import ResultFolder, source_origin
 from cmap_cli.purify.summary import summarise
-from cmap_cli.runs.settings import Record
 from cmap_cli.runs.shard import Shard
 
 
-def record(name: str, **changes: object) -> Record:
+def record(name: str, **changes: object) -> ImageRecord:
     fields = {
         "source": name,
         "source_bytes": 1,
         "source_mtime_ns": 2,
         "output": name,
+        "width": 8,
+        "height": 8,
+        "fit": "exact",
+        "tiles": 1,
+        "seed": 0,
+        "num_latents": 2,
+        "steps": 3,
+        "objective": 1.0,
+        "pixel_term": 1.0,
+        "perceptual_term": 1.0,
+        "latent_term": 1.0,
         "l1": 0.1,
         "psnr": 30.0,
         "ssim": 0.9,
+        "seconds": 0.1,
     }
-    return {**fields, **changes}
+    return msgspec.convert(fields | changes, ImageRecord)
 
 
 def test_a_folder_resumes_from_whole_records_whose_images_exist(tmp_path: Path) -> None:
@@ -61,13 +74,13 @@ def test_images_that_have_changed_are_forgotten_at_once(tmp_path: Path) -> None:
             (tmp_path / name).write_text("1")
             (tmp_path / "out" / name).touch()
             sources.append(Source(tmp_path / name, None, None, PurePosixPath(name)))
-            results.append(record(name, **source_identity(sources[-1])))
+            results.append(record(name, **msgspec.structs.asdict(source_origin(sources[-1]))))
     (tmp_path / "b.png").write_text("22")
     (tmp_path / "c.png").unlink()
     with ResultFolder(tmp_path / "out", {"steps": 1}) as results:
         results.forget_changed(sources)
         assert [str(source) in results.done for source in sources] == [True, False, True]
-        assert [entry["output"] for entry in results.records()] == ["a.png", "c.png"]
+        assert [entry.output for entry in results.records()] == ["a.png", "c.png"]
 
 
 def test_what_another_shard_has_done_is_done_and_its_file_is_left_alone(tmp_path: Path) -> None:
@@ -102,6 +115,34 @@ def test_other_settings_and_broken_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SettingsMismatchError, match="is damaged"):
         ResultFolder(tmp_path, {"steps": 1})
+
+
+def test_a_damaged_manifest_is_refused_and_a_cut_last_line_is_not(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path, {"steps": 1}) as results:
+        (tmp_path / "a.png").touch()
+        results.append(record("a.png"))
+    whole = results.manifest_path.read_text()
+    for damaged, message in (
+        ("{broken\n" + whole, "line 1 of .*manifest.jsonl is damaged"),
+        (whole + "[1]\n", "line 2 of .*manifest.jsonl is of another program"),
+        (
+            '{"source": "a.png"}\n' + whole,
+            "line 1 of .*Object missing required field",
+        ),
+        (whole.replace('"tiles": 1', '"tiles": "one"'), "line 1 of .*manifest.jsonl is of another program.*tiles"),
+    ):
+        results.manifest_path.write_text(damaged)
+        with pytest.raises(UsageError, match=message):
+            ResultFolder(tmp_path, {"steps": 1})
+    results.manifest_path.write_text(whole + whole[:40])
+    with ResultFolder(tmp_path, {"steps": 1}) as results:
+        assert set(results.done) == {"a.png"}
+
+
+def test_names_that_are_not_utf_8_are_recorded(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path, {"steps": 1}) as results:
+        results.append(record("a\udcff.png"))
+        assert [entry.source for entry in results.records()] == ["a\udcff.png"]
 
 
 def test_the_summary_counts(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""What a purification reports while it runs: frozen records for the callbacks ``on_message`` and ``on_progress``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cmap_cli.choices import Preset
+
+if TYPE_CHECKING:
+    from cmap_cli.core.settings import PurifyConfig
+    from cmap_cli.core.types import Step
+    from cmap_cli.errors import ImageError
+    from cmap_cli.purify.documents import ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The inputs are listed and valid; nothing is loaded yet.
+
+    Attributes:
+        images: how many there are.
+        own: how many of them this process does.
+        shard: what part of the job this process does, as "2/4"; None for all of it.
+        skipped: files of other kinds in the folders and patterns.
+    """
+
+    images: int
+    own: int
+    shard: str | None
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the inputs will take, from the headers of up to 500 of them, extrapolated to all.
+
+    Attributes:
+        patches: of all images.
+        tiled: images that are cut into tiles.
+        tiled_patches: the tiles of these.
+        resized: images that "auto" resizes because they need too many tiles.
+        resized_patches: the tiles these would need.
+    """
+
+    patches: int = 0
+    tiled: int = 0
+    tiled_patches: int = 0
+    resized: int = 0
+    resized_patches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done; the models are loaded, nothing is purified yet.
+
+    Attributes:
+        already_there: images that earlier runs have purified.
+        model: name of the consistency model.
+        device: that it is on.
+        reason: why this device.
+        precision: what the network computes in.
+        preset: of the settings.
+        config: settings of the optimisation.
+        patch_size: (height, width) of the model's images.
+        batch_size: patches at once.
+        survey: sizes of the images that remain.
+        seconds_per_patch: measured on two steps; 0 if nobody asked.
+    """
+
+    already_there: int
+    model: str
+    device: str
+    reason: str
+    precision: str
+    preset: Preset
+    config: PurifyConfig
+    patch_size: tuple[int, int]
+    batch_size: int
+    survey: Survey
+    seconds_per_patch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that could not be purified."""
+
+    source: str
+    error: ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something has happened: the loop begins, a step was taken, an image is done or has failed.
+
+    Attributes:
+        total: images of this process.
+        done: images that are purified or have failed, of earlier runs too.
+        step: a step of the optimisation, reported from another thread.
+        image: record of an image that was written now.
+        failure: an image that has failed now.
+    """
+
+    total: int
+    done: int
+    step: Step | None = None
+    image: ImageRecord | None = None
+    failure: Failed | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """Mean objective of the images of the step; reading it makes an accelerator finish the step first."""
+        return None if self.step is None else float(self.step.total.mean())
+
+
+Message = Listed | Plan
+OnMessage = Callable[[Message], None]
+OnProgress = Callable[[Progress], None]

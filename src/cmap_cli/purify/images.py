@@ -1,0 +1,209 @@
+"""Purify images in memory: :func:`purify_images`, and the transform :class:`Purify`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from cmap_cli.core.memory import common_batch_size, even_batches, patch_batch_size
+from cmap_cli.core.types import ConsistencyModel, Step
+from cmap_cli.data.images import to_channels, to_uint8
+from cmap_cli.errors import raise_all
+from cmap_cli.purify.conversions import Pixels, unpack
+from cmap_cli.purify.events import OnProgress, Progress
+from cmap_cli.purify.job import (
+    ImageInWork,
+    Job,
+    Prediction,
+    begin,
+    condition_image,
+    finish,
+    predict,
+    purify_patches,
+)
+from cmap_cli.purify.prepare import prepare
+from cmap_cli.purify.settings import PurifySettings, with_options
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PurifiedImages(Generic[T]):
+    """Purified images.
+
+    Attributes:
+        images: of the type, number of channels and, unless the fit resizes or crops, the shape of what was given.
+        predictions: classes of each image before and after purification; None without a classifier.
+        logits: of the K candidates of each image, (K, classes); None without a classifier.
+        candidates: the K candidates of each image, (K, C, H, W) in [0, 1] with the channels of the model; None unless
+            they were to be kept.
+    """
+
+    images: T
+    predictions: tuple[Prediction, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
+    candidates: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """One image of the result."""
+
+    pixels: Pixels
+    prediction: Prediction | None
+    logits: Tensor | None
+    candidates: Tensor | None
+
+
+class Purify:
+    """Purification as a transform for torchvision pipelines: image in, purified image out. Models are loaded once.
+
+    The result has the type of the input, see :func:`purify_images`. No gradient passes.
+
+    Args:
+        settings: of the purification.
+        model: name of a consistency model, or a frozen one; a module is moved to the device.
+        classifier: name of a classifier, or a module that maps images in [0, 1] to logits; it is moved to the device
+            and set to evaluation.
+        options: fields of :class:`~cmap_cli.purify.settings.PurifySettings`, instead of those of ``settings``.
+
+    Raises:
+        UsageError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: PurifySettings | None = None,
+        *,
+        model: str | ConsistencyModel | None = None,
+        classifier: str | nn.Module | None = None,
+        **options: Any,
+    ) -> None:
+        self.model = None if isinstance(model, str) else model
+        self.classifier = None if isinstance(classifier, str) else classifier
+        if model is not None:
+            options["model"] = model if isinstance(model, str) else type(model).__name__
+        if classifier is not None:
+            options["classifier"] = classifier if isinstance(classifier, str) else type(classifier).__name__
+        self.settings = with_options(settings, options)
+        raise_all(self.settings.problems())
+        self._loaded: tuple[Job, int] | None = None
+
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults."""
+        defaults = dataclasses.asdict(PurifySettings())
+        given = dataclasses.asdict(self.settings)
+        changed = (f"{name}={value!r}" for name, value in given.items() if value != defaults[name])
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was loaded: each worker process of a DataLoader loads its own."""
+        return {**self.__dict__, "_loaded": None}
+
+    def __call__(self, images: T) -> T:
+        """Purify an image, a batch or a list."""
+        return self.purify(images).images
+
+    def load(self) -> tuple[Job, int]:
+        """How images are treated, and patches at once; loads the models at the first call."""
+        if self._loaded is None:
+            job = prepare(self.settings, self.settings.device, model=self.model, classifier=self.classifier).job
+            fitting = self.settings.batch_size or common_batch_size([patch_batch_size(job.purifier, job.device)])
+            self._loaded = job, fitting
+        return self._loaded
+
+    def purify(
+        self, images: T, *, keep_candidates: bool = False, on_progress: OnProgress | None = None
+    ) -> PurifiedImages[T]:
+        """Purify an image, a batch or a list; the result has the predictions, too. See :func:`purify_images`."""
+        unpacked = unpack(images)
+        job, fitting = self.load()
+        job = dataclasses.replace(job, keep_candidates=keep_candidates)
+        works = [begin(job, to_channels(image.colour, job.channels), image.alpha) for image in unpacked.images]
+        for work in works:
+            condition_image(job, work)
+        rounds = {id(work): image.rounds for work, image in zip(works, unpacked.images, strict=True)}
+        outcomes = {
+            id(work): complete(job, work, rounds=rounds[id(work)])
+            for work in purify_in_batches(job, works, fitting, on_progress)
+        }
+        done = [outcomes[id(work)] for work in works]
+        return PurifiedImages(
+            unpacked.pack([outcome.pixels for outcome in done]),
+            tuple(outcome.prediction for outcome in done if outcome.prediction) if job.classifier else None,
+            tuple(outcome.logits for outcome in done if outcome.logits is not None) if job.classifier else None,
+            tuple(outcome.candidates for outcome in done if outcome.candidates is not None)
+            if keep_candidates
+            else None,
+        )
+
+
+def purify_images(
+    images: T,
+    settings: PurifySettings | None = None,
+    *,
+    model: str | ConsistencyModel | None = None,
+    classifier: str | nn.Module | None = None,
+    keep_candidates: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> PurifiedImages[T]:
+    """Purify images in memory; what comes in comes back.
+
+    Args:
+        images: a PIL image (L, LA, RGB, RGBA); a NumPy array (H, W, C) or (N, H, W, C), or a tensor (C, H, W) or
+            (N, C, H, W), of 1 or 3 channels, floats in [0, 1] or uint8; or a list or tuple of such images.
+        settings: of the purification.
+        model: name of a consistency model, or a frozen one; a module is moved to the device.
+        classifier: name of a classifier, or a module that maps images in [0, 1] to logits; it is moved to the device
+            and set to evaluation.
+        keep_candidates: whether the result has the K candidates of each image.
+        on_progress: called with :class:`~cmap_cli.purify.events.Progress` at every step and image.
+        options: fields of :class:`~cmap_cli.purify.settings.PurifySettings`, instead of those of ``settings``.
+
+    Raises:
+        UsageError: an option is wrong, or the images are of another type or have values outside [0, 1].
+        WeightsError: weights are missing.
+    """
+    purify = Purify(settings, model=model, classifier=classifier, **options)
+    return purify.purify(images, keep_candidates=keep_candidates, on_progress=on_progress)
+
+
+def purify_in_batches(
+    job: Job, works: list[ImageInWork], fitting: int, on_progress: OnProgress | None
+) -> Iterator[ImageInWork]:
+    """Purify the patches of all images in batches; yields each image when it is done.
+
+    Args:
+        job: how.
+        works: the images.
+        fitting: patches at once, at most.
+        on_progress: see :func:`purify_images`.
+    """
+    queue = [(work, patch) for work in works for patch in work.patches]
+    size, done = even_batches(len(queue), fitting), 0
+    sized = dataclasses.replace(job, batch_size=size)
+
+    def on_step(step: Step) -> None:
+        if on_progress is not None:
+            on_progress(Progress(len(works), done, step=step))
+
+    for start in range(0, len(queue), size):
+        for work in purify_patches(sized, queue[start : start + size], None if on_progress is None else on_step):
+            done += 1
+            yield work
+            if on_progress is not None:
+                on_progress(Progress(len(works), done))
+
+
+def complete(job: Job, work: ImageInWork, *, rounds: bool) -> Outcome:
+    """The result of an image all of whose patches are purified; ``rounds`` as it will be rounded to 8 bits."""
+    finished = finish(job, work)
+    after = to_uint8(finished.pixels).float() / 255 if rounds else finished.pixels
+    work.candidates.clear()
+    candidates = finished.candidates if job.keep_candidates else None
+    return Outcome(Pixels(after, finished.alpha), predict(job, finished, after), finished.logits, candidates)

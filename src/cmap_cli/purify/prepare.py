@@ -1,0 +1,143 @@
+"""Load what a purification needs: model, classifier, perceptual term -> Job."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cmap_cli.core.purifier import Purifier
+from cmap_cli.core.settings import preset_for
+from cmap_cli.core.types import ConsistencyModel, num_classes
+from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
+from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
+from cmap_cli.models.classifiers import LoadedClassifier, count_classes, load_classifier
+from cmap_cli.models.perceptual import load_similarity
+from cmap_cli.models.zoo import LoadedModel, load_identified_model
+from cmap_cli.purify.job import Job
+from cmap_cli.purify.settings import PurifySettings, compared_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A purification whose models are loaded.
+
+    Attributes:
+        job: how each image is treated; its batch size is not chosen yet.
+        device: that the models are on, and why.
+        model: the consistency model.
+        compared: what run.json keeps and a resumed run must share.
+    """
+
+    job: Job
+    device: DeviceChoice
+    model: LoadedModel
+    compared: dict[str, Any]
+
+
+def prepare(
+    settings: PurifySettings,
+    device: str,
+    *,
+    model: ConsistencyModel | None = None,
+    classifier: nn.Module | None = None,
+) -> Prepared:
+    """Load the models that the settings name.
+
+    Args:
+        settings: of the purification.
+        device: instead of the settings' own, as a team of processes assigns it.
+        model: instead of the settings' own; a module is moved to the device.
+        classifier: instead of the settings' own; it is moved to the device and set to evaluation.
+
+    Raises:
+        UsageError: a name, value or combination is wrong.
+        WeightsError: weights are missing.
+    """
+    chosen = choose_device(device)
+    if model is None:
+        loaded = load_identified_model(settings.model, chosen.device, settings.weights_dir)
+    else:
+        loaded = LoadedModel(settings.model, "", model.to(chosen.device) if isinstance(model, nn.Module) else model)
+    published = preset_for(settings.preset, loaded.model)
+    config = dataclasses.replace(
+        published,
+        steps=settings.steps or published.steps,
+        num_latents=settings.num_latents or published.num_latents,
+    )
+    judge = None if settings.classifier is None else judge_for(settings, chosen.device, loaded, classifier)
+    label = condition(loaded, settings.class_label, judge)
+    similarity = load_similarity(settings.perceptual, settings.lpips_trunk, settings.weights_dir, chosen.device)
+    dtype = choose_dtype(settings.precision, chosen.device)
+    job = Job(
+        purifier=Purifier(loaded.model, config, similarity, dtype),
+        device=chosen.device,
+        seed=settings.seed,
+        fit=settings.fit,
+        max_tiles=settings.max_tiles,
+        select=settings.select,
+        vote=settings.vote,
+        classifier=judge,
+        batch_size=1,
+        label=label,
+    )
+    compared = compared_settings(settings, loaded.sha256, config, str(dtype).removeprefix("torch."))
+    return Prepared(job, chosen, loaded, compared)
+
+
+def judge_for(
+    settings: PurifySettings, device: torch.device, model: LoadedModel, module: nn.Module | None
+) -> LoadedClassifier:
+    """The classifier of the settings, or the given module as one."""
+    name, size = settings.classifier or "", model.model.image_shape[1:]
+    if module is not None:
+        given = LoadedClassifier(name, module.to(device).eval())
+        return dataclasses.replace(given, num_classes=count_classes(given, device, size))
+    return load_classifier(
+        name, device, image_size=size, normalisation=settings.normalisation, weights_dir=settings.weights_dir
+    )
+
+
+def condition(loaded: LoadedModel, wanted: str | None, classifier: LoadedClassifier | None) -> int | None:
+    """The class that a class-conditional model gets for all images; None: the classifier's predictions."""
+    classes = num_classes(loaded.model)
+    if not classes:
+        if wanted is not None:
+            raise UsageError(
+                f"--class {wanted} is for class-conditional models; {loaded.name} is not class-conditional"
+            )
+        return None
+    if wanted is not None:
+        if wanted.isdecimal() and int(wanted) < classes:
+            return int(wanted)
+        if classifier is not None and classifier.num_classes == classes:
+            return classifier.class_index(wanted)
+        raise UsageError(f"--class {wanted} is no number below {classes}, the classes of {loaded.name}")
+    if classifier is None:
+        raise UsageError(
+            f"{loaded.name} needs a class for each image, one of {classes}",
+            "--classifier NAME gives it the predictions of a classifier; --class N is for all images",
+        )
+    if classifier.num_classes != classes:
+        raise UsageError(
+            f"{loaded.name} is conditioned on {classes} classes, {classifier.name} has {classifier.num_classes}",
+            "--class N, or a classifier of the same classes",
+        )
+    return None
+
+
+def class_names(labels: dict[Path, str], classifier: LoadedClassifier | None) -> dict[Path, str]:
+    """True labels as the classifier names its classes: "3" becomes "cat" (UsageError for all that are unknown)."""
+    if classifier is None:
+        return {}
+    problems: list[CmapError] = []
+    names = dict[str, str]()
+    for label in dict.fromkeys(labels.values()):
+        with collecting(problems):
+            names[label] = classifier.class_name(classifier.class_index(label))
+    raise_all(problems, "the label file")
+    return {path: names[label] for path, label in labels.items()}

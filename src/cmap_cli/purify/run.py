@@ -1,0 +1,154 @@
+"""Purify the images of files and folders into an output folder: what ``cmap purify`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmap_cli.purify.checks import check_request
+from cmap_cli.purify.documents import FailedImage, ImageRecord
+from cmap_cli.purify.events import OnMessage, OnProgress, Plan
+from cmap_cli.purify.settings import PurifySettings, with_options
+from cmap_cli.purify.summary import Summary
+from cmap_cli.runs.journal import read_lines
+from cmap_cli.runs.settings import MANIFEST_FILE
+from cmap_cli.runs.team import join_team
+
+Input = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PurifyResult:
+    """What a call of :func:`purify_folder` has done.
+
+    Attributes:
+        out: the output folder.
+        manifest: file with one record per image; nothing is written in a dry run.
+        settings: what run.json holds.
+        shard: what part of the job this was, as "2/4", where other processes do the rest; None for all of it.
+        plan: what was to be done, and about how long it takes.
+        dry_run: whether nothing was to be done.
+        written: images purified by this call, with torchrun by all processes, as the numbers below.
+        already_there: images purified by earlier runs.
+        failed: images that could not be purified.
+        failures: the first 1,000 of these.
+        summary: counts and means over all images of the manifest; None in a dry run, and in processes of torchrun
+            other than the first.
+        seconds: the call took.
+        exit_code: 0 done, 1 all images failed, 3 some failed; with torchrun the worst of all processes.
+    """
+
+    out: Path
+    manifest: Path
+    settings: dict[str, Any]
+    shard: str | None
+    plan: Plan
+    dry_run: bool = False
+    written: int = 0
+    already_there: int = 0
+    failed: int = 0
+    failures: tuple[FailedImage, ...] = ()
+    summary: Summary | None = None
+    seconds: float = 0.0
+    exit_code: int = 0
+
+    def records(self) -> Iterator[ImageRecord]:
+        """The records of the manifest, one per image."""
+        return read_lines(self.manifest, ImageRecord)
+
+
+def purify_folder(
+    inputs: Input | Sequence[Input],
+    out: Input,
+    settings: PurifySettings | None = None,
+    *,
+    labels: Input | None = None,
+    overwrite: bool = False,
+    shard: str | None = None,
+    compare: bool = False,
+    dry_run: bool = False,
+    stdin: Iterable[str] | None = None,
+    on_message: OnMessage | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> PurifyResult:
+    """Purify images of files and folders into an output folder; the same call resumes an interrupted one.
+
+    Args:
+        inputs: a file, folder, pattern, array file, or several.
+        out: the output folder.
+        settings: of the purification.
+        labels: CSV file with the columns file and label, for a summary of correct predictions; needs a classifier.
+        overwrite: forget what is in the output folder.
+        shard: do only a part of the images, "2/4"; by default all, and under torchrun the part of this process.
+        compare: write comparison.png with the first 24 inputs and results.
+        dry_run: only find out what would be done and how long it takes.
+        stdin: paths for the input "-", one per line.
+        on_message: called with :class:`~cmap_cli.purify.events.Listed` and :class:`~cmap_cli.purify.events.Plan`.
+        on_progress: called with :class:`~cmap_cli.purify.events.Progress` at every step and image.
+        options: fields of :class:`~cmap_cli.purify.settings.PurifySettings`, instead of those of ``settings``.
+
+    Raises:
+        UsageError: inputs or options are wrong; one error for everything that can be checked early.
+        SettingsMismatchError: the output folder holds results of other settings.
+        WeightsError: weights are missing.
+        OutOfSpaceError: the disk is full; what is finished is kept.
+    """
+    began = time.monotonic()
+    settings, out = with_options(settings, options), Path(out)
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    request = check_request(
+        [os.fspath(each) for each in given],
+        out,
+        settings,
+        labels=None if labels is None else Path(labels),
+        shard=shard,
+        overwrite=overwrite,
+        compare=compare,
+        stdin=stdin,
+    )
+    if on_message is not None:
+        on_message(request.listed())
+    # torch is imported from here on, when everything that is cheap to check is right
+    from cmap_cli.purify.prepare import class_names, prepare
+    from cmap_cli.purify.work import FolderRun, Tally
+
+    team = join_team(request.shard, settings.device)
+    prepared = prepare(settings, team.device)
+    run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
+    true_labels = class_names(request.labels, prepared.job.classifier)
+    if dry_run:
+        plan = run.plan(run.sources, measure=team.leads)
+        planned = PurifyResult(out, out / MANIFEST_FILE, prepared.compared, run.partial_shard, plan, dry_run=True)
+        return dataclasses.replace(planned, exit_code=team.leave(0), seconds=time.monotonic() - began)
+    with run.open_results(overwrite) as results:
+        plan = run.plan(
+            [source for source in run.sources if str(source) not in results.done],
+            measure=team.leads and on_message is not None,
+        )
+        tally = run.purify(results, plan)
+        manifest, manifests = results.manifest_path, list(results.journal.paths())
+    total = Tally.sum(team.exchange(tally))
+    summary = None
+    if team.leads:
+        manifest = run.gather(manifest, manifests)
+        summary = run.summarise(true_labels, run.job(plan) if compare else None)
+    return PurifyResult(
+        out,
+        manifest,
+        prepared.compared,
+        run.partial_shard,
+        plan,
+        written=total.written,
+        already_there=total.already_there,
+        failed=total.failed,
+        failures=total.failures,
+        summary=summary,
+        exit_code=team.leave(total.exit_code),
+        seconds=time.monotonic() - began,
+    )

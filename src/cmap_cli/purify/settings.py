@@ -1,0 +1,133 @@
+"""The settings of ``cmap purify`` and :func:`cmap_cli.purify_folder`, and which of them a resumed run must share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from cmap_cli.choices import (
+    DEFAULT_CLASSIFIER,
+    DEFAULT_MODEL,
+    DEFAULT_PRESET,
+    DEFAULT_SELECT,
+    Fit,
+    ImageFormat,
+    LpipsTrunk,
+    Perceptual,
+    Precision,
+    Preset,
+    Select,
+    Vote,
+)
+from cmap_cli.errors import CmapError, UsageError
+
+if TYPE_CHECKING:
+    from cmap_cli.core.settings import PurifyConfig
+
+NO_EFFECT: Mapping[str, str] = {
+    "device": "a run may move to another device; results agree to rounding",
+    "batch_size": "images do not depend on it, apart from rounding",
+    "weights_dir": "the weights themselves are compared by their SHA-256",
+}
+"""Fields that a resumed run need not share, and why."""
+RESOLVED = frozenset({"preset", "steps", "num_latents", "perceptual", "lpips_trunk", "precision"})
+"""Fields that are compared as what they amount to: the whole PurifyConfig, the perceptual term, the precision used."""
+KEYS: Mapping[str, str] = {"class_label": "class"}
+"""Names in run.json that differ from the field's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurifySettings:
+    """How images are purified; names and defaults are those of the command line.
+
+    Attributes:
+        model: consistency model: a name of the manifest, a folder, a file, ``hf:org/repo`` or
+            ``package.module:factory``.
+        preset: settings of the optimisation.
+        steps: optimisation steps; None for the preset's.
+        num_latents: latents per image (K); None for the preset's.
+        select: which of the K candidates is returned.
+        classifier: classifies images before and after; None for none.
+        normalisation: what a classifier file expects of images in [0, 1].
+        vote: how the candidates' predictions are combined.
+        perceptual: the perceptual term of the objective.
+        lpips_trunk: the network of LPIPS.
+        class_label: for a class-conditional model, the class of all images; None for the classifier's predictions.
+        fit: what is done with images of another size than the model's.
+        max_tiles: ``fit="auto"`` tiles up to this number of tiles and resizes beyond it.
+        seed: of the latents.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: what the network computes in; "auto" is bf16 where the hardware has it.
+        format: of the files that are written.
+        batch_size: patches at once; None for what fits into memory.
+        weights_dir: folder of downloaded weights; None for the user's cache.
+    """
+
+    model: str = DEFAULT_MODEL
+    preset: Preset = DEFAULT_PRESET
+    steps: int | None = None
+    num_latents: int | None = None
+    select: Select = DEFAULT_SELECT
+    classifier: str | None = None
+    normalisation: str | None = None
+    vote: Vote = "soft"
+    perceptual: Perceptual = "ssim"
+    lpips_trunk: LpipsTrunk = "vgg"
+    class_label: str | None = None
+    fit: Fit = "auto"
+    max_tiles: int = 64
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    format: ImageFormat = "png"
+    batch_size: int | None = None
+    weights_dir: Path | None = None
+
+    def problems(self) -> list[CmapError]:
+        """What is wrong with the values, as far as it can be seen without loading anything."""
+        found: list[CmapError] = []
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                found.append(UsageError(f"{name} is {value!r}", f"choose one of {', '.join(get_args(kind))}"))
+        for name in ("steps", "num_latents", "max_tiles", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                found.append(UsageError(f"{name} is {value}", "give 1 or more"))
+        if self.select == "vote" and self.classifier is None:
+            found.append(UsageError("--select vote needs a classifier", f"--classifier {DEFAULT_CLASSIFIER}"))
+        return found
+
+
+def with_options(settings: PurifySettings | None, options: Mapping[str, Any]) -> PurifySettings:
+    """The settings with some of them changed (TypeError for a name that is none of them)."""
+    return dataclasses.replace(settings or PurifySettings(), **options)
+
+
+def compared_settings(
+    settings: PurifySettings, model_sha256: str, config: PurifyConfig, precision: str
+) -> dict[str, Any]:
+    """What run.json keeps and a resumed run must share: every field that is not listed in `NO_EFFECT`.
+
+    Args:
+        settings: as given.
+        model_sha256: identifies the model's weights.
+        config: what preset, steps and num_latents amount to for the model.
+        precision: what the network computes in.
+    """
+    as_given = {
+        KEYS.get(field.name, field.name): getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in NO_EFFECT and field.name not in RESOLVED
+    }
+    trunk = "" if settings.perceptual == "ssim" else f"-{settings.lpips_trunk}"
+    return {
+        **as_given,
+        "model_sha256": model_sha256,
+        **dataclasses.asdict(config),
+        "perceptual": f"{settings.perceptual}{trunk}",
+        "precision": precision,
+    }

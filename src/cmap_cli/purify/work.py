@@ -1,0 +1,212 @@
+"""The work of :func:`cmap_cli.purify.run.purify_folder`, once its inputs are valid and its models are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmap_cli.core.memory import common_batch_size, even_batches, patch_batch_size
+from cmap_cli.core.types import Step
+from cmap_cli.data.inputs import Source
+from cmap_cli.data.outputs import FORMATS, check_existing
+from cmap_cli.data.sheets import write_comparison
+from cmap_cli.files import make_folder
+from cmap_cli.purify.checks import Request
+from cmap_cli.purify.documents import FailedImage, ImageRecord
+from cmap_cli.purify.estimate import seconds_per_patch, survey
+from cmap_cli.purify.events import Failed, OnMessage, OnProgress, Plan, Progress
+from cmap_cli.purify.folder import ResultFolder
+from cmap_cli.purify.job import Job
+from cmap_cli.purify.prepare import Prepared
+from cmap_cli.purify.record import comparisons
+from cmap_cli.purify.settings import PurifySettings
+from cmap_cli.purify.stream import purify_sources
+from cmap_cli.purify.summary import Summary, summarise
+from cmap_cli.runs.merge import merge_folder
+from cmap_cli.runs.progress import MOST_FAILURES, Part, read_parts, write_part
+from cmap_cli.runs.settings import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE
+from cmap_cli.runs.shard import WHOLE
+from cmap_cli.runs.team import Team
+
+FAILED, PARTIAL = 1, 3
+COMPARED = 24
+"""Images of the comparison sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Numbers of images of one process, or of all."""
+
+    written: int
+    already_there: int
+    failed: int
+    failures: tuple[FailedImage, ...]
+
+    @staticmethod
+    def sum(each: Sequence[Tally]) -> Tally:
+        """Of all processes."""
+        failures = tuple(failure for one in each for failure in one.failures)[:MOST_FAILURES]
+        written, there, failed = (
+            sum(getattr(one, name) for one in each) for name in ("written", "already_there", "failed")
+        )
+        return Tally(written, there, failed, failures)
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 some images failed, 1 all of them."""
+        if not self.failed:
+            return 0
+        return PARTIAL if self.written or self.already_there else FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRun:
+    """A purification of files in progress.
+
+    Attributes:
+        out: the output folder.
+        settings: of the purification.
+        request: its inputs.
+        team: the processes of the job.
+        prepared: its models.
+        on_message: see :func:`purify_folder`.
+        on_progress: see :func:`purify_folder`.
+    """
+
+    out: Path
+    settings: PurifySettings
+    request: Request
+    team: Team
+    prepared: Prepared
+    on_message: OnMessage | None
+    on_progress: OnProgress | None
+
+    @property
+    def sources(self) -> list[Source]:
+        """The images of this process."""
+        return self.request.sources
+
+    @property
+    def extension(self) -> str:
+        """Of the files that are written."""
+        return FORMATS[self.settings.format]
+
+    @property
+    def partial_shard(self) -> str | None:
+        """The shard of this process where other processes, unknown to it, do the rest."""
+        return str(self.request.shard) if self.team.partial else None
+
+    def open_results(self, overwrite: bool) -> ResultFolder:
+        """The output folder, for this process; images whose files have changed are forgotten.
+
+        Raises:
+            UsageError: a result would overwrite a file of another program.
+        """
+        with self.team.leader_first():
+            forgets = self.team.forgets(overwrite)
+            begun = (self.out / RUN_FILE).exists
+            if not (forgets or begun()):
+                check_existing(self.request.found.sources, self.extension, self.out, begun)
+            make_folder(self.out)
+            results = ResultFolder(self.out, self.prepared.compared, overwrite=forgets, shard=self.request.shard)
+        results.forget_changed(self.sources)
+        return results
+
+    def plan(self, remaining: list[Source], *, measure: bool) -> Plan:
+        """What will be done; tells it to ``on_message``.
+
+        Args:
+            remaining: images that are not done.
+            measure: whether to measure how long a patch takes, which takes two steps of one batch.
+        """
+        job, found = self.prepared.job, self.request.found
+        looked = survey(job, remaining)
+        of_all = looked if len(remaining) == len(found.sources) else survey(job, found.sources)
+        most = self.settings.batch_size or common_batch_size(
+            self.team.exchange(patch_batch_size(job.purifier, job.device, self.team.sharers))
+        )
+        batch_size = even_batches(of_all.patches, most)
+        seconds = seconds_per_patch(job.purifier, job.device, batch_size) if measure and looked.patches else 0.0
+        plan = Plan(
+            already_there=len(self.sources) - len(remaining),
+            model=self.settings.model,
+            device=str(job.device),
+            reason=self.prepared.device.reason,
+            precision=str(job.purifier.dtype).removeprefix("torch."),
+            preset=self.settings.preset,
+            config=job.purifier.config,
+            patch_size=job.patch_size,
+            batch_size=batch_size,
+            survey=looked,
+            seconds_per_patch=seconds,
+        )
+        if self.on_message is not None:
+            self.on_message(plan)
+        return plan
+
+    def job(self, plan: Plan) -> Job:
+        """The job with the plan's batch size."""
+        return dataclasses.replace(self.prepared.job, batch_size=plan.batch_size)
+
+    def purify(self, results: ResultFolder, plan: Plan) -> Tally:
+        """Purify, write and record what is not done."""
+        found, sources = self.request.found, self.sources
+        part = Part(self.request.shard, len(found.sources) + len(found.failures), len(sources))
+        write_part(self.out, part)
+        failures: list[FailedImage] = []
+        failed = written = 0
+        for outcome in self.outcomes(results, plan):
+            if isinstance(outcome, Failed):
+                failed += 1
+                if len(failures) < MOST_FAILURES:
+                    failures.append(FailedImage(source=outcome.source, error=outcome.error.message))
+            else:
+                written += 1
+        told = tuple({"source": failure.source, "error": failure.error} for failure in failures)
+        write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=told))
+        return Tally(written, plan.already_there, failed, tuple(failures))
+
+    def outcomes(self, results: ResultFolder, plan: Plan) -> Iterator[ImageRecord | Failed]:
+        """The outcome of each image; tells it to ``on_progress``."""
+        tell = self.on_progress or (lambda progress: None)
+        total, done = len(self.sources), plan.already_there
+
+        def on_step(step: Step) -> None:
+            tell(Progress(total, done, step=step))
+
+        tell(Progress(total, done))
+        for failure in self.request.failures:
+            tell(Progress(total, done, failure=failure))
+            yield failure
+        told = None if self.on_progress is None else on_step
+        for outcome in purify_sources(self.job(plan), self.sources, results, self.extension, told):
+            done += 1
+            if isinstance(outcome, Failed):
+                tell(Progress(total, done, failure=outcome))
+            else:
+                tell(Progress(total, done, image=outcome))
+            yield outcome
+
+    def gather(self, manifest: Path, manifests: list[Path]) -> Path:
+        """One manifest from those of all processes, if this was all of the job; returns its path.
+
+        Args:
+            manifest: of this process.
+            manifests: of all processes that have written to the folder.
+        """
+        if self.team.partial:
+            return manifest
+        if manifests != [self.out / MANIFEST_FILE] or read_parts(self.out):
+            merge_folder(self.out, final=True)
+        return self.out / MANIFEST_FILE
+
+    def summarise(self, true_labels: dict[Path, str], compared: Job | None) -> Summary:
+        """Summary of the manifest; writes comparison.png for a job to compare with."""
+        shard = self.request.shard if self.team.partial else WHOLE
+        with ResultFolder(self.out, self.prepared.compared, shard=shard) as results:
+            if compared is not None:
+                shown = comparisons(compared, results, self.request.found.sources, COMPARED)
+                write_comparison(self.out / COMPARISON_FILE, list(shown))
+            return summarise(results.records(), true_labels)
