@@ -63,8 +63,8 @@ def test_batch_size_and_order_do_not_change_the_images(
     assert results[2] == {name: results[0][name] for name in ("c.png", "d.png", "e.png")}
 
 
-def test_stdin_quiet_and_python_m_make_a_pipeline(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
-    run = invoke(
+def test_stdin_quiet_and_python_m_make_a_pipeline(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
+    run = cmap(
         "purify", "-", "--out", "clean", "--quiet", "--model", small_model, *QUICK, stdin="in/a.png\nin/sub/e.png\n"
     )
     assert run.returncode == 0, run.stderr
