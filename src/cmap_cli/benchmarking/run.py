@@ -192,35 +192,34 @@ def attack(
     Raises:
         CmapError: as :func:`benchmark`; images without labels are attacked away from the classifier's prediction.
     """
-    chosen = dataclasses.replace(settings or AttackSettings(), **options)
     names = [images] if isinstance(images, str) else list(images)
     if not names:
         raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
-    own, folder = launched_shard() or WHOLE if shard is None else shard, Path(out)
-    prepared, team = prepare(names, chosen, own)
-    if on_message is not None and not prepared.campaign.dataset.labelled:
+    own, folder = (launched_shard() or WHOLE) if shard is None else shard, Path(out)
+    prepared, team = prepare(names, dataclasses.replace(settings or AttackSettings(), **options), own)
+    if on_message and not prepared.campaign.dataset.labelled:
         on_message(UNLABELLED)
     plan = announce(prepared, folder, own, team, dry_run=dry_run, on_plan=on_plan, on_message=on_message)
     result = AttackRunResult(folder, prepared.settings, None, (), plan, own, team)
     if dry_run:
         return result
-    written = []
+    written, campaign = [], prepared.campaign
     with open_folder(prepared, folder, own, team, overwrite=overwrite) as results:
-        part = Part(own, len(prepared.campaign.work()), len(prepared.campaign.work_of(own)))
+        part = Part(own, len(campaign.work()), len(campaign.work_of(own)))
         write_part(folder, part)
-        run_campaign(prepared.campaign, results, on_progress)
-        for line in export_images(prepared.campaign, results):
+        run_campaign(campaign, results, on_progress)
+        for line in export_images(campaign, results):
             written.append(line.png)
             if on_image is not None:
                 on_image(line.png)
         write_part(folder, dataclasses.replace(part, finished=True))
     team.exchange(None)
-    successes = None
-    if team.leads and not team.partial:
-        merge_folder(folder, final=True)
-        write_sheet(folder, prepared.provenance["classes"])
-        successes = count_successes(folder)
-    return dataclasses.replace(result, successes=successes, images=tuple(written))
+    result = dataclasses.replace(result, images=tuple(written))
+    if team.partial or not team.leads:
+        return result
+    merge_folder(folder, final=True)
+    write_sheet(folder, prepared.provenance["classes"])
+    return dataclasses.replace(result, successes=count_successes(folder))
 
 
 def open_folder(prepared: Prepared, folder: Path, shard: Shard, team: Team, *, overwrite: bool) -> BenchmarkFolder:

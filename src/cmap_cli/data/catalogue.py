@@ -46,8 +46,7 @@ def load_dataset(
     """The images to measure on; only headers and labels are read.
 
     ======================  ==========================================================================
-    ``cifar10``             "subset": the paper's 500 test images, in its order; "test", "train": all, from the
-                            cache
+    ``cifar10``             "subset": the paper's 500 test images, in its order; "test", "train": all, cached
     ``imagenet100:FOLDER``  validation images of Kaggle's ImageNet-100, FOLDER/val.X or FOLDER itself, at 64×64;
                             "subset": 500 of them, drawn like the paper's
     a folder                class folders, numbered by name; or images without labels
