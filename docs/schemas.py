@@ -25,10 +25,12 @@ BEGIN, END = "<!-- begin: docs/schemas.py -->", "<!-- end -->"
 OTHERS = {
     "cmap.record/1": "cmap_cli.benchmarking.documents:BenchmarkRecord",
     "cmap.attack-line/1": "cmap_cli.benchmarking.documents:AttackLine",
+    "cmap.purify-line/1": "cmap_cli.purify.documents:ImageRecord",
     "cmap.report/1": "cmap_cli.benchmarking.report.values:Report",
+    "cmap.benchmark/1": "cmap_cli.benchmarking.documents:BenchmarkDocument",
     "cmap.part/1": "cmap_cli.runs.progress:PartDocument",
 }
-"""Types that are no subclasses of Document in a module ``documents``: lines of JSON Lines files, and two others."""
+"""Types that are not found in modules ``documents``: lines of JSON Lines files, and those without a default schema."""
 
 
 def document_types() -> dict[str, list[Any]]:

@@ -58,11 +58,17 @@ def test_the_python_examples_run_as_they_stand(
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert examples
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", README + page, re.DOTALL)
+    assert len(examples) == 3
     for code in examples:
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     assert "Prediction(before='bird', after='cat', vote='cat')" in capsys.readouterr().out
+
+
+def test_the_readme_is_short_and_accepts_no_licence() -> None:
+    assert len(README.splitlines()) <= 120
+    assert "--accept-licence" not in README
 
 
 def test_links_lead_somewhere() -> None:

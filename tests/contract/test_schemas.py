@@ -39,7 +39,6 @@ def test_a_document_that_lacks_a_field_is_invalid() -> None:
         validate({"schema": "cmap.attack/1", "exit_code": 0})
 
 
-@pytest.mark.xfail(reason="purify has no types yet", raises=FileNotFoundError)
 def test_purify(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     command = ("purify", images, "--out", "out", "--model", small_model, "--steps", "1", "--json")
     assert validate(json.loads(invoke(*command, "--dry-run").stdout)) == "cmap.purify/1"
@@ -51,7 +50,6 @@ def test_purify(invoke: Run, images: Path, small_model: Path, tmp_path: Path) ->
         validate(line, "cmap.purify-line/1")
 
 
-@pytest.mark.xfail(reason="purify has no types yet", raises=FileNotFoundError)
 def test_shards_and_merge(invoke: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     command = ("purify", images, "--out", "out", "--model", small_model, "--steps", "1", "--json")
     assert validate(json.loads(invoke(*command, "--shard", "1/2").stdout)) == "cmap.purify/1"

@@ -7,6 +7,8 @@ from msgspec import UNSET, UnsetType
 
 from cmap_cli.benchmarking.compare import ComparedRow
 from cmap_cli.purify.diagnosis import SelfTest
+from cmap_cli.purify.documents import FailedImage
+from cmap_cli.purify.summary import Summary
 from cmap_cli.runs.documents import Document
 
 
@@ -74,3 +76,42 @@ class CompareDocument(Document, frozen=True, kw_only=True):
     only_base: tuple[str, ...]
     only_new: tuple[str, ...]
     problems: tuple[str, ...]
+
+
+class MergeDocument(Document, frozen=True, kw_only=True):
+    """What ``cmap merge --json`` prints.
+
+    For a benchmark it has the schema and the fields of ``cmap benchmark --json`` besides.
+
+    Attributes:
+        exit_code: of the command.
+        command: that wrote the parts: purify, attack or benchmark.
+        out: folder of the whole.
+        there: finished images, of an attack or benchmark chunks of images.
+        listed: how many there are in all; null if no part says so.
+        missing: what is missing, a sentence each.
+        failed: images that could not be done.
+        failures: the first 1,000 of these.
+        manifest: file with a line per image, for purify and attack.
+        summary: of purify.
+        images: of an attack, and the counts below.
+        success: how many deceive the classifier; ``success_defended`` the defended classifier.
+        png_success: the same for the PNG files; ``png_success_defended`` likewise.
+    """
+
+    schema: str = "cmap.merge/1"
+    exit_code: int
+    command: str
+    out: str
+    there: int
+    listed: int | None
+    missing: tuple[str, ...]
+    failed: int
+    failures: tuple[FailedImage, ...]
+    manifest: str | UnsetType = UNSET
+    summary: Summary | UnsetType = UNSET
+    images: int | UnsetType = UNSET
+    success: int | UnsetType = UNSET
+    success_defended: int | UnsetType = UNSET
+    png_success: int | UnsetType = UNSET
+    png_success_defended: int | UnsetType = UNSET

@@ -146,6 +146,8 @@ def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
         if not (json or quiet):
             show_counts(merged.folder, run.settings, counts)
     if json:
-        console.result_json(document)
+        from cmap_cli.cli.documents import MergeDocument
+
+        console.result_json(msgspec.convert(document, MergeDocument))
     elif quiet:
         console.result(str(manifest))

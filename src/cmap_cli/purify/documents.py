@@ -79,6 +79,13 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
     seconds: float
 
 
+class RunDocument(Document, frozen=True, kw_only=True):
+    """run.json: the settings of a run of ``cmap purify``; it resumes only with equal ones."""
+
+    schema: str = "cmap.run/1"
+    settings: dict[str, Any]
+
+
 class FailedImage(Struct, frozen=True, kw_only=True):
     """An image that could not be purified.
 

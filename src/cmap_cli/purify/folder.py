@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import ImageError
-from cmap_cli.purify.documents import ImageRecord, Origin
+from cmap_cli.purify.documents import ImageRecord, Origin, RunDocument
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
 from cmap_cli.runs.settings import MANIFEST, RUN_FILE, claim_settings
@@ -43,7 +45,7 @@ class ResultFolder:
         try:
             if overwrite:
                 forget_parts(self.journal)
-            document = {"schema": "cmap.run/1", "settings": settings}
+            document = msgspec.structs.asdict(RunDocument(settings=dict(settings)))
             self.resumes = claim_settings(self.run_path, document, overwrite=overwrite)
             self.done = self.drop_unfinished()
         except BaseException:
