@@ -134,7 +134,8 @@ def train(
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
-    from cmap_cli.training.run import TrainSettings, plan_training, run_training
+    from cmap_cli.training.plan import TrainSettings, plan_training
+    from cmap_cli.training.run import run_training
 
     settings = TrainSettings(
         kind=kind,

@@ -11,7 +11,8 @@ import pytest
 from cmap_cli.errors import ImageError, OutOfSpaceError, UsageError
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training import checkpoint
-from cmap_cli.training.run import TrainProgress, TrainSettings, train
+from cmap_cli.training.plan import TrainSettings
+from cmap_cli.training.run import TrainProgress, train
 
 SMALL = TrainSettings(kind="unet", image_size=8, directions=8, images_seen=24, batch_size=8, widths=(16,), device="cpu")
 
