@@ -88,9 +88,9 @@ def same_as_one_process(out: Path, one: Path) -> None:
 
 
 def test_two_processes_of_torchrun_give_what_one_gives(
-    cmap: Run, torchrun: Launch, dozen: Path, tmp_path: Path
+    invoke: Run, torchrun: Launch, dozen: Path, tmp_path: Path
 ) -> None:
-    assert cmap("purify", "in", "--out", "one", *QUICK).returncode == 0
+    assert invoke("purify", "in", "--out", "one", *QUICK).returncode == 0
     run = torchrun(2, "purify", "in", "--out", "two", *QUICK)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("12 images purified into two") == 1
@@ -100,62 +100,60 @@ def test_two_processes_of_torchrun_give_what_one_gives(
     assert (document["written"], document["already_there"], document["summary"]["images"]) == (0, 12, 12)
 
 
-@pytest.mark.slow
-def test_shards_give_what_one_process_gives(cmap: Run, dozen: Path, tmp_path: Path) -> None:
-    assert cmap("purify", "in", "--out", "one", *QUICK).returncode == 0
+def test_shards_give_what_one_process_gives(invoke: Run, dozen: Path, tmp_path: Path) -> None:
+    assert invoke("purify", "in", "--out", "one", *QUICK).returncode == 0
     for index in (1, 2):
-        run = cmap("purify", "in", "--out", "two", "--shard", f"{index}/2", *QUICK, "--json")
+        run = invoke("purify", "in", "--out", "two", "--shard", f"{index}/2", *QUICK, "--json")
         assert run.returncode == 0, run.stderr
         document = json.loads(run.stdout)
         assert document["shard"] == f"{index}/2"
         assert len(lines(Path(tmp_path, document["manifest"]))) == document["written"]
-    merged = cmap("merge", "two")
+    merged = invoke("merge", "two")
     assert merged.returncode == 0, merged.stderr
     assert "12 of 12 images" in merged.stdout
     same_as_one_process(tmp_path / "two", tmp_path / "one")
 
-    assert cmap("purify", "in", "--out", "m1", "--shard", "1/3", *QUICK).returncode == 0
-    assert cmap("purify", "in", "--out", "m3", "--shard", "3/3", *QUICK).returncode == 0
-    partial = cmap("merge", "m1", "m3", "--out", "three", "--json")
+    assert invoke("purify", "in", "--out", "m1", "--shard", "1/3", *QUICK).returncode == 0
+    assert invoke("purify", "in", "--out", "m3", "--shard", "3/3", *QUICK).returncode == 0
+    partial = invoke("merge", "m1", "m3", "--out", "three", "--json")
     assert partial.returncode == 3
     document = json.loads(partial.stdout)
     assert document["missing"][0] == "shard 2/3 is missing"
     assert document["there"] < document["listed"] == 12
-    assert cmap("purify", "in", "--out", "m2", "--shard", "2/3", *QUICK).returncode == 0
-    merged = cmap("merge", "m1", "m2", "m3", "--out", "three", "--quiet")
+    assert invoke("purify", "in", "--out", "m2", "--shard", "2/3", *QUICK).returncode == 0
+    merged = invoke("merge", "m1", "m2", "m3", "--out", "three", "--quiet")
     assert (merged.returncode, merged.stdout.strip()) == (0, "three/manifest.jsonl")
     same_as_one_process(tmp_path / "three", tmp_path / "one")
-    assert cmap("purify", "in", "--out", "other", "--shard", "1/3", *QUICK, "--seed", "4").returncode == 0
-    refused = cmap("merge", "other", "m2", "--out", "four")
+    assert invoke("purify", "in", "--out", "other", "--shard", "1/3", *QUICK, "--seed", "4").returncode == 0
+    refused = invoke("merge", "other", "m2", "--out", "four")
     assert refused.returncode == 2
     assert "seed is 4 and 0" in refused.stderr
     assert not (tmp_path / "four").exists()
 
 
-@pytest.mark.slow
-def test_another_number_of_shards_or_none_goes_on(cmap: Run, dozen: Path, tmp_path: Path) -> None:
-    assert cmap("purify", "in", "--out", "one", *QUICK).returncode == 0
-    assert cmap("purify", "in", "--out", "two", "--shard", "1/2", *QUICK).returncode == 0
+def test_another_number_of_shards_or_none_goes_on(invoke: Run, dozen: Path, tmp_path: Path) -> None:
+    assert invoke("purify", "in", "--out", "one", *QUICK).returncode == 0
+    assert invoke("purify", "in", "--out", "two", "--shard", "1/2", *QUICK).returncode == 0
     done = len(pictures(tmp_path / "two"))
-    third = json.loads(cmap("purify", "in", "--out", "two", "--shard", "2/3", *QUICK, "--json").stdout)
+    third = json.loads(invoke("purify", "in", "--out", "two", "--shard", "2/3", *QUICK, "--json").stdout)
     assert third["written"] + done < 12
-    rest = cmap("purify", "in", "--out", "two", *QUICK, "--json")
+    rest = invoke("purify", "in", "--out", "two", *QUICK, "--json")
     document = json.loads(rest.stdout)
     assert document["already_there"] == done + third["written"]
     assert document["written"] + document["already_there"] == document["summary"]["images"] == 12
     same_as_one_process(tmp_path / "two", tmp_path / "one")
 
 
-def test_options_that_do_not_go_with_shards(cmap: Run, torchrun: Launch, dozen: Path, tmp_path: Path) -> None:
-    run = cmap("purify", "in", "--out", "o", "--shard", "3/2", "--compare")
+def test_options_that_do_not_go_with_shards(invoke: Run, dozen: Path, tmp_path: Path) -> None:
+    run = invoke("purify", "in", "--out", "o", "--shard", "3/2", "--compare")
     assert (run.returncode, "--shard 3/2 is no share of a job" in run.stderr) == (2, True)
-    run = cmap("purify", "in", "--out", "o", "--shard", "1/2", "--overwrite")
+    run = invoke("purify", "in", "--out", "o", "--shard", "1/2", "--overwrite")
     assert (run.returncode, "--overwrite would remove" in run.stderr) == (2, True)
-    run = cmap("benchmark", "--out", "o", "--shard", "1/2", "--fail-under", "0.5")
+    run = invoke("benchmark", "--out", "o", "--shard", "1/2", "--fail-under", "0.5")
     assert (run.returncode, "cmap merge DIR --fail-under" in run.stderr) == (2, True)
-    run = cmap("merge", "in")
+    run = invoke("merge", "in")
     assert (run.returncode, "holds neither run.json nor benchmark.json" in run.stderr) == (2, True)
-    assert cmap("merge", "in", "in").returncode == 2
+    assert invoke("merge", "in", "in").returncode == 2
     assert not (tmp_path / "o").exists()
 
 
@@ -197,9 +195,9 @@ def slow_enough_to_kill(dozen: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_restarted_and_goes_on(cmap: Run, dozen: Path, tmp_path: Path) -> None:
+def test_a_lost_worker_is_restarted_and_goes_on(invoke: Run, dozen: Path, tmp_path: Path) -> None:
     options = slow_enough_to_kill(dozen)
-    assert cmap(*options, "--out", "one").returncode == 0
+    assert invoke(*options, "--out", "one").returncode == 0
     command = [*launcher(2, "--max-restarts", "2"), *options, "--out", "two", "--overwrite"]
     run = subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -222,9 +220,9 @@ def test_a_lost_worker_is_restarted_and_goes_on(cmap: Run, dozen: Path, tmp_path
 
 @pytest.mark.slow
 def test_three_processes_of_torchrun_give_what_one_gives(
-    cmap: Run, torchrun: Launch, dozen: Path, tmp_path: Path
+    invoke: Run, torchrun: Launch, dozen: Path, tmp_path: Path
 ) -> None:
-    assert cmap("purify", "in", "--out", "one", *QUICK, "--compare").returncode == 0
+    assert invoke("purify", "in", "--out", "one", *QUICK, "--compare").returncode == 0
     run = torchrun(3, "purify", "in", "--out", "three", *QUICK, "--compare", "--quiet")
     assert run.returncode == 0, run.stderr
     written = {str(Path(line).relative_to("three")) for line in run.stdout.splitlines()}
@@ -266,65 +264,77 @@ def same_benchmark(out: Path, one: Path) -> None:
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
 
 
-@pytest.mark.slow
-def test_a_sharded_benchmark_has_the_same_report(
-    cmap: Run, torchrun: Launch, toy: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_sharded_benchmark_has_the_same_report(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     command = benchmark_of(toy)
-    assert cmap(*command, "--out", "one", PYTHONPATH=ROOT).returncode == 0
-    first = cmap(*command, "--out", "m1", "--shard", "1/2", "--json", PYTHONPATH=ROOT)
+    assert invoke(*command, "--out", "one").returncode == 0
+    first = invoke(*command, "--out", "m1", "--shard", "1/2", "--json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["records"] == "m1/records-1-of-2.jsonl"
-    early = cmap("merge", "m1", "--quiet")
+    early = invoke("merge", "m1", "--quiet")
     assert (early.returncode, early.stdout.strip()) == (3, "m1/report.html")
     assert "shard 2/2 is missing" in early.stderr
-    assert cmap(*command, "--out", "m2", "--shard", "2/2", PYTHONPATH=ROOT).returncode == 0
-    merged = cmap("merge", "m1", "m2", "--out", "two", "--fail-under", "1", "--json")
+    assert invoke(*command, "--out", "m2", "--shard", "2/2").returncode == 0
+    merged = invoke("merge", "m1", "m2", "--out", "two", "--fail-under", "1", "--json")
     assert merged.returncode == 1, merged.stderr
     document = json.loads(merged.stdout)
     assert (document["exit_code"], document["missing"], document["there"]) == (1, [], document["listed"])
     assert document["missed"]
     same_benchmark(tmp_path / "two", tmp_path / "one")
 
+
+@pytest.mark.slow
+def test_a_benchmark_of_torchrun_has_the_same_report(
+    invoke: Run, torchrun: Launch, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = benchmark_of(toy)
+    assert invoke(*command, "--out", "one").returncode == 0
     run = torchrun(2, *command, "--out", "three", "--fail-under", "0", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["exit_code"] == 0
     same_benchmark(tmp_path / "three", tmp_path / "one")
 
 
-@pytest.mark.slow
-def test_a_benchmark_goes_on_with_another_number_of_shards(cmap: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_benchmark_goes_on_with_another_number_of_shards(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     command = benchmark_of(toy)
-    assert cmap(*command, "--out", "one", PYTHONPATH=ROOT).returncode == 0
-    assert cmap(*command, "--out", "two", "--shard", "2/3", PYTHONPATH=ROOT).returncode == 0
+    assert invoke(*command, "--out", "one").returncode == 0
+    assert invoke(*command, "--out", "two", "--shard", "2/3").returncode == 0
     path = tmp_path / "two" / "records-2-of-3.jsonl"
     path.write_text(path.read_text()[:-40])  # a kill in the middle of a line
     before = path.read_bytes()
-    assert cmap(*command, "--out", "two", "--shard", "1/2", PYTHONPATH=ROOT).returncode == 0
+    assert invoke(*command, "--out", "two", "--shard", "1/2").returncode == 0
     assert path.read_bytes() == before
-    assert cmap(*command, "--out", "two", PYTHONPATH=ROOT).returncode == 0
+    assert invoke(*command, "--out", "two").returncode == 0
     same_benchmark(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.slow
-def test_a_sharded_attack_leaves_the_same_pictures(
-    cmap: Run, torchrun: Launch, toy: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_sharded_attack_leaves_the_same_pictures(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     command = ("attack", "data.npz", *toy, "--attack", "pgd@transfer")
-    one = json.loads(cmap(*command, "--out", "one", "--json", PYTHONPATH=ROOT).stdout)
+    one = json.loads(invoke(*command, "--out", "one", "--json").stdout)
     for index in (1, 2):
-        run = cmap(*command, "--out", "two", "--shard", f"{index}/2", PYTHONPATH=ROOT)
+        run = invoke(*command, "--out", "two", "--shard", f"{index}/2")
         assert run.returncode == 0, run.stderr
-    merged = cmap("merge", "two", "--json")
+    merged = invoke("merge", "two", "--json")
     assert merged.returncode == 0, merged.stderr
     document = json.loads(merged.stdout)
     assert document["images"] == 8
+    assert document["png_success"] == one["png_success"]
+    same_attack(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_an_attack_of_torchrun_leaves_the_same_pictures(
+    invoke: Run, torchrun: Launch, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("attack", "data.npz", *toy, "--attack", "pgd@transfer")
+    one = json.loads(invoke(*command, "--out", "one", "--json").stdout)
     run = torchrun(2, *command, "--out", "three", "--json")
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["png_success"] == document["png_success"] == one["png_success"]
-    for out in ("two", "three"):
-        assert untimed(lines(tmp_path / out / "manifest.jsonl")) == untimed(lines(tmp_path / "one" / "manifest.jsonl"))
-        assert pictures(tmp_path / out) == pictures(tmp_path / "one")
-        assert {path.name for path in (tmp_path / out).iterdir()} == {
-            path.name for path in (tmp_path / "one").iterdir()
-        }
+    assert json.loads(run.stdout)["png_success"] == one["png_success"]
+    same_attack(tmp_path / "three", tmp_path / "one")
+
+
+def same_attack(out: Path, one: Path) -> None:
+    """The same manifest and the same pictures, and nothing else left."""
+    assert untimed(lines(out / "manifest.jsonl")) == untimed(lines(one / "manifest.jsonl"))
+    assert pictures(out) == pictures(one)
+    assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}

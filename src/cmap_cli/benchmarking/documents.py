@@ -104,6 +104,7 @@ class BenchmarkDocument(Document, frozen=True, kw_only=True):
         flags: checks beside those that are computed from the records.
     """
 
+    schema: Literal["cmap.benchmark/1"]
     settings: dict[str, Any]
     provenance: dict[str, Any] = msgspec.field(default_factory=dict)
     flags: tuple[StoredFlag, ...] = ()
@@ -220,7 +221,4 @@ def read_benchmark(folder: Path) -> BenchmarkDocument:
     """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
     path = folder / SETTINGS_FILE
     hint = "name the folder of a run of cmap benchmark or cmap attack"
-    document = read_document(path, BenchmarkDocument, UsageError, hint)
-    if document.schema != BENCHMARK_SCHEMA:
-        raise UsageError(f"{path} is a {document.schema}, not a {BENCHMARK_SCHEMA}", "it may be of another version")
-    return document
+    return read_document(path, BenchmarkDocument, UsageError, hint)
