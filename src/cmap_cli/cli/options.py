@@ -41,8 +41,8 @@ Model = Annotated[
 Classifier = Annotated[
     str | None,
     typer.Option(
-        help="Sees images before and after: a name of cmap download-weights --list, torchvision:NAME, timm:NAME, "
-        "hf:org/repo, an ONNX, TorchScript or torch.export file, package.module:factory.",
+        help="Classifies images before and after purification: a name of cmap download-weights --list, "
+        "torchvision:NAME, timm:NAME, hf:org/repo, an ONNX, TorchScript or torch.export file, package.module:factory.",
         show_default=False,
         rich_help_panel=METHOD,
     ),
@@ -71,7 +71,7 @@ Steps = Annotated[
     int | None, typer.Option(min=1, help="Optimisation steps, instead of the preset's.", rich_help_panel=METHOD)
 ]
 NumLatents = Annotated[
-    int | None, typer.Option(min=1, help="Latents an image (K), instead of the preset's.", rich_help_panel=METHOD)
+    int | None, typer.Option(min=1, help="Latents per image (K), instead of the preset's.", rich_help_panel=METHOD)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the latents.", rich_help_panel=METHOD)]
 Device = Annotated[
@@ -88,7 +88,12 @@ PrecisionOption = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="At once; by default what fits into memory.", show_default=False, rich_help_panel=RUNTIME),
+    typer.Option(
+        min=1,
+        help="Images or patches per batch; by default what fits into memory.",
+        show_default=False,
+        rich_help_panel=RUNTIME,
+    ),
 ]
 WeightsDir = Annotated[
     Path | None,
@@ -104,7 +109,7 @@ ShardOption = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Do only share I of N, from 1/N to N/N, for job arrays and CI; cmap merge puts them together.",
+        help="Do only shard I of N, from 1/N to N/N, for job arrays and CI; cmap merge combines them.",
         show_default="all; under torchrun each process takes its own",
         rich_help_panel=RUNTIME,
     ),
@@ -112,11 +117,14 @@ ShardOption = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", "-n", help="Say what would be done and how long it takes; do nothing.", rich_help_panel=RUNTIME
+        "--dry-run",
+        "-n",
+        help="Print what would be done and an estimate of the time; do nothing.",
+        rich_help_panel=RUNTIME,
     ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Say more about what is used and why.", rich_help_panel=RUNTIME)
+    bool, typer.Option("--verbose", "-v", help="Print more about what is used and why.", rich_help_panel=RUNTIME)
 ]
 
 Attacks = Annotated[
@@ -132,7 +140,7 @@ Accesses = Annotated[
     list[str] | None,
     typer.Option(
         "--access",
-        help="What the attacker sees: transfer (the bare classifier), surrogate (a one-step denoiser before it), bpda "
+        help="What the attacker knows: transfer (the bare classifier), surrogate (a one-step denoiser before it), bpda "
         "(the defence, its gradient replaced by the identity), white-box (the defence, differentiated), adaptive, "
         "black-box (the defence's scores).",
         show_default="the attack's own",
