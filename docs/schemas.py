@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,14 @@ def schema_of(name: str, kinds: list[Any]) -> dict[str, Any]:
 def shorter(component: dict[str, Any]) -> dict[str, Any]:
     """A component with the first paragraph of its description."""
     if "description" in component:
-        component["description"] = " ".join(component["description"].split("\n\n")[0].split())
+        component["description"] = first_paragraph(component["description"])
     return component
+
+
+def first_paragraph(docstring: str) -> str:
+    """The first paragraph in one line, ``:class:`~a.b.C``` as `C`."""
+    text = " ".join(docstring.split("\n\n", maxsplit=1)[0].split())
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
 
 
 def file_name(name: str) -> str:
@@ -86,9 +93,7 @@ def table(documents: dict[str, list[Any]]) -> str:
     """The table of the page: each document, its variants in words, its schema."""
     rows = ["| document | what it is | schema |", "| --- | --- | --- |"]
     for name, kinds in documents.items():
-        what = " ".join(
-            (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`") for kind in kinds
-        )
+        what = " ".join(first_paragraph(inspect.getdoc(kind) or "").replace("``", "`") for kind in kinds)
         rows.append(
             f"| `{name}` | {what.replace('|', chr(92) + '|')} | [{file_name(name)}](schemas/{file_name(name)}) |"
         )

@@ -47,7 +47,7 @@ class Part:
 
 
 class PartDocument(Document, frozen=True, kw_only=True):
-    """The file of a :class:`Part`."""
+    """``part-2-of-4.json``: the progress of a shard."""
 
     schema: str = PART_SCHEMA
     shard: str = ""

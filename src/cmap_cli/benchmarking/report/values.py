@@ -186,7 +186,7 @@ class ReportFlag:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run in numbers and words; everything else is derived from it."""
+    """report.json: the results of a benchmark; report.html and report.md are made from it."""
 
     schema: str
     complete: bool
