@@ -146,7 +146,7 @@ def test_another_number_of_shards_or_none_goes_on(invoke: Run, dozen: Path, tmp_
 
 def test_options_that_do_not_go_with_shards(invoke: Run, dozen: Path, tmp_path: Path) -> None:
     run = invoke("purify", "in", "--out", "o", "--shard", "3/2", "--compare")
-    assert (run.returncode, "--shard 3/2 is no share of a job" in run.stderr) == (2, True)
+    assert (run.returncode, "--shard 3/2 is not a shard" in run.stderr) == (2, True)
     run = invoke("purify", "in", "--out", "o", "--shard", "1/2", "--overwrite")
     assert (run.returncode, "--overwrite would remove" in run.stderr) == (2, True)
     run = invoke("benchmark", "--out", "o", "--shard", "1/2", "--fail-under", "0.5")

@@ -86,7 +86,7 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
 
 
 def show_dry_run(result: BenchmarkResult, *, json: bool) -> None:
-    """The estimate of a dry run as a document; for people it was said already."""
+    """The estimate of a dry run as a document; for people the plan was printed before."""
     from cmap_cli.benchmarking.documents import BenchmarkDryRunOutput, Estimate
 
     if json and result.plan is not None:
@@ -157,16 +157,7 @@ def finish(
     write_step_summary(markdown_report(report))
     code = FAILED if failed else int((merged or {}).get("exit_code", 0))
     if json:
-        from cmap_cli.benchmarking.documents import BenchmarkOutput
-
-        document = BenchmarkOutput(
-            exit_code=code,
-            out=str(folder),
-            missed=tuple(failed),
-            comparison=msgspec.UNSET if compared is None else dataclasses.asdict(compared),
-            report=report.as_json(),
-        )
-        console.result_json((merged or {}) | msgspec.to_builtins(document))
+        show_report_document(folder, report, compared, failed, code, merged or {})
     elif quiet:
         console.result(str(folder / REPORT))
     else:
@@ -174,6 +165,27 @@ def finish(
     for text in failed:
         console.fail(CmapError(text))
     return code
+
+
+def show_report_document(
+    folder: Path,
+    report: Report,
+    compared: Comparison | None,
+    failed: Sequence[str],
+    code: int,
+    merged: Mapping[str, Any],
+) -> None:
+    """The report as a document, with what it says of a merge."""
+    from cmap_cli.benchmarking.documents import BenchmarkOutput
+
+    document = BenchmarkOutput(
+        exit_code=code,
+        out=str(folder),
+        missed=tuple(failed),
+        comparison=msgspec.UNSET if compared is None else dataclasses.asdict(compared),
+        report=report.as_json(),
+    )
+    console.result_json({**merged, **msgspec.to_builtins(document)})
 
 
 def show_report(folder: Path, report: Report, compared: Comparison | None) -> None:

@@ -15,7 +15,7 @@ from cmap_cli.runs.documents import decode, read_document
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import (
     Gathered,
-    deciding,
+    decisive_parts,
     forget_parts,
     gather,
     latest,
@@ -82,9 +82,9 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
         UsageError: the folder is of no run.
     """
     kind = kind_of(folder)
-    told = [] if final else deciding(read_parts(folder))
-    failed, failures = sum(part.failed for part in told), tuple(each for part in told for each in part.failures)
-    listed = max((part.listed for part in told), default=None)
+    known = [] if final else decisive_parts(read_parts(folder))
+    failed, failures = sum(part.failed for part in known), tuple(each for part in known for each in part.failures)
+    listed = max((part.listed for part in known), default=None)
     noun = "images" if kind == "purify" else "chunks"
     *others, content = contents(folder, kind)
     for other in others:

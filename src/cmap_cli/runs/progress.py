@@ -1,4 +1,4 @@
-"""The shards of a run in one folder: what each has to say of itself, and one file gathered from all of theirs."""
+"""The shards of a run in one folder: the progress of each, and one file gathered from all of theirs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a shard says of itself, in ``part-2-of-4.json``.
+    """The progress of a shard, in ``part-2-of-4.json``.
 
     Attributes:
         shard: which.
@@ -64,7 +64,7 @@ def part_path(folder: Path, shard: Shard) -> Path:
 
 
 def write_part(folder: Path, part: Part) -> None:
-    """Say how far a shard is; a process alone has nothing to say."""
+    """Write the progress of a shard; a process alone has none."""
     if part.shard == WHOLE:
         return
     document = PartDocument(
@@ -79,7 +79,7 @@ def write_part(folder: Path, part: Part) -> None:
 
 
 def read_parts(folder: Path) -> list[Part]:
-    """What the shards of a folder say (UsageError for a damaged file)."""
+    """The progress of the shards of a folder (UsageError for a damaged file)."""
     parts = []
     for path in sorted(folder.glob("part-*-of-*.json")):
         match = PART_NAME.fullmatch(path.name)
@@ -92,7 +92,7 @@ def read_parts(folder: Path) -> list[Part]:
     return parts
 
 
-def deciding(parts: Sequence[Part]) -> list[Part]:
+def decisive_parts(parts: Sequence[Part]) -> list[Part]:
     """The parts that a run is judged by: those of the number of shards that got farthest.
 
     A run can have been taken up again with another number of shards. As each shard passes over what any other has
@@ -105,15 +105,15 @@ def deciding(parts: Sequence[Part]) -> list[Part]:
 
 def missing(parts: Sequence[Part]) -> list[str]:
     """What is not there of a run, a sentence for each shard."""
-    told = {part.shard.index: part for part in deciding(parts)}
-    if not told:
+    known = {part.shard.index: part for part in decisive_parts(parts)}
+    if not known:
         return []
-    count = next(iter(told.values())).shard.count
+    count = next(iter(known.values())).shard.count
     sentences = []
     for index in range(1, count + 1):
-        if index not in told:
+        if index not in known:
             sentences.append(f"shard {Shard(index, count)} is missing")
-        elif not told[index].finished:
+        elif not known[index].finished:
             sentences.append(f"shard {Shard(index, count)} is not finished")
     return sentences
 
@@ -142,7 +142,7 @@ def forget_parts(own: Journal, *stems: str) -> None:
 
 
 def remove_states(folder: Path) -> None:
-    """Forget what the shards said."""
+    """Remove the progress files of all shards."""
     for part in read_parts(folder):
         part_path(folder, part.shard).unlink(missing_ok=True)
 

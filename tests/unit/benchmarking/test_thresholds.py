@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cmap_cli.benchmarking.checks import write_checked_report
 from cmap_cli.benchmarking.report import build_report
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.thresholds import Gate, Threshold, failed_conditions, parse_gate, parse_threshold
@@ -111,3 +112,10 @@ def test_weak_budgets_are_named(settings: dict[str, object], expected: str, tmp_
 def test_few_images_are_a_weak_budget(tmp_path: Path) -> None:
     found = weak_points(build_report(write_benchmark(tmp_path, n=10, pictures=False, reevaluations=20)))
     assert any("10 images give an interval" in sentence for sentence in found)
+
+
+def test_weak_budgets_are_on_the_first_screen(tmp_path: Path) -> None:
+    write_checked_report(write_benchmark(tmp_path, n=10, pictures=False))
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert 0 < text.index("10 images give an interval") < len(text) / 2

@@ -16,7 +16,7 @@ from cmap_cli.files import release_lock, take_lock
 from cmap_cli.purify.channel import Channel, Closed
 from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.merge import merge_folder, merge_folders
-from cmap_cli.runs.progress import Part, deciding, missing, read_parts, write_part
+from cmap_cli.runs.progress import Part, decisive_parts, missing, read_parts, write_part
 from cmap_cli.runs.shard import LAUNCHER, WHOLE, Shard, launched_shard, parse_shard, resolve_shard
 from cmap_cli.runs.team import worst
 
@@ -49,7 +49,7 @@ def test_shards_are_parsed_from_1() -> None:
     assert parse_shard("2/4") == Shard(2, 4)
     assert parse_shard("1/1") == WHOLE
     for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2", "1/2/3", "", "١/2"):
-        with pytest.raises(UsageError, match="is no share of a job"):
+        with pytest.raises(UsageError, match="is not a shard"):
             parse_shard(text)
 
 
@@ -153,7 +153,7 @@ def test_a_shard_at_work_is_waited_for(tmp_path: Path) -> None:
 def test_a_run_is_judged_by_the_number_of_shards_that_got_farthest() -> None:
     first = [Part(Shard(1, 3), 4, 2, finished=True), Part(Shard(2, 3), 4, 2)]
     then = [Part(shard, 4, 2, finished=True) for shard in shards(2)]
-    assert deciding([*first, *then]) == then
+    assert decisive_parts([*first, *then]) == then
     assert missing([*first, *then]) == []
     assert missing([*first, then[1]]) == ["shard 1/2 is missing"]
 
