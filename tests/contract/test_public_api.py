@@ -1,0 +1,33 @@
+"""The names that ``import cmap_cli`` offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import cmap_cli
+
+
+@pytest.mark.parametrize("name", cmap_cli.__all__)
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
+    value = getattr(cmap_cli, name)
+    assert value.__doc__
+    assert name in dir(cmap_cli)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        cmap_cli.nonsense  # noqa: B018
+
+
+def test_the_import_is_light() -> None:
+    program = (
+        "import time, sys; before = set(sys.modules); began = time.perf_counter(); import cmap_cli\n"
+        "took = time.perf_counter() - began\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'torchvision', 'msgspec', 'typer', 'rich'} & set(sys.modules)\n"
+        "print(sorted(heavy), took < 0.05, took)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("[] True"), run.stdout
