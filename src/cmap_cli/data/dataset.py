@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cmap_cli.data.images import read_image, to_uint8
@@ -122,10 +121,10 @@ class Dataset:
 
 
 def resize_and_crop(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """What torchvision's Resize and CenterCrop make of a picture, to the last bit; of its own size nothing.
+    """Resize and CenterCrop of torchvision; a picture that has the size already is returned as it is.
 
-    The picture shrinks or grows, antialiased bilinear, until it just covers `size`, and loses what sticks out. As in
-    torchvision it is 8 bits deep from there on.
+    The picture shrinks or grows, antialiased bilinear, until it just covers `size`, and its margins are cut off. It has
+    8 bits per channel from there on.
 
     Args:
         pixels: (3, H, W) in [0, 1].
@@ -134,16 +133,16 @@ def resize_and_crop(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (3, *size) in [0, 1].
     """
+    from torchvision.transforms import functional as transforms
+
     (height, width), (h, w) = pixels.shape[1:], size
     if (height, width) == size:
         return pixels
     wide = width * h >= height * w  # wider than it should be, so that its height decides
     covering = (h, h * width // height) if wide else (w * height // width, w)
-    picture = Image.fromarray(to_uint8(pixels).movedim(0, -1).contiguous().numpy())
-    resized = picture.resize(covering[::-1], Image.Resampling.BILINEAR)
-    top, left = round((covering[0] - h) / 2), round((covering[1] - w) / 2)
-    cropped = np.asarray(resized.crop((left, top, left + w, top + h)))
-    return torch.from_numpy(cropped.astype(np.float32)).movedim(-1, 0).contiguous() / 255
+    picture = transforms.to_pil_image(to_uint8(pixels))
+    cropped: Tensor = transforms.to_tensor(transforms.center_crop(transforms.resize(picture, list(covering)), [h, w]))
+    return cropped
 
 
 def draw(dataset: Dataset, n: int, seed: int = 0) -> Dataset:

@@ -1,11 +1,12 @@
-"""Purification behind the interface of ART's preprocessors (adversarial-robustness-toolbox), which is not needed."""
+"""Purification behind the interface of ART's preprocessors (adversarial-robustness-toolbox, which may be missing)."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.errors import UsageError
@@ -53,6 +54,8 @@ class ArtPreprocessor:
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.is_fitted = True
+        with suppress(ModuleNotFoundError):  # ART takes instances of its own class only
+            import_module("art.defences.preprocessor.preprocessor").Preprocessor.register(type(self))
 
     def __call__(self, x: Array, y: Any = None) -> tuple[Array, Any]:
         """Purify a batch of images; labels are returned as they are."""
@@ -65,17 +68,6 @@ class ArtPreprocessor:
 
     def fit(self, x: Array, y: Any = None, **_: Any) -> None:
         """Nothing is fitted."""
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Purify a batch of tensors (N, C, H, W); the gradient is the identity."""
-        low, high = self.clip_values
-        unit = ((x.detach() - low) / (high - low)).clamp(0, 1)
-        purified = self.purify(unit) * (high - low) + low
-        return x + (purified - x.detach()), y
-
-    def estimate_forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, without labels."""
-        return self.forward(x, y)[0]
 
     def estimate_gradient(self, x: Array, grad: Array) -> Array:
         """The gradient with respect to the input from that with respect to the output: the same (BPDA)."""
