@@ -19,7 +19,9 @@ Access = Literal["transfer", "surrogate", "bpda", "white-box", "adaptive", "blac
 Protocol = Literal["end-to-end", "paper"]
 FailOn = Literal["estimate", "interval"]
 Split = Literal["subset", "test", "train"]
-ModelKind = Literal["gaussian", "unet"]
+ModelKind = Literal["gaussian", "unet", "photo"]
+Optimiser = Literal["adam", "muon"]
+LossWeight = Literal["edm", "min-snr", "plain"]
 Preconditioning = Literal["gaussian", "plain"]
 TrainingPreset = Literal["bundled", "accelerator"]
 

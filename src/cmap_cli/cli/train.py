@@ -11,6 +11,7 @@ import typer
 
 from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
 from cmap_cli.cli import console, options
+from cmap_cli.cli.train_photo import train_photo_command
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def train(
     kind: Annotated[
         ModelKind | None,
         typer.Option(
-            help="gaussian: closed form, a minute; unet: a network on top of it, about two hours on a CPU.",
+            help="gaussian: closed form, a minute; unet: a network on top of it, about two hours on a CPU; photo: a "
+            "network for photographs of any size, hours on a CPU.",
             show_default="gaussian; unet with --preset",
             rich_help_panel=options.METHOD,
         ),
@@ -104,6 +106,23 @@ def train(
             rich_help_panel=options.METHOD,
         ),
     ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="photo: optimiser steps in all; a finished run goes on if there are more than before.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="photo: begin with the weights of this model, a name or a folder of cmap train.",
+            show_default=False,
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -132,8 +151,35 @@ def train(
 
       cmap train --preset bundled --out ./cifar10-unet
 
+      cmap train ./photos --kind photo --preset bundled --out ./photo-unet
+
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
+    if kind == "photo":
+        for_unet = {
+            "--images-seen": images_seen,
+            "--batch-size": train_batch,
+            "--widths": widths,
+            "--directions": directions,
+            "--preconditioning": preconditioning,
+        }
+        if unsuitable := [option for option, value in for_unet.items() if value is not None]:
+            raise UsageError(f"{', '.join(unsuitable)} cannot be used with --kind photo")
+        train_photo_command(
+            images or [],
+            out,
+            preset,
+            {"iterations": iterations, "lr": lr, "seed": seed},
+            init,
+            overwrite=overwrite,
+            json=json,
+            quiet=quiet,
+            device=device,
+            precision=precision,
+            compiled=compiled,
+            dry_run=dry_run,
+        )
+        return
     from cmap_cli.training.plan import TrainSettings, plan_training
     from cmap_cli.training.run import run_training
 

@@ -1,54 +1,67 @@
-"""Where a training run goes on from: weights, averaged weights and Adam's moments in one safetensors file."""
+"""Where a training run goes on from: weights, averages and the optimisers' state in one safetensors file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cmap_cli.errors import SettingsMismatchError
 from cmap_cli.files import write_with
-from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.training.recipe import TrainingConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def described(config: TrainingConfig) -> str:
-    """What a checkpoint must have been made with to be resumed, as JSON."""
-    kept = {k: v for k, v in dataclasses.asdict(config).items() if k != "checkpoint_every"}
+def described(config: DataclassInstance, changeable: Collection[str] = ("checkpoint_every",)) -> str:
+    """What a checkpoint must have been made with to be resumed, as JSON: all fields but ``changeable`` ones."""
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in changeable}
     return json.dumps(kept, sort_keys=True)
 
 
 def save_checkpoint(
     path: Path,
     iteration: int,
-    config: TrainingConfig,
-    model: UNetConsistency,
-    average: UNetConsistency,
-    adam: torch.optim.Optimizer,
+    recipe: str,
+    networks: Mapping[str, nn.Module],
+    optimisers: Mapping[str, torch.optim.Optimizer],
     seconds: float,
 ) -> None:
-    """Write a checkpoint after ``iteration`` iterations and ``seconds`` (OutOfSpaceError when the disk is full)."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.backbone.named_parameters():
-        state = adam.state[parameter]
-        tensors[f"model.{name}"] = parameter.detach()
-        tensors[f"average.{name}"] = average.backbone.get_parameter(name)
-        tensors[f"exp_avg.{name}"] = state["exp_avg"]
-        tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
-    content = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    metadata = {"iteration": str(iteration), "seconds": f"{seconds:.1f}", "recipe": described(config)}
+    """Write a checkpoint (OutOfSpaceError when the disk is full).
+
+    Args:
+        path: of the checkpoint.
+        iteration: how many iterations are done.
+        recipe: of :func:`described`.
+        networks: the trained one and its averages, by name.
+        optimisers: by name.
+        seconds: of training until now.
+    """
+    tensors = {
+        f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
+    }
+    for name, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"iteration": str(iteration), "seconds": f"{seconds:.1f}", "recipe": recipe}
     write_with(path, lambda temporary: save_file(content, temporary, metadata))
 
 
 def restore(
-    path: Path, config: TrainingConfig, model: UNetConsistency, average: UNetConsistency, adam: torch.optim.Optimizer
+    path: Path,
+    recipe: str,
+    networks: Mapping[str, nn.Module],
+    optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> tuple[int, float]:
     """Load a checkpoint into the given objects.
 
@@ -60,19 +73,31 @@ def restore(
     """
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-        if metadata["recipe"] != described(config):
+        if metadata["recipe"] != recipe:
             raise SettingsMismatchError(
-                f"the checkpoint in {path.parent} was made with other settings: "
-                f"{metadata['recipe']}, now {described(config)}",
+                f"the checkpoint in {path.parent} was made with other settings: {metadata['recipe']}, now {recipe}",
                 "use the same settings, or another --out, or --overwrite to start again",
             )
-        iteration = int(metadata["iteration"])
-        for name, parameter in model.backbone.named_parameters():
-            parameter.data.copy_(file.get_tensor(f"model.{name}"))
-            average.backbone.get_parameter(name).data.copy_(file.get_tensor(f"average.{name}"))
-            moments = {key: file.get_tensor(f"{key}.{name}") for key in ("exp_avg", "exp_avg_sq")}
-            adam.state[parameter] = {
-                "step": torch.tensor(float(iteration)),
-                **{key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()},
-            }
-    return iteration, float(metadata.get("seconds", 0))
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name, network in networks.items():
+        network.load_state_dict(below(tensors, name))
+    for name, optimiser in optimisers.items():
+        load_optimiser(optimiser, below(tensors, name))
+    return int(metadata["iteration"]), float(metadata.get("seconds", 0))
+
+
+def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``name`` and a dot, without these."""
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its saved state, named "index.key", each tensor laid out in memory as its parameter is."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        same = value.shape == like.shape
+        state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

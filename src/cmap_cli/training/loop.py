@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from cmap_cli.core.consistency import to_model_range
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.training.checkpoint import CHECKPOINT, restore, save_checkpoint
+from cmap_cli.training.checkpoint import CHECKPOINT, described, restore, save_checkpoint
 from cmap_cli.training.losses import consistency_loss, denoising_loss
 from cmap_cli.training.recipe import TrainingConfig
 
@@ -94,7 +94,9 @@ def train_unet(
         tuning, denoising = torch.compile(tuning), torch.compile(denoising)
     images = images.to(device)
     checkpoint = folder / CHECKPOINT
-    start, before = restore(checkpoint, config, model, average, adam) if checkpoint.exists() else (0, 0.0)
+    networks, optimisers = {"model": model.backbone, "average": average.backbone}, {"adam": adam}
+    recipe = described(config)
+    start, before = restore(checkpoint, recipe, networks, optimisers) if checkpoint.exists() else (0, 0.0)
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
         x, noise, sigma = training_batch(images, config, iteration)
@@ -118,5 +120,5 @@ def train_unet(
                 mean.lerp_(value, 1 - decay)
         on_progress(Progress(iteration + 1, config.iterations, loss.detach()))
         if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
-            save_checkpoint(checkpoint, iteration + 1, config, model, average, adam, time.monotonic() - began)
+            save_checkpoint(checkpoint, iteration + 1, recipe, networks, optimisers, time.monotonic() - began)
     return average, time.monotonic() - began

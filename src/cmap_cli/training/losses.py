@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cmap_cli.choices import LossWeight
 from cmap_cli.core.consistency import SIGMA_DATA
 
 
@@ -21,16 +22,35 @@ class Trainable(Protocol):
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor: ...
 
 
-def denoising_loss(model: Trainable, x: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Mean over images and pixels of w(t)·(D(x_t, t) − x)², w(t) = (t² + s²)/(t·s)² (Karras et al. 2022).
+SNR_LIMIT = 5.0
+
+
+def weight_at(sigma: Tensor, kind: LossWeight) -> Tensor:
+    """w(t) of the denoiser's squared error, (N,) -> (N,).
+
+    "edm" is (t² + s²)/(t·s)² (Karras et al. 2022), "min-snr" is min(s²/t², 5) (Hang et al. 2023, arXiv 2303.09556, for
+    predictions of x), "plain" is 1.
+    """
+    match kind:
+        case "edm":
+            return (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+        case "min-snr":
+            return (SIGMA_DATA / sigma).square().clamp_max(SNR_LIMIT)
+        case "plain":
+            return torch.ones_like(sigma)
+
+
+def denoising_loss(model: Trainable, x: Tensor, noise: Tensor, sigma: Tensor, kind: LossWeight = "edm") -> Tensor:
+    """Mean over images and pixels of w(t)·(D(x_t, t) − x)².
 
     Args:
         model: D is its ``denoise``.
         x: clean images in [-1, 1], (N, C, H, W).
         noise: standard normal, (N, C, H, W).
         sigma: t, (N,).
+        kind: of w, see :func:`weight_at`.
     """
-    weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+    weight = weight_at(sigma, kind)
     error = (model.denoise(x + sigma[:, None, None, None] * noise, sigma) - x).square().flatten(1).mean(1)
     loss: Tensor = weight * error
     return loss.mean()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from cmap_cli.models.networks import adm, gaussian, ncsnpp, unet
+from cmap_cli.models.networks import adm, gaussian, ncsnpp, photo, unet
 
 
 class Family(Protocol):
@@ -32,4 +32,4 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: tuple[Family, ...] = (gaussian, unet, ncsnpp, adm)
+FAMILIES: tuple[Family, ...] = (gaussian, unet, photo, ncsnpp, adm)
