@@ -142,7 +142,10 @@ def test_a_photograph_model_is_made_of_pictures_of_different_sizes(cmap: Run, tm
     assert (document["kind"], document["images"], document["crops seen"]) == ("photo", 3, 16)
     assert (tmp_path / "model/model.safetensors").stat().st_size < 8 << 20
     assert "crops seen: 16" in (tmp_path / "model/README.md").read_text()
-    finished = cmap(*command, "--iterations", "1")
+    longer = cmap(*command, "--iterations", "2")
+    assert json.loads(longer.stdout)["crops seen"] == 32
+    (tmp_path / "model/checkpoint.safetensors").unlink()
+    finished = cmap(*command)
     assert (finished.returncode, "holds a model already" in finished.stderr) == (2, True)
     refused = cmap(*command, "--widths", "16,16")
     assert (refused.returncode, "--widths cannot be used with --kind photo" in refused.stderr) == (2, True)

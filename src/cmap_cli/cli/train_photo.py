@@ -49,6 +49,8 @@ def train_photo_command(
     from cmap_cli.data.inputs import discover
     from cmap_cli.data.outputs import check_output_folder
     from cmap_cli.device import choose_device, choose_dtype
+    from cmap_cli.models.store import MODEL_FILE
+    from cmap_cli.training.checkpoint import CHECKPOINT
     from cmap_cli.training.loop import Progress
     from cmap_cli.training.photo_recipe import PHOTO_RECIPES
     from cmap_cli.training.photo_run import FEWEST_PHOTOS, PhotoTraining, run_photo_training
@@ -59,6 +61,8 @@ def train_photo_command(
     config = dataclasses.replace(PHOTO_RECIPES[preset or "bundled"], **given)  # type: ignore[arg-type]  # typed options
     found = discover(images, sys.stdin if "-" in images else None)
     check_output_folder(found.folders, out)
+    if (out / MODEL_FILE).exists() and not (out / CHECKPOINT).exists() and not overwrite:
+        raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
     if len(found.sources) < FEWEST_PHOTOS:
         raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of photographs")
     chosen, silent = choose_device(device), quiet or json
@@ -89,7 +93,7 @@ def train_photo_command(
             command=shlex.join(["cmap", *sys.argv[1:]]),
         )
         facts = run_photo_training(settings, reading.advance, console.fail, on_progress)
-    path = out / "model.safetensors"
+    path = out / MODEL_FILE
     if json:
         console.result_json({"schema": SCHEMA, "model": str(path), **facts})
     else:
