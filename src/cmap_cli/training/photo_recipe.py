@@ -49,8 +49,8 @@ class PhotoConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
-    iterations: int = 22_000
-    decay: int = 6_000
+    iterations: int = 18_500
+    decay: int = 5_500
     stages: tuple[Stage, ...] = (Stage(0, 64, 16), Stage(10_000, 96, 16))
     widths: tuple[int, ...] = (48, 96, 192)
     blocks: int = 2
