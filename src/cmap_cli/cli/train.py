@@ -11,7 +11,7 @@ import typer
 
 from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
 from cmap_cli.cli import console, options
-from cmap_cli.cli.train_photo import train_photo_command
+from cmap_cli.cli.train_photo import PhotoRuntime, refuse_unet_options, train_photo_command
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -156,29 +156,10 @@ def train(
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
     if kind == "photo":
-        for_unet = {
-            "--images-seen": images_seen,
-            "--batch-size": train_batch,
-            "--widths": widths,
-            "--directions": directions,
-            "--preconditioning": preconditioning,
-        }
-        if unsuitable := [option for option, value in for_unet.items() if value is not None]:
-            raise UsageError(f"{', '.join(unsuitable)} cannot be used with --kind photo")
-        train_photo_command(
-            images or [],
-            out,
-            preset,
-            {"iterations": iterations, "lr": lr, "seed": seed},
-            init,
-            overwrite=overwrite,
-            json=json,
-            quiet=quiet,
-            device=device,
-            precision=precision,
-            compiled=compiled,
-            dry_run=dry_run,
-        )
+        refuse_unet_options(images_seen, train_batch, widths, directions, preconditioning)
+        changes = {"iterations": iterations, "lr": lr, "seed": seed}
+        runtime = PhotoRuntime(device, precision, compiled, overwrite)
+        train_photo_command(images or [], out, preset, changes, init, runtime, json=json, quiet=quiet, dry_run=dry_run)
         return
     from cmap_cli.training.plan import TrainSettings, plan_training
     from cmap_cli.training.run import run_training

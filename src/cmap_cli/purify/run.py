@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmap_cli.purify.checks import check_request
+from cmap_cli.purify.checks import Request, check_request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
 from cmap_cli.purify.events import OnMessage, OnProgress, Plan
 from cmap_cli.purify.settings import PurifySettings, with_options
@@ -99,7 +99,6 @@ def purify_folder(
         WeightsError: weights are missing.
         OutOfSpaceError: the disk is full; what is finished is kept.
     """
-    began = time.monotonic()
     settings, out = with_options(settings, options), Path(out)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     request = check_request(
@@ -114,6 +113,21 @@ def purify_folder(
     )
     if on_message is not None:
         on_message(request.listed())
+    return purify_request(request, out, settings, overwrite, compare, dry_run, on_message, on_progress)
+
+
+def purify_request(
+    request: Request,
+    out: Path,
+    settings: PurifySettings,
+    overwrite: bool,
+    compare: bool,
+    dry_run: bool,
+    on_message: OnMessage | None,
+    on_progress: OnProgress | None,
+) -> PurifyResult:
+    """Purify what was checked; arguments and errors as of :func:`purify_folder`."""
+    began = time.monotonic()
     # torch is imported from here on, when everything that is cheap to check is right
     from cmap_cli.purify.prepare import class_names, prepare
     from cmap_cli.purify.work import FolderRun, Tally

@@ -99,26 +99,38 @@ def train_unet(
     start, before = restore(checkpoint, recipe, networks, optimisers) if checkpoint.exists() else (0, 0.0)
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
-        x, noise, sigma = training_batch(images, config, iteration)
-        sigma = sigma.clamp(model.sigma_min, model.sigma_max)
+        batch = training_batch(images, config, iteration)
         adam.param_groups[0]["lr"] = config.lr_at(iteration)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            first = config.denoised_at(iteration)
-            loss = torch.zeros((), device=device)
-            if first:
-                loss = loss + denoising(model, x[:first], noise[:first], sigma[:first])
-            if first < len(x):
-                ratio = torch.tensor(config.ratio_at(iteration), device=device)  # a float would be compiled in
-                loss = loss + tuning(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)
+            loss = batch_loss(model, batch, config, iteration, denoising, tuning)
         adam.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
         adam.step()
-        decay = config.ema_decay_at(iteration)
         with torch.no_grad():
             for mean, value in zip(averaged, weights, strict=True):
-                mean.lerp_(value, 1 - decay)
+                mean.lerp_(value, 1 - config.ema_decay_at(iteration))
         on_progress(Progress(iteration + 1, config.iterations, loss.detach()))
         if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
             save_checkpoint(checkpoint, iteration + 1, recipe, networks, optimisers, time.monotonic() - began)
     return average, time.monotonic() - began
+
+
+def batch_loss(
+    model: UNetConsistency,
+    batch: tuple[Tensor, Tensor, Tensor],
+    config: TrainingConfig,
+    iteration: int,
+    denoising: Callable[..., Tensor],
+    tuning: Callable[..., Tensor],
+) -> Tensor:
+    """The loss of an iteration: denoising of the first images of its batch, consistency tuning of the others."""
+    x, noise, sigma = batch[0], batch[1], batch[2].clamp(model.sigma_min, model.sigma_max)
+    first = config.denoised_at(iteration)
+    loss = torch.zeros((), device=x.device)
+    if first:
+        loss = loss + denoising(model, x[:first], noise[:first], sigma[:first])
+    if first < len(x):
+        ratio = torch.tensor(config.ratio_at(iteration), device=x.device)  # a float would be compiled in
+        loss = loss + tuning(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)
+    return loss

@@ -17,6 +17,7 @@ from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.store import MODEL_FILE, save_model
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
+from cmap_cli.training.documents import SCHEMA, TrainDocument, TrainPlanDocument
 from cmap_cli.training.loop import Progress
 from cmap_cli.training.photo_loop import train_photo
 from cmap_cli.training.photo_recipe import PhotoConfig
@@ -61,13 +62,31 @@ class PhotoTraining:
     overwrite: bool
     command: str
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the last crops."""
+        side = self.config.stages[-1].side
+        return (3, side, side)
+
+    def document(self) -> TrainPlanDocument:
+        """The plan as ``--dry-run --json`` prints it."""
+        return TrainPlanDocument(
+            kind="photo",
+            images=len(self.sources),
+            image_shape=self.image_shape,
+            iterations=self.config.iterations,
+            batch_size=self.config.stages[-1].batch_size,
+            device=str(self.device),
+            out=str(self.out),
+        )
+
 
 def run_photo_training(
     settings: PhotoTraining,
     on_image: Callable[[], None],
     on_failure: Callable[[ImageError], None],
     on_progress: Callable[[Progress], None],
-) -> dict[str, object]:
+) -> TrainDocument:
     """Train, or go on from the checkpoint in ``out``, and write model.safetensors and a model card.
 
     Args:
@@ -77,7 +96,7 @@ def run_photo_training(
         on_progress: told after each iteration.
 
     Returns:
-        The facts on the card.
+        The facts that the card lists, and the model's path.
 
     Raises:
         UsageError: fewer than two photographs can be read, or ``init`` is no photograph model of the recipe's size.
@@ -101,9 +120,17 @@ def run_photo_training(
         initial=initial_model(settings.init, config),
     )
     save_model(model.cpu(), out / MODEL_FILE)
+    return write_card(settings, len(photos), model, psnr, seconds)
+
+
+def write_card(
+    settings: PhotoTraining, count: int, model: PhotoConsistency, psnr: object, seconds: float
+) -> TrainDocument:
+    """Write the model card of a model trained on ``count`` photographs; returns its facts and the model's path."""
+    config, out = settings.config, settings.out
     facts: dict[str, object] = {
         "kind": "photo",
-        "images": len(photos),
+        "images": count,
         "crops seen": config.images_until(config.iterations),
         "parameters": sum(each.numel() for each in model.parameters()),
         "command": settings.command,
@@ -114,7 +141,18 @@ def run_photo_training(
     }
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     write_text(out / "README.md", CARD.format(facts=listed, folder=out.name))
-    return facts
+    return TrainDocument(
+        schema=SCHEMA,
+        model=str(out / MODEL_FILE),
+        kind="photo",
+        images=count,
+        image_shape=settings.image_shape,
+        directions=0,
+        command=settings.command,
+        device=str(facts["device"]),
+        seconds=round(seconds),
+        recipe=str(facts["recipe"]),
+    )
 
 
 def initial_model(name: str | None, config: PhotoConfig) -> PhotoConsistency | None:
