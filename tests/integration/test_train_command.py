@@ -139,11 +139,11 @@ def test_a_photograph_model_is_made_of_pictures_of_different_sizes(cmap: Run, tm
     first = cmap(*command, "--iterations", "1")
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
-    assert (document["kind"], document["images"], document["crops seen"]) == ("photo", 3, 16)
+    assert (document["kind"], document["images"], json.loads(document["recipe"])["iterations"]) == ("photo", 3, 1)
     assert (tmp_path / "model/model.safetensors").stat().st_size < 8 << 20
     assert "crops seen: 16" in (tmp_path / "model/README.md").read_text()
     longer = cmap(*command, "--iterations", "2")
-    assert json.loads(longer.stdout)["crops seen"] == 32
+    assert json.loads(json.loads(longer.stdout)["recipe"])["iterations"] == 2
     (tmp_path / "model/checkpoint.safetensors").unlink()
     finished = cmap(*command)
     assert (finished.returncode, "holds a model already" in finished.stderr) == (2, True)
