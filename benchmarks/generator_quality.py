@@ -46,7 +46,7 @@ from cmap_cli.core.settings import PRESETS, preset_for
 from cmap_cli.core.similarity import SSIM
 from cmap_cli.core.types import ConsistencyModel, num_classes
 from cmap_cli.data.catalogue import load_dataset
-from cmap_cli.data.sheets import Comparison, write_comparison
+from cmap_cli.data.sheets import SheetRow, write_comparison
 from cmap_cli.device import choose_device, choose_dtype
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.zoo import load_identified_model
@@ -263,7 +263,7 @@ for name, loaded in models.items():
     found.append(about | {f"reconstruction_{key}": value for key, value in quality.items()})
     if arguments.reconstructions:
         captions = (f"{subset.classes[y]}, {ratio:.1f} dB" for y, ratio in zip(clean.y, ratios, strict=True))
-        pairs = [Comparison(*each) for each in zip(clean.x, images, captions, strict=True)]
+        pairs = [SheetRow(*each) for each in zip(clean.x, images, captions, strict=True)]
         titles = ("original", "reconstruction")
         write_comparison(picture_path(name), pairs, columns=4, titles=titles, gain=DIFFERENCE_GAIN)
     if arguments.json:

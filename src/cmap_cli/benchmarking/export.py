@@ -14,7 +14,7 @@ from cmap_cli.benchmarking.chunks import predict
 from cmap_cli.benchmarking.documents import AttackLine, BenchmarkRecord, Successes
 from cmap_cli.benchmarking.folder import BenchmarkFolder, chunk_of
 from cmap_cli.data.images import to_uint8, write_image
-from cmap_cli.data.sheets import Comparison, write_comparison
+from cmap_cli.data.sheets import SheetRow, write_comparison
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.merge import inside
@@ -113,9 +113,9 @@ def write_sheet(folder: Path, classes: Sequence[str]) -> None:
     def name(label: int) -> str:
         return classes[label] if label < len(classes) else str(label)
 
-    comparisons: list[Comparison] = []
+    comparisons: list[SheetRow] = []
     for line in islice(Journal(folder, MANIFEST).read(AttackLine), SHOWN):
         tensors = load_file(folder / inside(line.file))
         before, after = (tensors[each][line.row].to(torch.float32) for each in ("x", "x_adv"))
-        comparisons.append(Comparison(before, after, f"{name(line.label)} -> {name(line.classifier)}"))
+        comparisons.append(SheetRow(before, after, f"{name(line.label)} -> {name(line.classifier)}"))
     write_comparison(folder / SHEET, comparisons, titles=("clean", "adversarial"))

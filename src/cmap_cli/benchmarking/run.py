@@ -16,7 +16,7 @@ from cmap_cli.benchmarking.export import count_successes, export_images, write_s
 from cmap_cli.benchmarking.folder import BenchmarkFolder
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import Prepared, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import Part, write_part
@@ -33,7 +33,7 @@ OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What will be done, and about how long it takes on this device.
 
     Attributes:
@@ -44,7 +44,7 @@ class Plan:
         cost: of this shard.
     """
 
-    prepared: Prepared
+    prepared: PreparedBenchmark
     folder: Path
     shard: Shard
     chunks: int
@@ -52,7 +52,7 @@ class Plan:
     cost: Cost
 
 
-OnPlan = Callable[[Plan], None]
+OnPlan = Callable[[BenchmarkPlan], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class BenchmarkResult:
     folder: Path
     settings: dict[str, Any]
     report: Report | None
-    plan: Plan | None
+    plan: BenchmarkPlan | None
     shard: Shard
     chunks: int
     records: Path | None
@@ -96,7 +96,7 @@ class AttackRunResult:
     settings: dict[str, Any]
     successes: Successes | None
     images: tuple[str, ...]
-    plan: Plan | None
+    plan: BenchmarkPlan | None
     shard: Shard
     team: Team
 
@@ -222,7 +222,9 @@ def attack(
     return dataclasses.replace(result, successes=count_successes(folder))
 
 
-def open_folder(prepared: Prepared, folder: Path, shard: Shard, team: Team, *, overwrite: bool) -> BenchmarkFolder:
+def open_folder(
+    prepared: PreparedBenchmark, folder: Path, shard: Shard, team: Team, *, overwrite: bool
+) -> BenchmarkFolder:
     """The output folder, which the leading process makes first."""
     with team.leader_first():
         return BenchmarkFolder(
@@ -231,7 +233,7 @@ def open_folder(prepared: Prepared, folder: Path, shard: Shard, team: Team, *, o
 
 
 def announce(
-    prepared: Prepared,
+    prepared: PreparedBenchmark,
     folder: Path,
     shard: Shard,
     team: Team,
@@ -239,7 +241,7 @@ def announce(
     dry_run: bool,
     on_plan: OnPlan | None,
     on_message: OnMessage | None,
-) -> Plan | None:
+) -> BenchmarkPlan | None:
     """Measure what the run will cost and tell the caller; only in the process that leads, and if it is wanted."""
     if on_message is not None and prepared.campaign.dataset.resized:
         on_message(RESIZED)
@@ -247,7 +249,9 @@ def announce(
         return None
     cost = measure_cost(prepared.campaign)
     own, work = len(prepared.campaign.work_of(shard)), len(prepared.campaign.work())
-    plan = Plan(prepared, folder, shard, own, work, dataclasses.replace(cost, seconds=cost.seconds * own / work))
+    plan = BenchmarkPlan(
+        prepared, folder, shard, own, work, dataclasses.replace(cost, seconds=cost.seconds * own / work)
+    )
     if on_plan is not None:
         on_plan(plan)
     return plan

@@ -53,7 +53,7 @@ class Parsed:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedBenchmark:
     """A checked run with everything loaded.
 
     Attributes:
@@ -140,7 +140,7 @@ def parse(settings: AnySettings) -> Parsed:
     return Parsed(defenses, specs, threats, budget)
 
 
-def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -> tuple[Prepared, Team]:
+def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -> tuple[PreparedBenchmark, Team]:
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:
@@ -191,7 +191,7 @@ def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -
         with_controls=settings.protocol == "end-to-end",
     )
     about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
-    return Prepared(campaign, compared(settings, campaign, loaded), about, chosen), team
+    return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen), team
 
 
 def load_images(names: Sequence[str], settings: AnySettings, size: tuple[int, int]) -> Dataset:

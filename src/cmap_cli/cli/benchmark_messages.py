@@ -20,7 +20,7 @@ from cmap_cli.runs.documents import encode
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.compare import Comparison
     from cmap_cli.benchmarking.report.values import Report
-    from cmap_cli.benchmarking.run import BenchmarkResult, Plan
+    from cmap_cli.benchmarking.run import BenchmarkPlan, BenchmarkResult
     from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
     from cmap_cli.benchmarking.thresholds import Gate
 
@@ -61,7 +61,7 @@ def reporting_chunks(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
-def show_plan(plan: Plan, *, verbose: bool) -> None:
+def show_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
     """Say what will be done, about how long this shard takes, and what a thorough run would take."""
     from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
     from cmap_cli.runs.shard import WHOLE

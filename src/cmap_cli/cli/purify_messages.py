@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cmap_cli.cli import console
-from cmap_cli.purify.events import Listed, Message, Plan, Progress
+from cmap_cli.purify.events import Listed, Message, Progress, PurifyPlan
 from cmap_cli.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Narrator(ExitStack):
             console.result(str(self.out / progress.image.output))
 
 
-def announce(plan: Plan, settings: PurifySettings, *, verbose: bool) -> None:
+def announce(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
     """Print what will be done and about how long it takes; warn about images that will be cut or resized."""
     config, (height, width), looked, seconds = plan.config, plan.patch_size, plan.survey, plan.seconds_per_patch
     if plan.already_there:
@@ -100,11 +100,11 @@ def announce(plan: Plan, settings: PurifySettings, *, verbose: bool) -> None:
 
 def document(result: PurifyResult) -> Any:
     """The document of --json."""
-    from cmap_cli.purify.documents import Cost, DryRunDocument, PurifyDocument
+    from cmap_cli.purify.documents import DryRunDocument, PurifyCost, PurifyDocument
 
     if result.dry_run or result.summary is None:
         patches, seconds = result.plan.survey.patches, result.plan.seconds_per_patch
-        cost = Cost(patches=patches, seconds=round(patches * seconds, 1))
+        cost = PurifyCost(patches=patches, seconds=round(patches * seconds, 1))
         return DryRunDocument(settings=result.settings, estimate=cost)
     return PurifyDocument(
         exit_code=result.exit_code,

@@ -15,7 +15,7 @@ from cmap_cli.cli import console
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.training.loop import Progress
+    from cmap_cli.training.loop import TrainingStep
     from cmap_cli.training.photo_recipe import PhotoConfig
     from cmap_cli.training.photo_run import PhotoTraining
 
@@ -123,7 +123,7 @@ def run_with_bars(settings: PhotoTraining, *, json: bool, quiet: bool) -> None:
         console.reporting(settings.config.iterations, "iterations", quiet=silent) as training,
     ):
 
-        def on_progress(progress: Progress) -> None:
+        def on_progress(progress: TrainingStep) -> None:
             training.reach(progress.iteration)
 
         document = run_photo_training(settings, reading.advance, console.fail, on_progress)

@@ -21,7 +21,7 @@ BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class SheetRow:
     """An input, what became of it, both (C, H, W) in [0, 1] of the same size, and a line to write under them."""
 
     before: Tensor
@@ -31,7 +31,7 @@ class Comparison:
 
 def write_comparison(
     path: Path,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[SheetRow],
     columns: int = 3,
     titles: tuple[str, str] = ("input", "purified"),
     gain: float = DIFFERENCE_GAIN,

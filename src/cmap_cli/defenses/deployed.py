@@ -17,7 +17,7 @@ from cmap_cli.defenses.onestep import OneStepDefense
 from cmap_cli.defenses.table import DEFENSES, imported
 
 
-class Target(Protocol):
+class AttackedModule(Protocol):
     """What an attack is run on: a module that maps images to scores, and counts its passes."""
 
     passes: Passes
@@ -47,7 +47,7 @@ class Defenses:
 
     def target(
         self, access: Access, defense: str | None, *, unroll: int | None = None, smoothing: float = 0.0
-    ) -> Target:
+    ) -> AttackedModule:
         """The module that an attack with this access is run on.
 
         Args:
@@ -60,7 +60,7 @@ class Defenses:
             return OneStepDefense(self.purifier.model, self.classifier, self.seed)
         if access == "transfer" or defense is None:
             return Undefended(self.classifier)
-        attacked: Target = imported(DEFENSES[defense].target)(self, access, unroll=unroll, smoothing=smoothing)
+        attacked: AttackedModule = imported(DEFENSES[defense].target)(self, access, unroll=unroll, smoothing=smoothing)
         return attacked
 
     @torch.no_grad()

@@ -98,7 +98,7 @@ class FailedImage(Struct, frozen=True, kw_only=True):
     error: str
 
 
-class Cost(Struct, frozen=True, kw_only=True):
+class PurifyCost(Struct, frozen=True, kw_only=True):
     """What a run will take.
 
     Attributes:
@@ -122,7 +122,7 @@ class DryRunDocument(Document, frozen=True, kw_only=True):
     schema: str = SCHEMA
     dry_run: bool = True
     settings: dict[str, Any]
-    estimate: Cost
+    estimate: PurifyCost
 
 
 class PurifyDocument(Document, frozen=True, kw_only=True):

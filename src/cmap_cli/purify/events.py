@@ -52,7 +52,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PurifyPlan:
     """What will be done; the models are loaded, nothing is purified yet.
 
     Attributes:
@@ -114,6 +114,6 @@ class Progress:
         return None if self.step is None else float(self.step.total.mean())
 
 
-Message = Listed | Plan
+Message = Listed | PurifyPlan
 OnMessage = Callable[[Message], None]
 OnProgress = Callable[[Progress], None]

@@ -23,7 +23,7 @@ from cmap_cli.purify.settings import PurifySettings, compared_settings
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedPurification:
     """A purification whose models are loaded.
 
     Attributes:
@@ -45,7 +45,7 @@ def prepare(
     *,
     model: ConsistencyModel | None = None,
     classifier: nn.Module | None = None,
-) -> Prepared:
+) -> PreparedPurification:
     """Load the models that the settings name.
 
     Args:
@@ -86,7 +86,7 @@ def prepare(
         label=label,
     )
     compared = compared_settings(settings, loaded.sha256, config, str(dtype).removeprefix("torch."))
-    return Prepared(job, chosen, loaded, compared)
+    return PreparedPurification(job, chosen, loaded, compared)
 
 
 def judge_for(

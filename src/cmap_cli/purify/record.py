@@ -16,7 +16,7 @@ from cmap_cli.core.similarity import SSIM
 from cmap_cli.data.images import read_image, to_uint8, write_image
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.outputs import output_path
-from cmap_cli.data.sheets import Comparison
+from cmap_cli.data.sheets import SheetRow
 from cmap_cli.data.tiling import assemble, cut
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.documents import ImageRecord, Origin
@@ -102,7 +102,7 @@ def distances(after: Tensor, before: Tensor) -> Mapping[str, Any]:
     }
 
 
-def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: int) -> Iterator[Comparison]:
+def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: int) -> Iterator[SheetRow]:
     """The first results beside their inputs, read again from their files; what has changed since is left out."""
     by_name = {str(source): source for source in sources}
     records = (record for record in results.records() if record.source in by_name)
@@ -117,4 +117,4 @@ def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: in
         caption = output.stem
         if record.before is not msgspec.UNSET:
             caption += f": {record.before} -> {record.after}"
-        yield Comparison(before, after, caption)
+        yield SheetRow(before, after, caption)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cmap_cli.purify.checks import Request, check_request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
-from cmap_cli.purify.events import OnMessage, OnProgress, Plan
+from cmap_cli.purify.events import OnMessage, OnProgress, PurifyPlan
 from cmap_cli.purify.settings import PurifySettings, with_options
 from cmap_cli.purify.summary import Summary
 from cmap_cli.runs.journal import read_lines
@@ -47,7 +47,7 @@ class PurifyResult:
     manifest: Path
     settings: dict[str, Any]
     shard: str | None
-    plan: Plan
+    plan: PurifyPlan
     dry_run: bool = False
     written: int = 0
     already_there: int = 0
@@ -89,7 +89,7 @@ def purify_folder(
         compare: write comparison.png with the first 24 inputs and results.
         dry_run: only find out what would be done and how long it takes.
         stdin: paths for the input "-", one per line.
-        on_message: called with :class:`~cmap_cli.purify.events.Listed` and :class:`~cmap_cli.purify.events.Plan`.
+        on_message: called with :class:`~cmap_cli.purify.events.Listed` and :class:`~cmap_cli.purify.events.PurifyPlan`.
         on_progress: called with :class:`~cmap_cli.purify.events.Progress` at every step and image.
         options: fields of :class:`~cmap_cli.purify.settings.PurifySettings`, instead of those of ``settings``.
 

@@ -16,10 +16,10 @@ from cmap_cli.files import make_folder
 from cmap_cli.purify.checks import Request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
 from cmap_cli.purify.estimate import seconds_per_patch, survey
-from cmap_cli.purify.events import Failed, OnMessage, OnProgress, Plan, Progress
+from cmap_cli.purify.events import Failed, OnMessage, OnProgress, Progress, PurifyPlan
 from cmap_cli.purify.folder import ResultFolder
 from cmap_cli.purify.job import Job
-from cmap_cli.purify.prepare import Prepared
+from cmap_cli.purify.prepare import PreparedPurification
 from cmap_cli.purify.record import comparisons
 from cmap_cli.purify.settings import PurifySettings
 from cmap_cli.purify.stream import purify_sources
@@ -79,7 +79,7 @@ class FolderRun:
     settings: PurifySettings
     request: Request
     team: Team
-    prepared: Prepared
+    prepared: PreparedPurification
     on_message: OnMessage | None
     on_progress: OnProgress | None
 
@@ -114,7 +114,7 @@ class FolderRun:
         results.forget_changed(self.sources)
         return results
 
-    def plan(self, remaining: list[Source], *, measure: bool) -> Plan:
+    def plan(self, remaining: list[Source], *, measure: bool) -> PurifyPlan:
         """What will be done; tells it to ``on_message``.
 
         Args:
@@ -129,7 +129,7 @@ class FolderRun:
         )
         batch_size = even_batches(of_all.patches, most)
         seconds = seconds_per_patch(job.purifier, job.device, batch_size) if measure and looked.patches else 0.0
-        plan = Plan(
+        plan = PurifyPlan(
             already_there=len(self.sources) - len(remaining),
             model=self.settings.model,
             device=str(job.device),
@@ -146,11 +146,11 @@ class FolderRun:
             self.on_message(plan)
         return plan
 
-    def job(self, plan: Plan) -> Job:
+    def job(self, plan: PurifyPlan) -> Job:
         """The job with the plan's batch size."""
         return dataclasses.replace(self.prepared.job, batch_size=plan.batch_size)
 
-    def purify(self, results: ResultFolder, plan: Plan) -> Tally:
+    def purify(self, results: ResultFolder, plan: PurifyPlan) -> Tally:
         """Purify, write and record what is not done."""
         found, sources = self.request.found, self.sources
         part = Part(self.request.shard, len(found.sources) + len(found.failures), len(sources))
@@ -168,7 +168,7 @@ class FolderRun:
         write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=told))
         return Tally(written, plan.already_there, failed, tuple(failures))
 
-    def outcomes(self, results: ResultFolder, plan: Plan) -> Iterator[ImageRecord | Failed]:
+    def outcomes(self, results: ResultFolder, plan: PurifyPlan) -> Iterator[ImageRecord | Failed]:
         """The outcome of each image; tells it to ``on_progress``."""
         tell = self.on_progress or (lambda progress: None)
         total, done = len(self.sources), plan.already_there

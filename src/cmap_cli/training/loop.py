@@ -20,7 +20,7 @@ from cmap_cli.training.recipe import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingStep:
     """What training tells ``on_progress`` after every iteration; ``loss`` is a tensor on the device."""
 
     iteration: int
@@ -59,7 +59,7 @@ def train_unet(
     base: GaussianConsistency,
     config: TrainingConfig,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingStep], None],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
@@ -110,7 +110,7 @@ def train_unet(
         with torch.no_grad():
             for mean, value in zip(averaged, weights, strict=True):
                 mean.lerp_(value, 1 - config.ema_decay_at(iteration))
-        on_progress(Progress(iteration + 1, config.iterations, loss.detach()))
+        on_progress(TrainingStep(iteration + 1, config.iterations, loss.detach()))
         if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
             save_checkpoint(checkpoint, iteration + 1, recipe, networks, optimisers, time.monotonic() - began)
     return average, time.monotonic() - began

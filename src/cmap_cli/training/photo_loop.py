@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from cmap_cli.files import append_text
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.training.checkpoint import CHECKPOINT, described, restore, save_checkpoint
-from cmap_cli.training.loop import Progress
+from cmap_cli.training.loop import TrainingStep
 from cmap_cli.training.losses import denoising_loss
 from cmap_cli.training.muon import Muon
 from cmap_cli.training.photo_recipe import PhotoConfig
@@ -162,7 +162,7 @@ def train_photo(
     photos: PhotoSet,
     config: PhotoConfig,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingStep], None],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
@@ -192,7 +192,7 @@ def train_photo(
     trained, held_out = photos.split()
     seconds = 0.0
     for iteration, loss, seconds in iterations(run, trained, device, dtype, compiled=compiled):
-        on_progress(Progress(iteration, config.iterations, loss))
+        on_progress(TrainingStep(iteration, config.iterations, loss))
         if iteration % LOG_EVERY == 0:
             run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
         if iteration % config.checkpoint_every == 0 or iteration == config.iterations:

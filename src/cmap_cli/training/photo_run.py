@@ -18,7 +18,7 @@ from cmap_cli.models.store import MODEL_FILE, save_model
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.documents import SCHEMA, TrainDocument, TrainPlanDocument
-from cmap_cli.training.loop import Progress
+from cmap_cli.training.loop import TrainingStep
 from cmap_cli.training.photo_loop import train_photo
 from cmap_cli.training.photo_recipe import PhotoConfig
 from cmap_cli.training.photos import read_photos
@@ -85,7 +85,7 @@ def run_photo_training(
     settings: PhotoTraining,
     on_image: Callable[[], None],
     on_failure: Callable[[ImageError], None],
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingStep], None],
 ) -> TrainDocument:
     """Train, or go on from the checkpoint in ``out``, and write model.safetensors and a model card.
 

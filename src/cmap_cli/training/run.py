@@ -23,7 +23,7 @@ from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.data import load_training_images
 from cmap_cli.training.documents import SCHEMA, TrainDocument
 from cmap_cli.training.gaussian import fit_gaussian
-from cmap_cli.training.loop import Progress, train_unet
+from cmap_cli.training.loop import TrainingStep, train_unet
 from cmap_cli.training.plan import FEWEST_IMAGES, TrainPlan, TrainSettings, plan_training
 from cmap_cli.training.results import write_results
 
@@ -171,7 +171,7 @@ def fit_unet(
     if plan.settings.overwrite:
         (plan.out / CHECKPOINT).unlink(missing_ok=True)
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: TrainingStep) -> None:
         report(TrainProgress("iterations", progress.iteration, progress.iterations, progress.loss))
 
     device, compiled = plan.chosen.device, plan.settings.compiled

@@ -12,7 +12,7 @@ import torch
 
 from cmap_cli.benchmarking import setup
 from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import Prepared, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
 from cmap_cli.errors import SettingsMismatchError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.networks.gaussian import GaussianConsistency
@@ -78,7 +78,7 @@ def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
     )
 
 
-def prepared(paths: dict[str, Path], settings: AnySettings) -> Prepared:
+def prepared(paths: dict[str, Path], settings: AnySettings) -> PreparedBenchmark:
     return prepare([str(paths["data"])], settings)[0]
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cmap_cli.data.inputs import Source
-from cmap_cli.data.sheets import CELL, Comparison, write_comparison, write_samples
+from cmap_cli.data.sheets import CELL, SheetRow, write_comparison, write_samples
 from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
 from cmap_cli.purify.documents import ImageRecord
 from cmap_cli.purify.folder import ResultFolder, source_origin
@@ -168,7 +168,7 @@ def test_the_summary_counts(tmp_path: Path) -> None:
 
 def test_a_comparison_shows_input_result_and_amplified_difference(tmp_path: Path) -> None:
     before, after = torch.full((3, 8, 8), 0.5), torch.full((3, 8, 8), 0.52)
-    write_comparison(tmp_path / "sheet.png", [Comparison(before, after, "näme -> " + "x" * 200)])
+    write_comparison(tmp_path / "sheet.png", [SheetRow(before, after, "näme -> " + "x" * 200)])
     with Image.open(tmp_path / "sheet.png") as sheet:
         levels = {colour[0] for count, colour in sheet.getcolors(1 << 16) or [] if count >= CELL * CELL}
     assert {128, 133} <= levels

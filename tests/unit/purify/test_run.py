@@ -8,7 +8,7 @@ import pytest
 
 from cmap_cli import purify_folder
 from cmap_cli.errors import UsageError
-from cmap_cli.purify.events import Listed, Message, Plan, Progress
+from cmap_cli.purify.events import Listed, Message, Progress, PurifyPlan
 
 QUICK = {"preset": "fast", "steps": 2, "num_latents": 2}
 
@@ -35,7 +35,7 @@ def test_the_result_is_typed_and_the_callbacks_tell_what_happens(
     assert {record.output for record in result.records()} == {"a.png", "b.png", "c.png", "sub/d.png", "sub/e.png"}
     listed, plan = messages
     assert isinstance(listed, Listed)
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, PurifyPlan)
     assert (listed.images, plan.survey.patches, plan.config.steps) == (6, 5, 2)
     assert plan.seconds_per_patch > 0
     assert sum(event.image is not None for event in events) == 5

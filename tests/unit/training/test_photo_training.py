@@ -12,7 +12,7 @@ from cmap_cli.data.inputs import Source
 from cmap_cli.errors import SettingsMismatchError
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.training.checkpoint import CHECKPOINT
-from cmap_cli.training.loop import Progress
+from cmap_cli.training.loop import TrainingStep
 from cmap_cli.training.losses import weight_at
 from cmap_cli.training.photo_loop import LOG, photo_batch, train_photo
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig, Stage
@@ -62,7 +62,7 @@ def train(
     class StoppedError(Exception):
         pass
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: TrainingStep) -> None:
         if progress.iteration == stop_after:
             raise StoppedError
 

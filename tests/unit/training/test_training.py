@@ -11,7 +11,7 @@ from cmap_cli.models.store import save_model
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.gaussian import fit_gaussian
-from cmap_cli.training.loop import Progress, train_unet, training_batch
+from cmap_cli.training.loop import TrainingStep, train_unet, training_batch
 from cmap_cli.training.losses import consistency_loss, denoising_loss
 from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from tests.unit.models.networks.test_nets import unet
@@ -36,7 +36,7 @@ def train(folder: Path, config: TrainingConfig = RECIPE, stop_after: int | None 
     class StoppedError(Exception):
         pass
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: TrainingStep) -> None:
         if progress.iteration == stop_after:
             raise StoppedError
 

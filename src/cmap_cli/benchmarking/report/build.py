@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmap_cli.benchmarking.documents import read_benchmark
 from cmap_cli.benchmarking.report.examples import find_examples
-from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, Gathered, gather_records
+from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, GatheredRecords, gather_records
 from cmap_cli.benchmarking.report.statistics import Rate, accuracy, share
 from cmap_cli.benchmarking.report.threats import attacks_on, cost, threat_results
 from cmap_cli.benchmarking.report.values import (
@@ -89,14 +89,14 @@ def with_flags(report: Report, flags: Iterable[Flag]) -> Report:
     return replace(report, flags=tuple(sorted((*report.flags, *more), key=lambda flag: ranks[flag.state])))
 
 
-def defense_names(gathered: Gathered, settings: Mapping[str, Any]) -> list[str]:
+def defense_names(gathered: GatheredRecords, settings: Mapping[str, Any]) -> list[str]:
     """The defences that have records: as asked for, then any other by name."""
     met = {one.defense for one in gathered.observed}
     asked = [str(name) for name in settings.get("defenses", ()) if name in met]
     return [*dict.fromkeys(asked), *sorted(met - set(asked))]
 
 
-def clean_of_classifier(gathered: Gathered) -> Rate | None:
+def clean_of_classifier(gathered: GatheredRecords) -> Rate | None:
     """The bare classifier on clean images, whichever defence they were read for."""
     rights: dict[int, bool] = {}
     for one, observed in gathered.observed.items():
@@ -145,7 +145,7 @@ def headline_of(
     )
 
 
-def is_complete(gathered: Gathered, settings: Mapping[str, Any]) -> bool:
+def is_complete(gathered: GatheredRecords, settings: Mapping[str, Any]) -> bool:
     """Whether every defence has every image clean and under every attack and eps that was asked for and applies."""
     n = settings.get("n") or len(gathered.labels)
     if any(len(seen.outcomes) < n for one, seen in gathered.observed.items() if not one.control):
@@ -161,7 +161,7 @@ def is_complete(gathered: Gathered, settings: Mapping[str, Any]) -> bool:
     )
 
 
-def total_cost(gathered: Gathered) -> AttackCost:
+def total_cost(gathered: GatheredRecords) -> AttackCost:
     """The cost of all attacks; one that was made without regard to the defence is counted once."""
     once: dict[tuple[object, ...], AttackCost] = {}
     for one, observed in gathered.observed.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from cmap_cli.benchmarking.report.records import Gathered, Observed, RecordCondition
+from cmap_cli.benchmarking.report.records import GatheredRecords, Observed, RecordCondition
 from cmap_cli.benchmarking.report.statistics import DrawOutcome, Rate, share
-from cmap_cli.benchmarking.report.values import ClassResult, FailedImage, FailedUnder
+from cmap_cli.benchmarking.report.values import BrokenImage, ClassResult, FailedUnder
 
 
 def class_results(
-    gathered: Gathered,
+    gathered: GatheredRecords,
     clean: Observed,
     attacked: Mapping[int, DrawOutcome],
     undefended: Mapping[int, bool],
@@ -50,15 +50,15 @@ def class_results(
 
 
 def find_failures(
-    gathered: Gathered, conditions: Sequence[RecordCondition], clean: Observed
-) -> tuple[FailedImage, ...]:
+    gathered: GatheredRecords, conditions: Sequence[RecordCondition], clean: Observed
+) -> tuple[BrokenImage, ...]:
     """The images whose vote is wrong under an attack: those that are right when clean first, then by number."""
     under: dict[int, list[FailedUnder]] = defaultdict(list)
     for condition in conditions:
         for image, prediction in gathered.observed[condition].votes.items():
             under[image].append(FailedUnder(condition.attack, condition.access or "", prediction))
     failures = [
-        FailedImage(
+        BrokenImage(
             image=image,
             key=gathered.keys[image],
             label=gathered.labels[image],

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from cmap_cli.benchmarking.documents import BenchmarkRecord
-from cmap_cli.benchmarking.report.records import CLEAN, Gathered, RecordCondition, condition, finite
+from cmap_cli.benchmarking.report.records import CLEAN, GatheredRecords, RecordCondition, condition, finite
 from cmap_cli.benchmarking.report.statistics import majority
 from cmap_cli.benchmarking.report.threats import worst_outcomes
 from cmap_cli.benchmarking.report.values import Example
@@ -16,7 +16,7 @@ from cmap_cli.runs.journal import read_lines
 ROWS, FAILURES = 24, 16
 
 
-def find_examples(path: Path, gathered: Gathered, conditions: Sequence[RecordCondition]) -> tuple[Example, ...]:
+def find_examples(path: Path, gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> tuple[Example, ...]:
     """Up to 24 images, one attack each; the records are read once more for what they say of the pixels.
 
     Args:
@@ -46,7 +46,7 @@ def find_examples(path: Path, gathered: Gathered, conditions: Sequence[RecordCon
     return tuple(one for one in found if one)
 
 
-def choose(gathered: Gathered, conditions: Sequence[RecordCondition]) -> dict[int, RecordCondition]:
+def choose(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, RecordCondition]:
     """Images and the attack to show each under; the attacks take turns, so that all of them are seen.
 
     First come images that fail although their clean version is recognised, then the other failures, then images that

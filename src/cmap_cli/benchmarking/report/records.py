@@ -98,7 +98,7 @@ class Observed:
 
 
 @dataclass(slots=True)
-class Gathered:
+class GatheredRecords:
     """All records of a run.
 
     Attributes:
@@ -118,13 +118,13 @@ class Gathered:
         return self.observed.get(RecordCondition(defense, CLEAN, None, None, None, 0.0, False), Observed())
 
 
-def gather_records(path: Path) -> Gathered:
+def gather_records(path: Path) -> GatheredRecords:
     """Read all records.
 
     Raises:
         CmapError: there is none, or a line other than a cut-off last one is no record.
     """
-    gathered = Gathered()
+    gathered = GatheredRecords()
     for record in read_lines(path, BenchmarkRecord):
         if not record.draws or (record.attack != CLEAN and record.eps_value is None):
             raise CmapError(f"{path} has a record of {record.key} under {record.attack} without draws or without eps")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmap_cli.benchmarking.report.classes import class_results, find_failures
-from cmap_cli.benchmarking.report.records import CLEAN, Gathered, Observed, RecordCondition, finite
+from cmap_cli.benchmarking.report.records import CLEAN, GatheredRecords, Observed, RecordCondition, finite
 from cmap_cli.benchmarking.report.statistics import Accuracy, DrawOutcome, accuracy, share, worst
 from cmap_cli.benchmarking.report.values import AccessResult, AttackCost, AttackRow, Gradient, ThreatResult
 
@@ -29,7 +29,7 @@ def ball_of(condition: RecordCondition) -> Ball:
     return Ball(condition.norm or "", condition.eps or "", condition.eps_value)
 
 
-def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) -> list[RecordCondition]:
+def attacks_on(gathered: GatheredRecords, defense: str, settings: Mapping[str, Any]) -> list[RecordCondition]:
     """What a defence was attacked with, controls included: by ball, then as asked for, then by name."""
     asked = [str(name) for name in settings.get("attacks", ())]
 
@@ -41,7 +41,7 @@ def attacks_on(gathered: Gathered, defense: str, settings: Mapping[str, Any]) ->
 
 
 def undefended_rights(
-    gathered: Gathered, threat: Ball, attack: str | None = None, *, control: bool = False
+    gathered: GatheredRecords, threat: Ball, attack: str | None = None, *, control: bool = False
 ) -> dict[int, bool]:
     """Whether the bare classifier is right on images that were attacked without regard to a defence.
 
@@ -58,7 +58,7 @@ def undefended_rights(
     return {image: all(rights[image] for rights in by_attack.values()) for image in images}
 
 
-def worst_outcomes(gathered: Gathered, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
+def worst_outcomes(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
     """Each image under the worst of the conditions, for the images that all have reached."""
     seen = [gathered.observed[one].outcomes for one in conditions]
     return {image: worst([one[image] for one in seen]) for image in reached_by_all(seen)}
@@ -70,19 +70,19 @@ def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
     return sorted(set.intersection(*images)) if images else []
 
 
-def worst_case(gathered: Gathered, conditions: Sequence[RecordCondition]) -> Accuracy | None:
+def worst_case(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> Accuracy | None:
     """The accuracies in the worst case over the conditions; None without images that all have reached."""
     return accuracy(worst_outcomes(gathered, conditions).values())
 
 
-def by_access(gathered: Gathered, attacks: Sequence[RecordCondition]) -> tuple[AccessResult, ...]:
+def by_access(gathered: GatheredRecords, attacks: Sequence[RecordCondition]) -> tuple[AccessResult, ...]:
     """The worst case over the attacks with each access, in the order of the attacks."""
     names = dict.fromkeys(one.access or "" for one in attacks)
     found = ((name, worst_case(gathered, [one for one in attacks if (one.access or "") == name])) for name in names)
     return tuple(AccessResult(name, accuracy) for name, accuracy in found if accuracy)
 
 
-def attack_row(gathered: Gathered, condition: RecordCondition) -> AttackRow:
+def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackRow:
     """One row of the table."""
     observed = gathered.observed[condition]
     defended, bare = accuracy(observed.outcomes.values()), share(observed.bare.values())
@@ -129,7 +129,7 @@ def cost(observed: Observed) -> AttackCost:
 
 
 def threat_results(
-    gathered: Gathered, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
+    gathered: GatheredRecords, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
 ) -> tuple[ThreatResult, ...]:
     """A defence in every ball, by norm and eps; controls stand apart and enter no worst case.
 

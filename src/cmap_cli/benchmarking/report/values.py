@@ -71,7 +71,7 @@ class FailedUnder:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedImage:
+class BrokenImage:
     """An image on which the defence failed; right_clean None if the clean image was not evaluated."""
 
     image: int
@@ -107,7 +107,7 @@ class ThreatResult:
     attacks: tuple[AttackRow, ...]
     controls: tuple[AttackRow, ...]
     classes: tuple[ClassResult, ...]
-    failures: tuple[FailedImage, ...]
+    failures: tuple[BrokenImage, ...]
     by_access: tuple[AccessResult, ...] = ()
     informed: Accuracy | None = None
     uninformed: Accuracy | None = None

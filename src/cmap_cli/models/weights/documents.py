@@ -239,7 +239,7 @@ class ListedArtefact(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
 
 
-class ListDocument(Document, frozen=True, kw_only=True):
+class WeightsListDocument(Document, frozen=True, kw_only=True):
     """``--list --json``."""
 
     schema: str = SCHEMA

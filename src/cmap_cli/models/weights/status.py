@@ -16,11 +16,11 @@ from cmap_cli.models.weights.cache import (
 )
 from cmap_cli.models.weights.documents import (
     Artefact,
-    ListDocument,
     ListedArtefact,
     PlanDocument,
     PlannedArtefact,
     VerifiedDocument,
+    WeightsListDocument,
 )
 from cmap_cli.models.weights.manifest import read_manifest
 from cmap_cli.models.weights.sources import address
@@ -46,7 +46,7 @@ def plan_download(artefacts: Sequence[Artefact], weights_dir: Path | None = None
     return PlanDocument(artefacts=rows)
 
 
-def list_weights(weights_dir: Path | None = None) -> ListDocument:
+def list_weights(weights_dir: Path | None = None) -> WeightsListDocument:
     """Everything that the manifest has, and whether it is here."""
     rows = []
     for artefact in read_manifest().values():
@@ -63,7 +63,7 @@ def list_weights(weights_dir: Path | None = None) -> ListDocument:
                 path=str(path) if here else None,
             )
         )
-    return ListDocument(artefacts=rows)
+    return WeightsListDocument(artefacts=rows)
 
 
 def verify_weights(
