@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -60,3 +61,10 @@ class QuadrantClassifier(nn.Module):
 def quadrant_classifier() -> nn.Module:
     """A factory for ``--classifier tests.toys:quadrant_classifier``."""
     return QuadrantClassifier()
+
+
+def talkative_classifier() -> nn.Module:
+    """A factory that prints on stdout, through Python and past it."""
+    print("loading weights")  # noqa: T201
+    os.write(1, b"from a library in C\n")
+    return BrightnessClassifier()

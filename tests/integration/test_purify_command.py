@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.conftest import Run
 
+PATH = os.environ.get("PYTHONPATH", "")
 QUICK = ("--preset", "fast", "--steps", "3", "--num-latents", "2")
 
 
@@ -257,6 +258,18 @@ def test_a_classifier_and_labels_fill_the_summary(invoke: Run, small_model: Path
     unlabelled = invoke("purify", "bright.png", "--out", "other", *options, "--select", "vote", **environment)
     assert unlabelled.returncode == 0, unlabelled.stderr
     assert "another class after purification for" in unlabelled.stdout
+
+
+def test_stdout_stays_ours(cmap: Run, invoke: Run, images: Path, small_model: Path) -> None:
+    options = ("--model", small_model, *QUICK, "--classifier", "tests.toys:talkative_classifier", "--json")
+    run = cmap("purify", "in", "--out", "clean", *options, PYTHONPATH=f"{Path(__file__).parents[2]}:{PATH}")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["written"] == 5
+    assert "loading weights" in run.stderr
+    assert "from a library in C" in run.stderr
+    again = invoke("purify", "in", "--out", "clean", *options)
+    assert json.loads(again.stdout)["already_there"] == 5
+    assert "loading weights" in again.stderr
 
 
 def test_lpips_without_its_trunk_names_the_command(

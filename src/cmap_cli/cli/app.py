@@ -35,15 +35,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-app.command()(purify)
-app.command()(attack)
-app.command()(benchmark)
-app.command()(compare)
-app.command()(merge)
-app.command()(train)
-app.command()(download_weights)
-app.command("list")(list_names)
-app.command()(info)
+app.command()(console.keeping_stdout(purify))
+app.command()(console.keeping_stdout(attack))
+app.command()(console.keeping_stdout(benchmark))
+app.command()(console.keeping_stdout(compare))
+app.command()(console.keeping_stdout(merge))
+app.command()(console.keeping_stdout(train))
+app.command()(console.keeping_stdout(download_weights))
+app.command("list")(console.keeping_stdout(list_names))
+app.command()(console.keeping_stdout(info))
 
 
 def print_version(value: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from cmap_cli.runs.documents import Document
 
+P = ParamSpec("P")
+
 PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
 PLAIN_PAUSE = 2.0
@@ -29,9 +33,57 @@ FORESEEABLE_SHARE = 0.1
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+results: TextIO | None = None
+"""Where results are printed inside :func:`own_stdout`; None for sys.stdout."""
+
+
 def result(text: str) -> None:
     """A line of the result, on stdout."""
-    print(text, flush=True)  # noqa: T201
+    print(text, file=results, flush=True)
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """Keep stdout for :func:`result`; what other code prints there, C libraries included, goes to stderr."""
+    global results  # noqa: PLW0603 - a process has one standard output
+    if sys.stdout is None:  # closed by whoever started the process
+        yield
+        return
+    try:
+        is_real = sys.stdout.fileno() == 1
+    except (OSError, ValueError):  # a test's
+        is_real = False
+    if not is_real:
+        results = sys.stdout
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            results = None
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as results:
+            os.dup2(2, 1)
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+                os.dup2(kept, 1)
+    finally:
+        results = None
+
+
+def keeping_stdout(command: Callable[P, None]) -> Callable[P, None]:
+    """A command inside :func:`own_stdout`, with the same options."""
+
+    @wraps(command)
+    def kept(*arguments: P.args, **options: P.kwargs) -> None:
+        with own_stdout():
+            command(*arguments, **options)
+
+    return kept
 
 
 def result_json(document: dict[str, Any] | Document) -> None:
