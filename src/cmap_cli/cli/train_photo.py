@@ -15,6 +15,7 @@ from cmap_cli.cli import console
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from cmap_cli.data.inputs import Discovery
     from cmap_cli.training.loop import TrainingStep
     from cmap_cli.training.photo_recipe import PhotoConfig
     from cmap_cli.training.photo_run import PhotoTraining
@@ -70,23 +71,16 @@ def train_photo_command(
         quiet: print no progress.
         dry_run: stop before reading images.
     """
-    from cmap_cli.data.inputs import discover
-    from cmap_cli.data.outputs import check_output_folder
     from cmap_cli.device import choose_device, choose_dtype
     from cmap_cli.training.photo_recipe import PHOTO_RECIPES
-    from cmap_cli.training.photo_run import FEWEST_PHOTOS, PhotoTraining
+    from cmap_cli.training.photo_run import PhotoTraining
 
-    if not images:
-        raise UsageError("no training images are given", "cmap train ./photos --kind photo --out ./photo-model")
     config = changed(PHOTO_RECIPES[preset or "bundled"], changes)
-    found = discover(images, sys.stdin if "-" in images else None)
-    check_output_folder(found.folders, out)
-    if len(found.sources) < FEWEST_PHOTOS:
-        raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of photographs")
+    found = find_photos(images, out, overwrite=runtime.overwrite)
     chosen = choose_device(runtime.device)
     if not (quiet or json):
-        work = f"{config.iterations} iterations on {chosen.device} ({chosen.reason})"
-        console.say(f"photo model of {len(found.sources)} images: {work}")
+        where = f"{chosen.device} ({chosen.reason})"
+        console.say(f"photo model of {len(found.sources)} images: {config.iterations} iterations on {where}")
     settings = PhotoTraining(
         sources=found.sources,
         out=out,
@@ -105,6 +99,25 @@ def train_photo_command(
     for failure in found.failures:
         console.fail(failure.error)
     run_with_bars(settings, json=json, quiet=quiet)
+
+
+def find_photos(images: list[str], out: Path, *, overwrite: bool) -> Discovery:
+    """The training photographs (UsageError: there are too few, or the folder holds a finished model)."""
+    from cmap_cli.data.inputs import discover
+    from cmap_cli.data.outputs import check_output_folder
+    from cmap_cli.models.store import MODEL_FILE
+    from cmap_cli.training.checkpoint import CHECKPOINT
+    from cmap_cli.training.photo_run import FEWEST_PHOTOS
+
+    if not images:
+        raise UsageError("no training images are given", "cmap train ./photos --kind photo --out ./photo-model")
+    found = discover(images, sys.stdin if "-" in images else None)
+    check_output_folder(found.folders, out)
+    if (out / MODEL_FILE).exists() and not (out / CHECKPOINT).exists() and not overwrite:
+        raise UsageError(f"{out} holds a model already", "--overwrite replaces it")
+    if len(found.sources) < FEWEST_PHOTOS:
+        raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of photographs")
+    return found
 
 
 def changed(config: PhotoConfig, changes: Mapping[str, object]) -> PhotoConfig:
