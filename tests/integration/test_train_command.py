@@ -149,3 +149,5 @@ def test_a_photograph_model_is_made_of_pictures_of_different_sizes(cmap: Run, tm
     assert (finished.returncode, "holds a model already" in finished.stderr) == (2, True)
     refused = cmap(*command, "--widths", "16,16")
     assert (refused.returncode, "--widths cannot be used with --kind photo" in refused.stderr) == (2, True)
+    other = cmap("train", "photos", "--out", "other", "--iterations", "3")
+    assert (other.returncode, "--iterations can be used with --kind photo only" in other.stderr) == (2, True)

@@ -11,7 +11,7 @@ import typer
 
 from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
 from cmap_cli.cli import console, options
-from cmap_cli.cli.train_photo import PhotoRuntime, refuse_unet_options, train_photo_command
+from cmap_cli.cli.train_photo import PhotoRuntime, refuse_photo_options, refuse_unet_options, train_photo_command
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def train(
         ModelKind | None,
         typer.Option(
             help="gaussian: closed form, a minute; unet: a network on top of it, about two hours on a CPU; photo: a "
-            "network for photographs of any size, hours on a CPU.",
+            "network for photographs of any size, two hours on a CPU.",
             show_default="gaussian; unet with --preset",
             rich_help_panel=options.METHOD,
         ),
@@ -41,8 +41,8 @@ def train(
     preset: Annotated[
         TrainingPreset | None,
         typer.Option(
-            help="Recipe of a unet. bundled made the model in the package; accelerator is the same network with the "
-            "budget of a GPU. The options below change it.",
+            help="Recipe of a unet or photo. bundled made the model in the package; accelerator is the same network "
+            "with the budget of a GPU. The options below change it.",
             show_default="bundled",
             rich_help_panel=options.METHOD,
         ),
@@ -96,7 +96,9 @@ def train(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="unet: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD),
+        typer.Option(
+            help="unet, photo: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD
+        ),
     ] = None,
     preconditioning: Annotated[
         Preconditioning | None,
@@ -161,6 +163,7 @@ def train(
         runtime = PhotoRuntime(device, precision, compiled, overwrite)
         train_photo_command(images or [], out, preset, changes, init, runtime, json=json, quiet=quiet, dry_run=dry_run)
         return
+    refuse_photo_options(iterations, init)
     from cmap_cli.training.plan import TrainSettings, plan_training
     from cmap_cli.training.run import run_training
 

@@ -46,6 +46,13 @@ def refuse_unet_options(
         raise UsageError(f"{', '.join(unsuitable)} cannot be used with --kind photo", "leave it out")
 
 
+def refuse_photo_options(iterations: object, init: object) -> None:
+    """Options of a photograph model have no meaning for others (UsageError)."""
+    given = {"--iterations": iterations, "--init": init}
+    if unsuitable := [option for option, value in given.items() if value is not None]:
+        raise UsageError(f"{', '.join(unsuitable)} can be used with --kind photo only", "leave it out")
+
+
 def train_photo_command(
     images: list[str],
     out: Path,
