@@ -24,10 +24,9 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_the_import_is_light() -> None:
     program = (
-        "import time, sys; before = set(sys.modules); began = time.perf_counter(); import cmap_cli\n"
-        "took = time.perf_counter() - began\n"
+        "import sys, cmap_cli\n"
         "heavy = {'torch', 'numpy', 'PIL', 'torchvision', 'msgspec', 'typer', 'rich'} & set(sys.modules)\n"
-        "print(sorted(heavy), took < 0.05, took)"
+        "print(sorted(heavy))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("[] True"), run.stdout
+    assert run.stdout == "[]\n"

@@ -130,24 +130,24 @@ def test_a_preset_takes_the_training_split_of_cifar10_from_the_cache(invoke: Run
     assert (recipe["preconditioning"], recipe["widths"], recipe["images"]) == ("plain", [16, 16], 8)
 
 
-def test_a_photograph_model_is_made_of_pictures_of_different_sizes(cmap: Run, tmp_path: Path) -> None:
+def test_a_photograph_model_is_made_of_pictures_of_different_sizes(invoke: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for index in range(3):
         Image.effect_noise((80 + 8 * index, 72), 40).convert("RGB").save(folder / f"{index}.png")
     command = ("train", "photos", "--kind", "photo", "--preset", "bundled", "--out", "model", "--json")
-    first = cmap(*command, "--iterations", "1")
+    first = invoke(*command, "--iterations", "1")
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert (document["kind"], document["images"], json.loads(document["recipe"])["iterations"]) == ("photo", 3, 1)
     assert (tmp_path / "model/model.safetensors").stat().st_size < 8 << 20
     assert "crops seen: 16" in (tmp_path / "model/README.md").read_text()
-    longer = cmap(*command, "--iterations", "2")
+    longer = invoke(*command, "--iterations", "2")
     assert json.loads(json.loads(longer.stdout)["recipe"])["iterations"] == 2
     (tmp_path / "model/checkpoint.safetensors").unlink()
-    finished = cmap(*command)
+    finished = invoke(*command)
     assert (finished.returncode, "holds a model already" in finished.stderr) == (2, True)
-    refused = cmap(*command, "--widths", "16,16")
+    refused = invoke(*command, "--widths", "16,16")
     assert (refused.returncode, "--widths cannot be used with --kind photo" in refused.stderr) == (2, True)
-    other = cmap("train", "photos", "--out", "other", "--iterations", "3")
+    other = invoke("train", "photos", "--out", "other", "--iterations", "3")
     assert (other.returncode, "--iterations can be used with --kind photo only" in other.stderr) == (2, True)
