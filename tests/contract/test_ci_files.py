@@ -18,8 +18,7 @@ BIN = Path(sys.executable).parent
 def tool(name: str) -> str:
     """The path of a command of the development environment."""
     found = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
+    assert found is not None, f"{name} is missing: pip install -e '.[dev]'"
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cmap_cli.benchmarking.paired import count_pairs, difference_interval, holm, mcnemar
 from cmap_cli.benchmarking.report.build import build_report
+from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.values import DefenseResult, Report
 from cmap_cli.benchmarking.report.write import REPORT_JSON
 from cmap_cli.errors import UsageError
@@ -257,9 +258,4 @@ def compare_rows(found: Mapping[Condition, tuple[list[bool], list[bool]]], alpha
 
 def write_picture(path: Path, comparison: Comparison) -> None:
     """Draw the accuracies of both runs, condition by condition, as an SVG file."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("cmap_cli", "assets/report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    write_text(path, environment.get_template("compare.svg.j2").render(comparison=comparison))
+    write_text(path, render("compare.svg.j2", comparison=comparison))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -124,6 +125,12 @@ def test_the_picture_shows_every_condition(runs: tuple[Path, Path], tmp_path: Pa
     write_picture(tmp_path / "c.svg", found)
     root = ElementTree.parse(tmp_path / "c.svg").getroot()
     assert len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * len(found.rows)
+
+
+def test_names_in_the_picture_are_escaped(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    odd = replace(compare(*runs), base="a <b> & c")
+    write_picture(tmp_path / "c.svg", odd)
+    assert "ring a <b> & c" in "".join(ElementTree.parse(tmp_path / "c.svg").getroot().itertext())
 
 
 def test_the_command_is_a_gate(invoke: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:

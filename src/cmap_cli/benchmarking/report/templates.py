@@ -1,4 +1,4 @@
-"""The Jinja templates of report.html and report.md, and the filters that they use."""
+"""The Jinja templates of reports and pictures, and the filters that they use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
 @cache
 def environment() -> Environment:
-    """Templates of assets/report; those of HTML escape every value, and a name that is not given is an error."""
+    """Templates of assets/report; values in HTML and SVG are escaped, and a name that is not given is an error."""
     made = Environment(
         loader=PackageLoader("cmap_cli", "assets/report"),
-        autoescape=select_autoescape(["html.j2"], default=False),
+        autoescape=select_autoescape(["html.j2", "svg.j2"], default=False),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
