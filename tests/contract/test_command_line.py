@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from cmap_cli.cli.app import app
 from tests.conftest import Run
 
 
@@ -34,6 +36,36 @@ def test_help_of_every_command_has_examples_and_panels(invoke: Run) -> None:
             assert f"cmap {command}" in run.stdout
             assert "Examples:" in run.stdout
             assert "Input and output" in run.stdout
+
+
+COMMANDS = [command.name for command in typer.main.get_command(app).commands.values()]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_cuts_nothing(invoke: Run, command: str) -> None:
+    for flag in ("--help", "--help-all"):
+        run = invoke(command, flag, COLUMNS="80")
+        assert run.returncode == 0, run.stderr
+        assert "…" not in run.stdout
+        assert max(map(len, run.stdout.splitlines())) <= 80
+
+
+def test_help_begins_with_what_one_needs_first(invoke: Run) -> None:
+    for command, first, later in (
+        ("purify", ["INPUT", "--out", "--model", "--classifier", "--device"], ["--lpips-trunk", "--precision"]),
+        ("benchmark", ["--attack", "--eps", "--fail-under", "--n"], ["--unroll", "--fail-on-weak", "--chunk"]),
+        ("attack", ["IMAGES", "--attack", "--out"], ["--smoothing", "--seed"]),
+        ("train", ["IMAGES", "--kind", "--out"], ["--preconditioning", "--lr"]),
+    ):
+        short, full = invoke(command, "--help").stdout, invoke(command, "--help-all").stdout
+        for option in first:
+            assert option in short
+        for option in later:
+            assert option not in short
+            assert option in full
+        assert set(short.split()) <= set(full.split())
+        assert "--help-all" in short
+        assert invoke(command, "--help").stdout == short  # not changed by the full page
 
 
 def test_version(invoke: Run) -> None:

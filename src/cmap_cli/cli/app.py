@@ -16,6 +16,7 @@ from cmap_cli import __version__
 from cmap_cli.cli import console
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
+from cmap_cli.cli.command import Command
 from cmap_cli.cli.compare import compare
 from cmap_cli.cli.download_weights import download_weights
 from cmap_cli.cli.info import info
@@ -35,15 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-app.command()(console.keeping_stdout(purify))
-app.command()(console.keeping_stdout(attack))
-app.command()(console.keeping_stdout(benchmark))
-app.command()(console.keeping_stdout(compare))
-app.command()(console.keeping_stdout(merge))
-app.command()(console.keeping_stdout(train))
-app.command()(console.keeping_stdout(download_weights))
-app.command("list")(console.keeping_stdout(list_names))
-app.command()(console.keeping_stdout(info))
+for command in (purify, attack, benchmark, compare, merge, train, download_weights, info):
+    app.command(cls=Command)(console.keeping_stdout(command))
+app.command("list", cls=Command)(console.keeping_stdout(list_names))
 
 
 def print_version(value: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
-from cmap_cli.cli import console, options
+from cmap_cli.cli import completion, console, options
 from cmap_cli.cli.benchmark_messages import reporting_chunks, settings_of, show_document, show_plan
 from cmap_cli.defenses.table import DEFENSES
 
@@ -26,6 +26,7 @@ def attack(
         list[str],
         typer.Argument(
             metavar="IMAGES",
+            autocompletion=completion.datasets,
             help="cifar10, imagenet100:FOLDER, files, folders, patterns in quotes, a CSV of file,label, arrays, or - "
             "for paths on stdin.",
             show_default=False,
@@ -42,7 +43,12 @@ def attack(
     n: Annotated[
         int | None,
         typer.Option(
-            "--n", min=1, help="Images: the first n.", show_default="all", rich_help_panel=options.INPUT_OUTPUT
+            "--n",
+            min=1,
+            metavar="N",
+            help="Images: the first n.",
+            show_default="all",
+            rich_help_panel=options.INPUT_OUTPUT,
         ),
     ] = None,
     labels: Annotated[
@@ -50,6 +56,7 @@ def attack(
         typer.Option(
             help="CSV file with the columns file and label; images without labels are attacked away from what the "
             "classifier sees in them.",
+            metavar="FILE",
             show_default=False,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -59,7 +66,13 @@ def attack(
     quiet: options.Quiet = False,
     attack: Annotated[
         str,
-        typer.Option("--attack", help=f"{', '.join(ATTACKS)}, or NAME@ACCESS.", rich_help_panel=options.THREAT),
+        typer.Option(
+            "--attack",
+            help=f"{', '.join(ATTACKS)}, or NAME@ACCESS.",
+            metavar="NAME",
+            autocompletion=completion.attacks,
+            rich_help_panel=options.THREAT,
+        ),
     ] = "autoattack",
     access: options.Accesses = None,
     norm: options.NormOption = "Linf",
@@ -67,6 +80,7 @@ def attack(
         str | None,
         typer.Option(
             help="Radius, 8/255 or 0.5.",
+            metavar="EPS",
             show_default="8/255, 0.5 for L2, 12 for L1",
             rich_help_panel=options.THREAT,
         ),
@@ -81,7 +95,10 @@ def attack(
     defense: Annotated[
         str,
         typer.Option(
-            help=f"What the attack goes through, if it does: {', '.join(DEFENSES)}.", rich_help_panel=options.METHOD
+            help=f"What the attack goes through, if it does: {', '.join(DEFENSES)}.",
+            metavar="NAME",
+            autocompletion=completion.defenses,
+            rich_help_panel=options.METHOD,
         ),
     ] = "cmap",
     classifier: options.Classifier = DEFAULT_CLASSIFIER,
@@ -100,6 +117,7 @@ def attack(
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Make adversarial images: floats without loss, PNG files, and what classifier and defence see in them.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol, Split
-from cmap_cli.cli import console, options
+from cmap_cli.cli import completion, conditions, console, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
     finish,
@@ -32,6 +32,8 @@ def benchmark(
         str,
         typer.Option(
             help="cifar10, imagenet100:FOLDER, a folder of class folders, a CSV of file,label, .npz, .safetensors.",
+            metavar="NAME",
+            autocompletion=completion.datasets,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
     ] = "cifar10",
@@ -47,6 +49,7 @@ def benchmark(
         typer.Option(
             "--n",
             min=1,
+            metavar="N",
             help="Images: the first n.",
             show_default="8, or all if there are fewer",
             rich_help_panel=options.INPUT_OUTPUT,
@@ -58,6 +61,7 @@ def benchmark(
             "--out",
             "-o",
             help="Folder to write to.",
+            metavar="DIR",
             show_default="one of the user's cache",
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -68,6 +72,7 @@ def benchmark(
             exists=True,
             file_okay=False,
             help="Build the report of this folder again, from its records; attack nothing.",
+            metavar="DIR",
             show_default=False,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -76,6 +81,7 @@ def benchmark(
         Path | None,
         typer.Option(
             help="CSV file with the columns file and label, for images in folders.",
+            metavar="FILE",
             show_default=False,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -90,7 +96,7 @@ def benchmark(
         typer.Option(
             help="end-to-end attacks the defence that is deployed; paper repeats the published protocol, which attacks "
             "a surrogate.",
-            rich_help_panel=options.THREAT,
+            rich_help_panel=options.THREAT_DETAILS,
         ),
     ] = "end-to-end",
     norm: options.NormOption = "Linf",
@@ -98,6 +104,7 @@ def benchmark(
         list[str] | None,
         typer.Option(
             help="Radius, 8/255 or 0.5; several times for a curve.",
+            metavar="EPS",
             show_default="8/255, 0.5 for L2, 12 for L1",
             rich_help_panel=options.THREAT,
         ),
@@ -114,6 +121,7 @@ def benchmark(
         typer.Option(
             min=1,
             help="How often the defence is asked about each image, with fresh latents; the reference is 20.",
+            metavar="N",
             rich_help_panel=options.THREAT,
         ),
     ] = 5,
@@ -121,6 +129,8 @@ def benchmark(
         list[str] | None,
         typer.Option(
             help=f"{DEFENSES_LISTED}; repeat it to compare several.",
+            metavar="NAME",
+            autocompletion=completion.defenses,
             show_default="cmap",
             rich_help_panel=options.METHOD,
         ),
@@ -133,16 +143,16 @@ def benchmark(
     num_latents: options.NumLatents = None,
     vote: options.VoteOption = "soft",
     seed: options.Seed = 0,
-    fail_under: options.FailUnder = None,
-    fail_under_clean: options.FailUnderClean = None,
-    fail_on: options.FailOnOption = "estimate",
-    fail_on_flags: options.FailOnFlags = False,
-    fail_on_weak: options.FailOnWeak = False,
-    junit: options.Junit = None,
-    baseline: options.Baseline = None,
-    fail_on_regression: options.FailOnRegression = False,
-    require_access: options.RequireAccess = None,
-    accept_access: options.AcceptAccess = None,
+    fail_under: conditions.FailUnder = None,
+    fail_under_clean: conditions.FailUnderClean = None,
+    fail_on: conditions.FailOnOption = "estimate",
+    fail_on_flags: conditions.FailOnFlags = False,
+    fail_on_weak: conditions.FailOnWeak = False,
+    junit: conditions.Junit = None,
+    baseline: conditions.Baseline = None,
+    fail_on_regression: conditions.FailOnRegression = False,
+    require_access: conditions.RequireAccess = None,
+    accept_access: conditions.AcceptAccess = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     batch_size: options.BatchSize = None,
@@ -151,6 +161,7 @@ def benchmark(
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Measure robust accuracy: attack the defended classifier, ask it again, report with intervals.
 

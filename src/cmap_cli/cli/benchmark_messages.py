@@ -14,7 +14,6 @@ import msgspec
 
 from cmap_cli.cli import console
 from cmap_cli.errors import CmapError
-from cmap_cli.files import write_text
 from cmap_cli.runs.documents import encode
 
 if TYPE_CHECKING:
@@ -153,6 +152,8 @@ def finish(
         compared = compare(outputs.baseline, folder)
         failed += reasons_to_fail(compared) if outputs.fail_on_regression else []
     if outputs.junit is not None:
+        from cmap_cli.files import write_text
+
         write_text(outputs.junit, junit(report, failed))
     write_step_summary(markdown_report(report))
     code = FAILED if failed else int((merged or {}).get("exit_code", 0))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.cli import console, options
+from cmap_cli.cli import conditions, console, options
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
@@ -37,16 +37,17 @@ def compare(
     quiet: options.Quiet = False,
     alpha: Annotated[
         float,
-        typer.Option(help="Level of the tests, for all conditions together (Holm).", rich_help_panel=options.CI),
+        typer.Option(help="Level of the tests, for all conditions together (Holm).", rich_help_panel=conditions.CI),
     ] = 0.05,
     fail_on_regression: Annotated[
         bool,
         typer.Option(
             "--fail-on-regression",
             help="Exit with 1 if NEW is significantly worse under any condition, or not all can be compared.",
-            rich_help_panel=options.CI,
+            rich_help_panel=conditions.CI,
         ),
     ] = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Compare two benchmarks of the same images, image by image, with the exact McNemar test.
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.cli import console, options
+from cmap_cli.cli import completion, console, options
+from cmap_cli.cli.command import DETAILS_OF
 from cmap_cli.cli.weights_status import show_plan, show_status
 from cmap_cli.errors import CmapError, UsageError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WHAT = "What to do"
 SOURCES = "Where files come from"
+SOURCES_DETAILS = f"{DETAILS_OF} the download"
 
 
 def download_weights(
@@ -28,6 +30,7 @@ def download_weights(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
+            autocompletion=completion.weights,
             help="Of --list, or torchvision:NAME, timm:NAME, hf:org/repo@revision; nothing: what the default "
             "commands need.",
             show_default=False,
@@ -83,6 +86,7 @@ def download_weights(
     json: options.Json = False,
     quiet: options.Quiet = False,
     weights_dir: options.WeightsDir = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Download models, classifiers and data sets, verify them and keep them as safetensors.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cmap_cli.files import append_text
-
 
 def on_github() -> bool:
     """Whether this process runs in GitHub Actions."""
@@ -29,5 +27,7 @@ def write_step_summary(markdown: str) -> bool:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not (on_github() and path):
         return False
+    from cmap_cli.files import append_text
+
     append_text(Path(path), markdown.rstrip("\n") + "\n\n")
     return True

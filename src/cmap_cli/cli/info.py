@@ -23,6 +23,7 @@ def info(
     json: options.Json = False,
     device: options.Device = "auto",
     weights_dir: options.WeightsDir = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Show versions, device, extras and weights of this installation, and test it; fit for pasting into an issue.
 

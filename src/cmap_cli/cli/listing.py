@@ -33,11 +33,12 @@ OTHERS = {
 
 def list_names(
     what: Annotated[
-        What, typer.Argument(metavar="models|classifiers|attacks|datasets", help="What to list.", show_default=False)
+        What, typer.Argument(metavar="WHAT", help="models, classifiers, attacks or datasets.", show_default=False)
     ],
     json: options.Json = False,
     quiet: options.Quiet = False,
     weights_dir: options.WeightsDir = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """List the names that --model, --classifier, --attack and --dataset take.
 
@@ -74,7 +75,7 @@ def attack_rows() -> list[tuple[str, str]]:
 
 def dataset_rows() -> list[tuple[str, str]]:
     """Each data set and what it is."""
-    from cmap_cli.data.catalogue import DATASETS
+    from cmap_cli.data.table import DATASETS
 
     return [*((each.spelling, each.about) for each in DATASETS.values()), *OWN_DATASETS.items()]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from cmap_cli.cli import console, options
+from cmap_cli.cli import conditions, console, options
 from cmap_cli.errors import CmapError, UsageError, raise_all
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ def merge(
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
-    fail_under: options.FailUnder = None,
-    fail_under_clean: options.FailUnderClean = None,
-    fail_on: options.FailOnOption = "estimate",
-    fail_on_flags: options.FailOnFlags = False,
-    fail_on_weak: options.FailOnWeak = False,
-    require_access: options.RequireAccess = None,
-    accept_access: options.AcceptAccess = None,
+    fail_under: conditions.FailUnder = None,
+    fail_under_clean: conditions.FailUnderClean = None,
+    fail_on: conditions.FailOnOption = "estimate",
+    fail_on_flags: conditions.FailOnFlags = False,
+    fail_on_weak: conditions.FailOnWeak = False,
+    require_access: conditions.RequireAccess = None,
+    accept_access: conditions.AcceptAccess = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Put together what --shard has left: one manifest, or one report, as of a single process.
 

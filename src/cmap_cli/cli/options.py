@@ -8,16 +8,27 @@ from typing import Annotated
 import typer
 
 from cmap_cli.attacks.table import ATTACKS
-from cmap_cli.choices import FailOn, Precision, Preset, Vote
+from cmap_cli.choices import Precision, Preset, Vote
+from cmap_cli.cli import completion
+from cmap_cli.cli.command import DETAILS_OF, show_full_help
 
 INPUT_OUTPUT = "Input and output"
 THREAT = "Threat model"
 METHOD = "Method"
 RUNTIME = "Runtime"
-CI = "Conditions for CI"
+THREAT_DETAILS = f"{DETAILS_OF} the threat model"
+METHOD_DETAILS = f"{DETAILS_OF} the method"
+RUNTIME_DETAILS = f"{DETAILS_OF} the runtime"
 
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder to write to.", rich_help_panel=INPUT_OUTPUT, show_default=False)
+    Path,
+    typer.Option(
+        "--out", "-o", help="Folder to write to.", metavar="DIR", rich_help_panel=INPUT_OUTPUT, show_default=False
+    ),
+]
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=show_full_help, help="Show this page with all options."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Forget what is in --out and start again.", rich_help_panel=INPUT_OUTPUT)
@@ -33,27 +44,32 @@ Quiet = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Consistency model: a name of cmap download-weights --list, a folder of cmap train or of diffusers, "
+        help="Consistency model: a name of cmap list models, a folder of cmap train or of diffusers, "
         "hf:org/repo, a TorchScript or torch.export file, package.module:factory.",
+        metavar="NAME",
+        autocompletion=completion.models,
         rich_help_panel=METHOD,
     ),
 ]
 Classifier = Annotated[
     str | None,
     typer.Option(
-        help="Classifies images before and after purification: a name of cmap download-weights --list, "
+        help="Classifies images before and after purification: a name of cmap list classifiers, "
         "torchvision:NAME, timm:NAME, hf:org/repo, an ONNX, TorchScript or torch.export file, package.module:factory.",
         show_default=False,
+        metavar="NAME",
+        autocompletion=completion.classifiers,
         rich_help_panel=METHOD,
     ),
 ]
 Normalisation = Annotated[
     str | None,
     typer.Option(
-        help="What a classifier file expects of images in [0, 1]: none, cifar10, imagenet, half, or MEAN/STD as "
-        "0.5,0.5,0.5/0.25,0.25,0.25.",
+        help="What a classifier file expects of images in [0, 1]: none, cifar10, imagenet, half, or MEAN/STD "
+        "such as 0.5,0.5,0.5/1,1,1.",
         show_default=False,
-        rich_help_panel=METHOD,
+        metavar="NAME",
+        rich_help_panel=METHOD_DETAILS,
     ),
 ]
 ClassLabel = Annotated[
@@ -63,28 +79,45 @@ ClassLabel = Annotated[
         help="For a class-conditional model: the class of all images, a number or a name that --classifier knows; "
         "by default what --classifier predicts.",
         show_default=False,
+        metavar="NAME",
+        rich_help_panel=METHOD_DETAILS,
+    ),
+]
+PresetOption = Annotated[
+    Preset,
+    typer.Option(
+        help="fast, balanced, paper or paper-imagenet100: how much is computed for each image.",
+        metavar="NAME",
         rich_help_panel=METHOD,
     ),
 ]
-PresetOption = Annotated[Preset, typer.Option(help="Settings of the optimisation.", rich_help_panel=METHOD)]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Optimisation steps, instead of the preset's.", rich_help_panel=METHOD)
+    int | None,
+    typer.Option(
+        min=1, help="Optimisation steps, instead of the preset's.", metavar="N", rich_help_panel=METHOD_DETAILS
+    ),
 ]
 NumLatents = Annotated[
-    int | None, typer.Option(min=1, help="Latents per image (K), instead of the preset's.", rich_help_panel=METHOD)
+    int | None,
+    typer.Option(
+        min=1, help="Latents per image (K), instead of the preset's.", metavar="N", rich_help_panel=METHOD_DETAILS
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the latents.", rich_help_panel=METHOD)]
+Seed = Annotated[int, typer.Option(help="Seed of the latents.", metavar="N", rich_help_panel=METHOD_DETAILS)]
 Device = Annotated[
     str,
     typer.Option(
         envvar="CMAP_DEVICE",
         help="auto, cpu, cuda, cuda:1 or mps; auto takes the best there is.",
+        metavar="NAME",
         rich_help_panel=RUNTIME,
     ),
 ]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="What the network computes in; auto is bf16 where the hardware has it.", rich_help_panel=RUNTIME),
+    typer.Option(
+        help="What the network computes in; auto is bf16 where the hardware has it.", rich_help_panel=RUNTIME_DETAILS
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -92,7 +125,8 @@ BatchSize = Annotated[
         min=1,
         help="Images or patches per batch; by default what fits into memory.",
         show_default=False,
-        rich_help_panel=RUNTIME,
+        metavar="N",
+        rich_help_panel=RUNTIME_DETAILS,
     ),
 ]
 WeightsDir = Annotated[
@@ -101,7 +135,8 @@ WeightsDir = Annotated[
         envvar="CMAP_WEIGHTS_DIR",
         help="Where downloaded weights are kept; by default the user's cache.",
         show_default=False,
-        rich_help_panel=RUNTIME,
+        metavar="DIR",
+        rich_help_panel=RUNTIME_DETAILS,
     ),
 ]
 ShardOption = Annotated[
@@ -111,7 +146,7 @@ ShardOption = Annotated[
         metavar="I/N",
         help="Do only shard I of N, from 1/N to N/N, for job arrays and CI; cmap merge combines them.",
         show_default="all; under torchrun each process takes its own",
-        rich_help_panel=RUNTIME,
+        rich_help_panel=RUNTIME_DETAILS,
     ),
 ]
 DryRun = Annotated[
@@ -124,7 +159,8 @@ DryRun = Annotated[
     ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print more about what is used and why.", rich_help_panel=RUNTIME)
+    bool,
+    typer.Option("--verbose", "-v", help="Print more about what is used and why.", rich_help_panel=RUNTIME_DETAILS),
 ]
 
 Attacks = Annotated[
@@ -133,6 +169,8 @@ Attacks = Annotated[
         "--attack",
         help=f"{', '.join(ATTACKS)}, or NAME@ACCESS; repeat it for several attacks.",
         show_default="the protocol's",
+        metavar="NAME",
+        autocompletion=completion.attacks,
         rich_help_panel=THREAT,
     ),
 ]
@@ -144,29 +182,45 @@ Accesses = Annotated[
         "(the defence, its gradient replaced by the identity), white-box (the defence, differentiated), adaptive, "
         "black-box (the defence's scores).",
         show_default="the attack's own",
+        metavar="ACCESS",
+        autocompletion=completion.accesses,
         rich_help_panel=THREAT,
     ),
 ]
-NormOption = Annotated[str, typer.Option("--norm", help="Linf, L2 or L1.", rich_help_panel=THREAT)]
-AttackSteps = Annotated[
-    int, typer.Option(min=1, help="Steps of pgd; the reference is 100 or more.", rich_help_panel=THREAT)
+NormOption = Annotated[
+    str,
+    typer.Option(
+        "--norm", help="Linf, L2 or L1.", metavar="NORM", autocompletion=completion.norms, rich_help_panel=THREAT
+    ),
 ]
-Restarts = Annotated[int, typer.Option(min=1, help="Random restarts of pgd.", rich_help_panel=THREAT)]
+AttackSteps = Annotated[
+    int, typer.Option(min=1, help="Steps of pgd; the reference is 100 or more.", metavar="N", rich_help_panel=THREAT)
+]
+Restarts = Annotated[
+    int, typer.Option(min=1, help="Random restarts of pgd.", metavar="N", rich_help_panel=THREAT_DETAILS)
+]
 EOT = Annotated[
     int,
     typer.Option(
-        "--eot", min=1, help="Draws of the defence in every gradient; the reference is 20.", rich_help_panel=THREAT
+        "--eot",
+        min=1,
+        help="Draws of the defence in every gradient; the reference is 20.",
+        metavar="N",
+        rich_help_panel=THREAT,
     ),
 ]
-Queries = Annotated[int, typer.Option(min=1, help="Of square; AutoAttack's is 5000.", rich_help_panel=THREAT)]
+Queries = Annotated[
+    int, typer.Option(min=1, help="Of square; AutoAttack's is 5000.", metavar="N", rich_help_panel=THREAT_DETAILS)
+]
 DisruptionSteps = Annotated[
-    int, typer.Option(min=5, help="Of disruption; the paper's is 1000.", rich_help_panel=THREAT)
+    int, typer.Option(min=5, help="Of disruption; the paper's is 1000.", metavar="N", rich_help_panel=THREAT_DETAILS)
 ]
 Unroll = Annotated[
     str,
     typer.Option(
         help="How many of the last optimisation steps white-box gradients go back through: all, or a number.",
-        rich_help_panel=THREAT,
+        metavar="N",
+        rich_help_panel=THREAT_DETAILS,
     ),
 ]
 Smoothing = Annotated[
@@ -174,7 +228,8 @@ Smoothing = Annotated[
     typer.Option(
         min=0,
         help="Of the pixel term's kinks in white-box gradients, in units of [-1, 1]; 0 for the exact gradient.",
-        rich_help_panel=THREAT,
+        metavar="WIDTH",
+        rich_help_panel=THREAT_DETAILS,
     ),
 ]
 Chunk = Annotated[
@@ -183,76 +238,10 @@ Chunk = Annotated[
         min=1,
         help="Images attacked together; a run resumes at chunks, with 1 at every image.",
         show_default="8 on a CPU, 64 on CUDA",
-        rich_help_panel=RUNTIME,
+        metavar="N",
+        rich_help_panel=RUNTIME_DETAILS,
     ),
 ]
-VoteOption = Annotated[Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD)]
-FailUnder = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[ACCESS@EPS=]SHARE",
-        help="Exit with 1 if robust accuracy is lower: 0.5, white-box@4/255=0.2 or 8/255@class:cat=0.1; repeat it for "
-        "several conditions.",
-        show_default=False,
-        rich_help_panel=CI,
-    ),
-]
-FailUnderClean = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Exit with 1 if defended clean accuracy is lower.", rich_help_panel=CI),
-]
-FailOnOption = Annotated[
-    FailOn,
-    typer.Option(
-        "--fail-on", help="What must not be lower: the estimate, or its interval's lower end.", rich_help_panel=CI
-    ),
-]
-FailOnFlags = Annotated[
-    bool, typer.Option("--fail-on-flags", help="Exit with 1 if a masking check fires.", rich_help_panel=CI)
-]
-FailOnWeak = Annotated[
-    bool,
-    typer.Option(
-        "--fail-on-weak",
-        help="Exit with 1 if a budget is weak: few steps, queries, images or re-evaluations, one draw per gradient.",
-        rich_help_panel=CI,
-    ),
-]
-RequireAccess = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--require-access",
-        help="Fail a run without attacks of this access; repeat it for several.",
-        show_default=False,
-        rich_help_panel=CI,
-    ),
-]
-AcceptAccess = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--accept-access",
-        help="Let --fail-under judge a run whose attacks do not go through the defence: transfer or surrogate.",
-        show_default=False,
-        rich_help_panel=CI,
-    ),
-]
-Junit = Annotated[
-    Path | None,
-    typer.Option(help="Write the results as JUnit XML to this file.", show_default=False, rich_help_panel=CI),
-]
-Baseline = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder or report.json of an earlier run on the same images to compare with, as cmap compare does.",
-        show_default=False,
-        rich_help_panel=CI,
-    ),
-]
-FailOnRegression = Annotated[
-    bool,
-    typer.Option(
-        "--fail-on-regression",
-        help="Exit with 1 if the run is significantly worse than --baseline.",
-        rich_help_panel=CI,
-    ),
+VoteOption = Annotated[
+    Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD_DETAILS)
 ]

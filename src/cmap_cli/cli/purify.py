@@ -17,7 +17,6 @@ from cmap_cli.choices import (
     LpipsTrunk,
     Perceptual,
     Select,
-    Vote,
 )
 from cmap_cli.cli import console, options
 from cmap_cli.cli.purify_messages import Narrator, document, print_summary
@@ -36,7 +35,12 @@ def purify(
     out: options.Out,
     image_format: Annotated[
         ImageFormat,
-        typer.Option("--format", help="Format of the images that are written.", rich_help_panel=options.INPUT_OUTPUT),
+        typer.Option(
+            "--format",
+            help="png, webp, tiff, bmp, jpeg, npy, npz or safetensors.",
+            metavar="NAME",
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
     ] = "png",
     compare: Annotated[
         bool,
@@ -50,6 +54,7 @@ def purify(
         Path | None,
         typer.Option(
             help="CSV file with the columns file and label, for a summary of correct predictions.",
+            metavar="FILE",
             show_default=False,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -64,19 +69,18 @@ def purify(
     select: Annotated[
         Select,
         typer.Option(
-            help="Which of the K candidates is written; vote needs --classifier.", rich_help_panel=options.METHOD
+            help="Which of the K candidates is written; vote needs --classifier.",
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = DEFAULT_SELECT,
     classifier: options.Classifier = None,
     normalisation: options.Normalisation = None,
-    vote: Annotated[
-        Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=options.METHOD)
-    ] = "soft",
+    vote: options.VoteOption = "soft",
     perceptual: Annotated[
-        Perceptual, typer.Option(help="The perceptual term of the objective.", rich_help_panel=options.METHOD)
+        Perceptual, typer.Option(help="The perceptual term of the objective.", rich_help_panel=options.METHOD_DETAILS)
     ] = "ssim",
     lpips_trunk: Annotated[
-        LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD)
+        LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD_DETAILS)
     ] = "vgg",
     class_label: options.ClassLabel = None,
     fit: Annotated[
@@ -87,7 +91,9 @@ def purify(
             rich_help_panel=options.METHOD,
         ),
     ] = "auto",
-    max_tiles: Annotated[int, typer.Option(min=1, help="For --fit auto.", rich_help_panel=options.METHOD)] = 64,
+    max_tiles: Annotated[
+        int, typer.Option(min=1, help="For --fit auto.", metavar="N", rich_help_panel=options.METHOD_DETAILS)
+    ] = 64,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
@@ -96,6 +102,7 @@ def purify(
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
     verbose: options.Verbose = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Purify images: remove adversarial perturbations, without touching any classifier.
 

@@ -64,7 +64,7 @@ def train(
             min=1,
             help="Principal directions of the Gaussian that are kept; by default 600, for unet 800.",
             show_default=False,
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     images_seen: Annotated[
@@ -73,7 +73,7 @@ def train(
             min=1,
             help="unet: training images seen in all.",
             show_default="the recipe's",
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     train_batch: Annotated[
@@ -83,7 +83,7 @@ def train(
             min=1,
             help="unet: images an iteration.",
             show_default="the recipe's",
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     widths: Annotated[
@@ -91,13 +91,13 @@ def train(
         typer.Option(
             help="unet: channels of its levels, multiples of 16, such as 64,96,128,128.",
             show_default="the recipe's",
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
-            help="unet, photo: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD
+            help="unet, photo: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD_DETAILS
         ),
     ] = None,
     preconditioning: Annotated[
@@ -105,7 +105,7 @@ def train(
         typer.Option(
             help="unet: what the network is added to: the closed form, or plainly c_skip·x.",
             show_default="the recipe's",
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     iterations: Annotated[
@@ -114,7 +114,7 @@ def train(
             min=1,
             help="photo: optimiser steps in all; a finished run goes on if there are more than before.",
             show_default="the recipe's",
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     init: Annotated[
@@ -122,7 +122,7 @@ def train(
         typer.Option(
             help="photo: begin with the weights of this model, a name or a folder of cmap train.",
             show_default=False,
-            rich_help_panel=options.METHOD,
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -137,11 +137,12 @@ def train(
             "--compile/--no-compile",
             help="unet: fuse its kernels with torch.compile, which takes a minute and a C++ compiler or Triton.",
             show_default="on CUDA",
-            rich_help_panel=options.RUNTIME,
+            rich_help_panel=options.RUNTIME_DETAILS,
         ),
     ] = None,
     weights_dir: options.WeightsDir = None,
     dry_run: options.DryRun = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Make a consistency model of your own image domain, for cmap purify --model DIR.
 

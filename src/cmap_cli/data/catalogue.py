@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from cmap_cli.data.arrays import list_array, read_array
 from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.listing import Listing, list_class_folders, list_images, list_table
+from cmap_cli.data.table import DATASETS
 from cmap_cli.errors import CmapError, UsageError, raise_all
 from cmap_cli.models.classifiers import CIFAR10_CLASSES
 from cmap_cli.models.weights.cache import local_file
@@ -22,9 +22,6 @@ from cmap_cli.models.weights.manifest import find_artefact
 
 __all__ = ["Dataset", "ImageBatch", "Split", "draw", "join", "load_dataset", "match_classes"]
 
-
-SUBSET = 500
-"""How many images the paper measures on."""
 
 KNOWN = "cifar10, imagenet100:FOLDER, a folder of class folders, a CSV file with file,label, .npz, .safetensors or .npy"
 OTHER_LISTS = (
@@ -109,7 +106,7 @@ def _dataset(name: str, split: str, listing: Listing) -> Dataset:
     return Dataset(name, split, listing.classes, indices, labels, listing.keys, listing.sources)
 
 
-def _cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -> Dataset:
+def load_cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -> Dataset:
     """The bundled subset, or the whole test or training set from the cache."""
     if rest:
         raise UsageError(f"no data set, file or folder is called {name!r}", KNOWN)
@@ -121,7 +118,7 @@ def _cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -> Da
     return replace(dataset, indices=indices, keys=tuple(f"cifar10/{source}/{index}" for index in indices))
 
 
-def _imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Dataset:
+def load_imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Dataset:
     """The validation images of Kaggle's ImageNet-100 in the user's folder."""
     if not folder or not Path(folder).is_dir():
         what = f"{folder} is not a folder" if folder else "it is not said where ImageNet-100 is"
@@ -156,36 +153,3 @@ def _own(name: str, split: Split, labels: Path | None) -> Dataset:
             return _dataset(name, "", list_array(path, key, ("x_adv", "x", "x_test")))
         return _dataset(name, split, list_array(path, f"x_{split}"))
     return _dataset(name, "", list_images(name, read_labels(labels) if labels else None))
-
-
-@dataclass(frozen=True, slots=True)
-class NamedDataset:
-    """A data set that has a name of its own; a new one is a loader and a row of DATASETS.
-
-    Attributes:
-        spelling: how users write it.
-        about: what it is, for ``cmap list datasets``.
-        load: (name, what follows its colon, split, weights_dir) -> the images.
-        drawn: how many images the split "subset" draws; 0 if the loader has chosen them.
-    """
-
-    spelling: str
-    about: str
-    load: Callable[[str, str, Split, Path | None], Dataset]
-    drawn: int = 0
-
-
-DATASETS = {
-    "cifar10": NamedDataset(
-        "cifar10",
-        "the paper's 500 test images, bundled; --split test or train after cmap download-weights cifar10",
-        _cifar10,
-    ),
-    "imagenet100": NamedDataset(
-        "imagenet100:FOLDER",
-        "validation images of Kaggle's ImageNet-100 in your folder, at 64×64",
-        _imagenet100,
-        SUBSET,
-    ),
-}
-"""The data sets by name; all other names are files and folders of the user."""

@@ -1,0 +1,32 @@
+"""What all commands have in common: a short and a full help page, and a clean stdout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+DETAILS_OF = "Details of"
+"""How the names of panels begin that ``--help`` leaves out."""
+FULL_HELP = "cmap_cli.full_help"
+"""Key of a context's ``meta``: whether the help page shows everything."""
+
+
+class Command(TyperCommand):
+    """A command whose ``--help`` leaves out the panels of details, which ``--help-all`` shows too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help page."""
+        for parameter in self.params:
+            if str(getattr(parameter, "rich_help_panel", "")).startswith(DETAILS_OF):
+                parameter.hidden = not ctx.meta.get(FULL_HELP)  # type: ignore[attr-defined]  # only options have panels
+        super().format_help(ctx, formatter)
+
+
+def show_full_help(context: typer.Context, asked: bool) -> None:
+    """Answer --help-all."""
+    if asked and not context.resilient_parsing:
+        context.meta[FULL_HELP] = True
+        typer.echo(context.get_help())
+        raise typer.Exit
