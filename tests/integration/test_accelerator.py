@@ -69,7 +69,7 @@ def test_training_in_half_precision_follows_that_of_the_cpu(
         pytest.skip("torch.compile is offered on CUDA")
     data = (images(64) * 255).round().to(torch.uint8)
     recipe = TrainingConfig(images=640, batch_size=32, widths=(16, 16), warmup=2, denoising=0.5)
-    model, _ = train_unet(
+    model, _, _ = train_unet(
         data, fit_gaussian(data, 40), recipe, tmp_path, lambda _: None, device, torch.bfloat16, compiled=compiled
     )
     assert all(bool(parameter.isfinite().all()) for parameter in model.backbone.parameters())

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
-from cmap_cli.core.consistency import to_model_range
+from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN, to_model_range
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.training.checkpoint import CHECKPOINT, described, restore, save_checkpoint
 from cmap_cli.training.losses import consistency_loss, denoising_loss
+from cmap_cli.training.optimisation import LOG_EVERY, TrainingRun, denoised_psnr, start_run
 from cmap_cli.training.recipe import TrainingConfig
+
+CHANGEABLE = ("images", "denoising", "decay", "checkpoint_every")
+"""What may differ when a run is continued: how long it goes on, and when tuning and the fall of the rate begin."""
+HELD_OUT_EVERY = 100
+HELD_OUT_LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
+HELD_OUT_SEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """What training tells ``on_progress`` after every iteration; ``loss`` is a tensor on the device."""
+    """What ``on_progress`` receives after every iteration; ``loss`` is a tensor on the device."""
 
     iteration: int
     iterations: int
     loss: Tensor
+
+
+def held_out(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images to train on and every 100th to measure with, uint8; all for both if there are fewer than 100."""
+    if len(images) < HELD_OUT_EVERY:
+        return images, images
+    measured = torch.zeros(len(images), dtype=torch.bool)
+    measured[::HELD_OUT_EVERY] = True
+    return images[~measured], images[measured]
 
 
 def training_batch(images: Tensor, config: TrainingConfig, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,17 +56,16 @@ def training_batch(images: Tensor, config: TrainingConfig, iteration: int) -> tu
     x = torch.where(flip[:, None, None, None], x.flip(-1), x)
     noise = torch.randn(x.shape, generator=generator, device=place)
     levels = torch.randn(config.batch_size, generator=generator, device=place)
-    denoised, tuned = levels.tensor_split([config.denoised_at(iteration)])
-    return (
-        x,
-        noise,
-        torch.cat(
-            [
-                (denoised * config.denoising_std + config.denoising_mean).exp(),
-                (tuned * config.consistency_std + config.consistency_mean).exp().clamp_min(config.tuned_from),
-            ]
-        ),
+    uniform, spread = torch.rand((2, config.batch_size), generator=generator, device=place)
+    first = config.denoised_at(iteration)
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    denoised = torch.where(
+        spread < config.uniform,
+        low + (high - low) * uniform,
+        levels * config.denoising_std + config.denoising_mean,
     )
+    tuned = (levels * config.consistency_std + config.consistency_mean).clamp_min(math.log(config.tuned_from))
+    return x, noise, torch.cat([denoised[:first], tuned[first:]]).exp()
 
 
 def train_unet(
@@ -64,56 +78,72 @@ def train_unet(
     dtype: torch.dtype = torch.float32,
     *,
     compiled: bool = False,
-) -> tuple[UNetConsistency, float]:
-    """Train, with a checkpoint in ``folder`` from which the same call goes on.
+    initial: UNetConsistency | None = None,
+) -> tuple[UNetConsistency, dict[str, dict[float, float]], float]:
+    """Train, with a checkpoint in ``folder`` from which the same call continues, as does one with more images.
 
     Args:
-        images: uint8, (N, C, H, W); moved to the device, where batches are drawn.
+        images: uint8, (N, C, H, W), every 100th of which is held out to measure with; moved to the device, where
+            batches are drawn.
         base: the Gaussian the network is preconditioned with; not trained.
         config: the recipe.
-        folder: for ``checkpoint.safetensors``.
-        on_progress: told after every iteration.
+        folder: for ``checkpoint.safetensors`` and ``training.jsonl``.
+        on_progress: called after every iteration.
         device: to train on.
         dtype: of autocast.
-        compiled: whether torch.compile makes one kernel of many.
+        compiled: whether torch.compile fuses the kernels.
+        initial: weights to begin with, where there is no checkpoint; its base must be ``base``.
 
     Returns:
-        The model with averaged weights, on the device, and the seconds of all runs that made it.
+        The average of the weights with the best mean PSNR on the held-out images, on the device; the PSNR in dB of
+        each average by level; the seconds of all runs that made it.
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
     """
     torch.manual_seed(config.seed)
     model = UNetConsistency(base, config.widths, config.blocks, config.preconditioning).to(device)
-    model.backbone.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model).requires_grad_(False)
-    weights, averaged = list(model.backbone.parameters()), list(average.backbone.parameters())
-    adam = torch.optim.Adam(weights, lr=config.lr, betas=(0.9, 0.99), fused=device.type == "cuda")
+    run = start_run(config, model, folder, CHANGEABLE, initial)
+    trained, measured = held_out(images)
+    seconds = 0.0
+    for iteration, loss, seconds in steps(run, config, trained.to(device), dtype, compiled=compiled):
+        on_progress(TrainingStep(iteration, config.iterations, loss))
+        if iteration % LOG_EVERY == 0:
+            run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
+        if iteration % config.checkpoint_every == 0 or iteration == config.iterations:
+            run.save(iteration, seconds)
+            run.log(iteration=iteration, seconds=round(seconds, 1), held_out=psnr_of(run, measured, device, dtype))
+    found = psnr_of(run, measured, device, dtype)
+    best = max(found, key=lambda name: sum(found[name].values()))
+    return run.averages[best], found, seconds
+
+
+def steps(
+    run: TrainingRun[UNetConsistency], config: TrainingConfig, images: Tensor, dtype: torch.dtype, *, compiled: bool
+) -> Iterator[tuple[int, Tensor, float]]:
+    """Do what is left of a run; yields the number of iterations done, the loss, and the seconds of training so far."""
     tuning, denoising = consistency_loss, denoising_loss
     if compiled:
         tuning, denoising = torch.compile(tuning), torch.compile(denoising)
-    images = images.to(device)
-    checkpoint = folder / CHECKPOINT
-    networks, optimisers = {"model": model.backbone, "average": average.backbone}, {"adam": adam}
-    recipe = described(config)
-    start, before = restore(checkpoint, recipe, networks, optimisers) if checkpoint.exists() else (0, 0.0)
+    start, before = run.resume()
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
         batch = training_batch(images, config, iteration)
-        adam.param_groups[0]["lr"] = config.lr_at(iteration)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = batch_loss(model, batch, config, iteration, denoising, tuning)
-        adam.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
-        adam.step()
-        with torch.no_grad():
-            for mean, value in zip(averaged, weights, strict=True):
-                mean.lerp_(value, 1 - config.ema_decay_at(iteration))
-        on_progress(TrainingStep(iteration + 1, config.iterations, loss.detach()))
-        if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
-            save_checkpoint(checkpoint, iteration + 1, recipe, networks, optimisers, time.monotonic() - began)
-    return average, time.monotonic() - began
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            loss = batch_loss(run.model, batch, config, iteration, denoising, tuning)
+        run.update(iteration, loss)
+        yield iteration + 1, loss.detach(), time.monotonic() - began
+
+
+def psnr_of(
+    run: TrainingRun[UNetConsistency], measured: Tensor, device: torch.device, dtype: torch.dtype
+) -> dict[str, dict[float, float]]:
+    """PSNR in dB of each average's denoiser by level, on held-out uint8 images."""
+    x = to_model_range(measured.float() / 255)
+    return {
+        name: denoised_psnr(average, x, HELD_OUT_LEVELS, HELD_OUT_SEED, device, dtype)
+        for name, average in run.averages.items()
+    }
 
 
 def batch_loss(
@@ -129,7 +159,7 @@ def batch_loss(
     first = config.denoised_at(iteration)
     loss = torch.zeros((), device=x.device)
     if first:
-        loss = loss + denoising(model, x[:first], noise[:first], sigma[:first])
+        loss = loss + denoising(model, x[:first], noise[:first], sigma[:first], config.weight)
     if first < len(x):
         ratio = torch.tensor(config.ratio_at(iteration), device=x.device)  # a float would be compiled in
         loss = loss + tuning(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from cmap_cli.files import append_text
 from cmap_cli.models.networks.photo import PhotoConsistency
-from cmap_cli.training.checkpoint import CHECKPOINT, described, restore, save_checkpoint
 from cmap_cli.training.loop import TrainingStep
 from cmap_cli.training.losses import denoising_loss
-from cmap_cli.training.muon import Muon
+from cmap_cli.training.optimisation import LOG_EVERY, TrainingRun, denoised_psnr, start_run
 from cmap_cli.training.photo_recipe import PhotoConfig
 from cmap_cli.training.photos import PhotoSet, draw_crops
 
-LOG = "training.jsonl"
-LOG_EVERY = 100
 CHANGEABLE = ("iterations", "decay", "checkpoint_every", "stages")
 """What may differ when a run is continued: how long it goes on, and how large its crops are from now on."""
 HELD_OUT_SIDE = 192
@@ -59,103 +53,21 @@ def photo_batch(photos: PhotoSet, config: PhotoConfig, model: PhotoConsistency, 
     return Batch(x, noise, torch.where(spread, uniform, normal).clamp(low, high).exp())
 
 
-def optimisers_of(backbone: nn.Module, config: PhotoConfig) -> dict[str, torch.optim.Optimizer]:
-    """Adam, and beside it Muon for the convolutions inside the network if the recipe says so."""
-    inside = {
-        name
-        for name, weight in backbone.named_parameters()
-        if config.optimiser == "muon" and weight.ndim == 4 and not name.startswith(("conv_in", "conv_out"))
-    }
-    weights = dict(backbone.named_parameters())
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        "adam": torch.optim.Adam([w for name, w in weights.items() if name not in inside], config.lr, (0.9, 0.99))
-    }
-    if inside:
-        optimisers["muon"] = Muon([w for name, w in weights.items() if name in inside], config.lr)
-    return optimisers
-
-
-def held_out_psnr(model: nn.Module, photos: PhotoSet, device: torch.device, dtype: torch.dtype) -> dict[float, float]:
+def held_out_psnr(
+    model: PhotoConsistency, photos: PhotoSet, device: torch.device, dtype: torch.dtype
+) -> dict[float, float]:
     """Mean PSNR in dB, of images in [0, 1], of the denoiser at a few levels t on one crop of each photograph."""
     x = draw_crops(photos, len(photos), HELD_OUT_SIDE, (HELD_OUT_SEED,))
-    noise = torch.randn(x.shape, generator=Generator().manual_seed(HELD_OUT_SEED))
-    found = {}
-    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        for level in HELD_OUT_LEVELS:
-            noisy, sigma = (x + level * noise).to(device), torch.full((len(x),), level, device=device)
-            error = (model.denoise(noisy, sigma).clamp(-1, 1).cpu() - x).square().flatten(1).mean(1) / 4  # type: ignore[operator]
-            found[level] = float((-10 * error.log10()).mean())
-    return found
+    return denoised_psnr(model, x, HELD_OUT_LEVELS, HELD_OUT_SEED, device, dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class PhotoRun:
-    """The state of a run.
-
-    Attributes:
-        config: the recipe.
-        model: what is trained.
-        averages: of its weights, by name.
-        optimisers: by name.
-        folder: for the checkpoint and the log.
-    """
-
-    config: PhotoConfig
-    model: PhotoConsistency
-    averages: Mapping[str, PhotoConsistency]
-    optimisers: Mapping[str, torch.optim.Optimizer]
-    folder: Path
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """Everything that has weights, by name."""
-        return {name: each.backbone for name, each in {"model": self.model, **self.averages}.items()}
-
-    def resume(self) -> tuple[int, float]:
-        """Iterations done and seconds taken, after loading the checkpoint if there is one."""
-        path = self.folder / CHECKPOINT
-        return restore(path, self.recipe, self.networks, self.optimisers) if path.exists() else (0, 0.0)
-
-    def save(self, iteration: int, seconds: float) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.folder / CHECKPOINT, iteration, self.recipe, self.networks, self.optimisers, seconds)
-
-    @property
-    def recipe(self) -> str:
-        """What a checkpoint must have been made with."""
-        return described(self.config, CHANGEABLE)
-
-    def update(self, iteration: int, loss: Tensor) -> None:
-        """One step of the optimisers down the loss's gradient, then of the averages."""
-        weights = list(self.model.backbone.parameters())
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad()
-            optimiser.param_groups[0]["lr"] = self.config.lr_at(iteration)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
-        for optimiser in self.optimisers.values():
-            optimiser.step()
-        with torch.no_grad():
-            for average, decay in zip(self.averages.values(), self.config.ema_decays_at(iteration), strict=True):
-                for mean, value in zip(average.backbone.parameters(), weights, strict=True):
-                    mean.lerp_(value, 1 - decay)
-
-    def log(self, **values: object) -> None:
-        """Append a line to training.jsonl."""
-        append_text(self.folder / LOG, json.dumps(values) + "\n")
-
-
-def start_run(
+def start_photo_run(
     config: PhotoConfig, folder: Path, device: torch.device, initial: PhotoConsistency | None = None
-) -> PhotoRun:
+) -> TrainingRun[PhotoConsistency]:
     """A run before its first iteration, its weights drawn from the seed or those of ``initial``."""
     torch.manual_seed(config.seed)
     model = PhotoConsistency(config.widths, config.blocks, config.middle).to(device)
-    if initial is not None:
-        model.backbone.load_state_dict(initial.backbone.state_dict())
-    model.backbone.to(memory_format=torch.channels_last)
-    averages = {name: copy.deepcopy(model).requires_grad_(False) for name in ("short", "long")}
-    return PhotoRun(config, model, averages, optimisers_of(model.backbone, config), folder)
+    return start_run(config, model, folder, CHANGEABLE, initial)
 
 
 def train_photo(
@@ -188,10 +100,10 @@ def train_photo(
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
     """
-    run = start_run(config, folder, device, initial)
+    run = start_photo_run(config, folder, device, initial)
     trained, held_out = photos.split()
     seconds = 0.0
-    for iteration, loss, seconds in iterations(run, trained, device, dtype, compiled=compiled):
+    for iteration, loss, seconds in iterations(run, config, trained, device, dtype, compiled=compiled):
         on_progress(TrainingStep(iteration, config.iterations, loss))
         if iteration % LOG_EVERY == 0:
             run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
@@ -205,16 +117,22 @@ def train_photo(
 
 
 def iterations(
-    run: PhotoRun, photos: PhotoSet, device: torch.device, dtype: torch.dtype, *, compiled: bool
+    run: TrainingRun[PhotoConsistency],
+    config: PhotoConfig,
+    photos: PhotoSet,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    compiled: bool,
 ) -> Iterator[tuple[int, Tensor, float]]:
     """Do what is left of a run; yields the number of iterations done, the loss, and the seconds of training so far."""
     loss_of = torch.compile(denoising_loss) if compiled else denoising_loss
     start, before = run.resume()
     began = time.monotonic() - before
-    for iteration in range(start, run.config.iterations):
-        batch = photo_batch(photos, run.config, run.model, iteration)
+    for iteration in range(start, config.iterations):
+        batch = photo_batch(photos, config, run.model, iteration)
         x, noise = (part.to(device, memory_format=torch.channels_last) for part in (batch.x, batch.noise))
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = loss_of(run.model, x, noise, batch.sigma.to(device), run.config.weight)
+            loss = loss_of(run.model, x, noise, batch.sigma.to(device), config.weight)
         run.update(iteration, loss)
         yield iteration + 1, loss.detach(), time.monotonic() - began

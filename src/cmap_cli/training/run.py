@@ -175,7 +175,7 @@ def fit_unet(
         report(TrainProgress("iterations", progress.iteration, progress.iterations, progress.loss))
 
     device, compiled = plan.chosen.device, plan.settings.compiled
-    model, seconds = train_unet(
+    model, _, seconds = train_unet(
         data,
         base,
         plan.recipe,

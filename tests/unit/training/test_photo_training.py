@@ -14,7 +14,8 @@ from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.loop import TrainingStep
 from cmap_cli.training.losses import weight_at
-from cmap_cli.training.photo_loop import LOG, photo_batch, train_photo
+from cmap_cli.training.optimisation import LOG
+from cmap_cli.training.photo_loop import photo_batch, train_photo
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig, Stage
 from cmap_cli.training.photos import PIXELS, PhotoSet, draw_crops, read_photos
 

@@ -50,6 +50,7 @@ def test_a_unet_is_trained_and_reported(tmp_path: Path, photos: Path) -> None:
         "checkpoint.safetensors",
         "model.safetensors",
         "samples.png",
+        "training.jsonl",
     ]
     with pytest.raises(UsageError, match="holds a model already"):
         train(SMALL, [photos], tmp_path / "model")

@@ -16,7 +16,7 @@ from cmap_cli.training.losses import consistency_loss, denoising_loss
 from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from tests.unit.models.networks.test_nets import unet
 
-RECIPE = TrainingConfig(images=96, batch_size=8, widths=(16, 16), warmup=2, checkpoint_every=4, lr=1e-3)
+RECIPE = TrainingConfig(images=96, batch_size=8, widths=(16, 16), warmup=2, checkpoint_every=4, lr=1e-3, uniform=0.0)
 CPU = torch.device("cpu")
 
 
@@ -75,7 +75,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 def test_pre_training_denoises_better_than_the_closed_form(tmp_path: Path) -> None:
     base = fit_gaussian(data(), 20, keep_residual=True)
     config = dataclasses.replace(RECIPE, images=1600, lr=2e-3, denoising=1.0, denoising_mean=1.0, denoising_std=0.2)
-    model, _ = train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
+    model, _, _ = train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
     x = data().float() / 127.5 - 1
     sigma = torch.full((64,), 3.0)
     noisy = x + 3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
@@ -141,7 +141,7 @@ def test_recipes_end_with_a_learning_rate_of_nothing(recipe: TrainingConfig) -> 
 def test_the_plain_preconditioning_trains_and_comes_back_from_its_file(tmp_path: Path) -> None:
     base = fit_gaussian(data(), 20, keep_residual=True)
     config = dataclasses.replace(RECIPE, preconditioning="plain", blocks=2)
-    model, seconds = train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
+    model, _, seconds = train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
     assert seconds > 0
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(str(tmp_path / "model.safetensors"))
