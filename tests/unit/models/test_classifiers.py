@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cmap_cli.errors import CmapError, UsageError, WeightsError
-from cmap_cli.models.classifiers import PreparedClassifier, load_classifier, parse_normalisation
+from cmap_cli.models.classifiers import load_classifier
+from cmap_cli.models.preprocessing import InputSize, PreparedClassifier, parse_normalisation
 from cmap_cli.models.weights.libraries import artefact_of
 from cmap_cli.models.weights.obtain import FetchOptions, obtain
 from tests.hostile_server import Served
@@ -93,7 +94,7 @@ def test_images_are_resized_to_what_the_network_declares() -> None:
             seen.append(tuple(x.shape))
             return x.mean((2, 3))
 
-    PreparedClassifier(Looks(), (16, 12))(torch.rand(2, 3, 40, 30))
+    PreparedClassifier(Looks(), InputSize(16, 12))(torch.rand(2, 3, 40, 30))
     PreparedClassifier(Looks(), None)(torch.rand(2, 3, 40, 30))
     assert seen == [(2, 3, 16, 12), (2, 3, 40, 30)]
 

@@ -1,8 +1,8 @@
-"""The architectures of published CIFAR-10 classifiers, by the name that the manifest gives them.
+"""The architectures of published classifiers, by the name that the manifest gives them.
 
-All take images in [0, 1]: where training normalised, the network does so itself, with the published mean and
-deviation. The exception are cifar-resnet20 to 56, whose public checkpoints were trained with numbers that are not
-CIFAR-10's; there the caller normalises, with the manifest's mean and deviation.
+Those of CIFAR-10 take images in [0, 1]: where training normalised, the network does so itself, with the published mean
+and deviation. The exception are cifar-resnet20 to 56, whose public checkpoints were trained with numbers that are not
+CIFAR-10's; there, and for EfficientNet-Lite, the caller normalises, with the manifest's mean and deviation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cmap_cli.models.networks.cifar_resnet18 import CifarResNet18
 from cmap_cli.models.networks.cifar_resnet50 import CifarResNet50
 from cmap_cli.models.networks.dm_preact_resnet import DMPreActResNet18
 from cmap_cli.models.networks.dm_wide_resnet import DMWideResNet
+from cmap_cli.models.networks.efficientnet_lite import EfficientNetLite
 from cmap_cli.models.networks.wide_resnet import WideResNet
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
@@ -35,6 +36,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "dm-wrn-82-8": partial(DMWideResNet, 82, 8),
     "dm-wrn-94-16": partial(DMWideResNet, 94, 16),
     "dm-preact-resnet18": DMPreActResNet18,
+    **{f"efficientnet-lite{number}": partial(EfficientNetLite, number) for number in (0, 1, 2)},
 }
 """Constructors; call them under ``torch.device("meta")`` to look at shapes without memory."""
 

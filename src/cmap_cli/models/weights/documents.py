@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from cmap_cli.choices import Interpolation
 from cmap_cli.runs.documents import Document
 
 Kind = Literal["consistency-model", "classifier", "lpips-trunk", "dataset"]
@@ -73,6 +74,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sigma: (t_min, t_max) of a consistency model.
         classes: how many classes a classifier or data set has, or a consistency model is conditioned on (0: none).
         labels: which list of class names, "cifar10" or "imagenet1k".
+        short_side: what a classifier's pictures are resized to before the middle ``shape`` is cut out; 0: they are
+            squeezed to ``shape``.
+        interpolation: of that resizing.
+        extra: the optional extra of cmap-cli that installs the package which the file is in; "" if none is needed.
         mean: subtracted from images in [0, 1] before the network; () where the network does it or nothing is done.
         std: divided by after that.
         contents_sha256: of a data set's decoded arrays, one after the other; holds for every source.
@@ -90,6 +95,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sigma: tuple[float, ...] = ()
     classes: int = 0
     labels: str = ""
+    short_side: int = 0
+    interpolation: Interpolation = "bilinear"
+    extra: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     contents_sha256: str = ""
@@ -109,12 +117,14 @@ class Artefact(Entry, frozen=True, kw_only=True):
 
     @property
     def command(self) -> str:
-        """What downloads it."""
+        """What downloads or installs it."""
+        if self.extra:
+            return f"pip install 'cmap-cli[{self.extra}]'"
         return f"cmap download-weights {self.typed or self.name}"
 
     @property
     def installed(self) -> bool:
-        """Whether it comes with this package or with another one; nothing to download then."""
+        """Whether it comes with this package or with another one; nothing to download then, but perhaps to install."""
         return self.sources[0].installed
 
     @property

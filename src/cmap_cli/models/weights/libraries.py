@@ -45,6 +45,7 @@ def torchvision_artefact(name: str) -> Artefact:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         transform = weights.transforms()
         shape, mean, std = (3, *transform.crop_size * 2), tuple(transform.mean), tuple(transform.std)
+        short_side, interpolation = transform.resize_size[0], transform.interpolation.value
         categories = weights.meta["categories"]
     except (ValueError, AttributeError, KeyError) as error:
         raise UsageError(
@@ -64,6 +65,8 @@ def torchvision_artefact(name: str) -> Artefact:
         range=(0, 1),
         classes=len(categories),
         labels="imagenet1k",
+        short_side=short_side,
+        interpolation=interpolation,
         mean=mean,
         std=std,
         typed=f"torchvision:{name}",
@@ -95,6 +98,8 @@ def timm_artefact(name: str) -> Artefact:
         range=(0, 1),
         classes=config.num_classes,
         labels="imagenet1k" if config.num_classes == 1000 else "",
+        short_side=int(min(config.input_size[1:]) / config.crop_pct),
+        interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
         mean=tuple(config.mean),
         std=tuple(config.std),
         typed=f"timm:{name}",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cmap_cli.errors import CmapError
 from cmap_cli.models.weights.cache import (
-    cached_path,
-    installed_path,
+    file_path,
     is_cached,
+    is_here,
     local_file,
     read_lock,
     recorded_problem,
@@ -32,7 +32,7 @@ def plan_download(artefacts: Sequence[Artefact], weights_dir: Path | None = None
     """What would be downloaded, from where, under which licence."""
     rows = []
     for artefact in artefacts:
-        here = artefact.installed or is_cached(artefact, weights_dir)
+        here = is_here(artefact) if artefact.installed else is_cached(artefact, weights_dir)
         rows.append(
             PlannedArtefact(
                 name=artefact.name,
@@ -50,8 +50,7 @@ def list_weights(weights_dir: Path | None = None) -> WeightsListDocument:
     """Everything that the manifest has, and whether it is here."""
     rows = []
     for artefact in read_manifest().values():
-        path = installed_path(artefact)[0] if artefact.installed else cached_path(artefact, weights_dir)
-        here = artefact.installed or path.is_file()
+        here = is_here(artefact, weights_dir)
         rows.append(
             ListedArtefact(
                 name=artefact.name,
@@ -59,8 +58,8 @@ def list_weights(weights_dir: Path | None = None) -> WeightsListDocument:
                 bytes=artefact.sources[0].size,
                 licence=artefact.licence + (" (restricted)" if artefact.restriction else ""),
                 hash_published=artefact.hashed,
-                state="bundled" if artefact.installed else "cached" if here else "not here",
-                path=str(path) if here else None,
+                state="not here" if not here else "bundled" if artefact.installed else "cached",
+                path=str(file_path(artefact, weights_dir)) if here else None,
             )
         )
     return WeightsListDocument(artefacts=rows)
@@ -78,7 +77,7 @@ def verify_weights(
     manifest, recorded = read_manifest(), read_lock(weights_dir).cached
     results: dict[str, str | None] = {}
     for artefact in manifest.values():
-        if artefact.installed or artefact.name in recorded:
+        if (artefact.installed and (is_here(artefact) or not artefact.extra)) or artefact.name in recorded:
             try:
                 local_file(artefact, weights_dir)
                 results[artefact.name] = None

@@ -34,6 +34,9 @@ PUBLISHED = {  # parameters, entries of the state dict with one counter per batc
     "dm-wrn-82-8": (79_125_466, 479, "layer.0.block.12.conv_0.weight"),
     "dm-wrn-94-16": (365_915_610, 551, "layer.1.block.14.conv_0.weight"),
     "dm-preact-resnet18": (12_548_426, 107, "layer_3.0.shortcut.weight"),
+    "efficientnet-lite0": (4_652_008, 296, "_blocks.15._project_conv.weight"),
+    "efficientnet-lite1": (5_416_680, 386, "_blocks.20._project_conv.weight"),
+    "efficientnet-lite2": (6_092_072, 386, "_blocks.20._project_conv.weight"),
 }
 
 Wrap = Callable[[dict[str, Tensor]], object]
@@ -75,7 +78,8 @@ def test_parameters_and_names_are_the_published_ones(name: str) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert len(network.state_dict()) == entries
     assert key in network.state_dict()
-    assert network(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
+    classes = 1000 if name.startswith("efficientnet") else 10
+    assert network(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, classes)
 
 
 @pytest.mark.parametrize(
