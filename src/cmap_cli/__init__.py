@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cmap_cli.purify.images import PurifiedImages, Purify, purify_images
     from cmap_cli.purify.run import PurifyResult, purify_folder
     from cmap_cli.purify.settings import PurifySettings
+    from cmap_cli.training.run import train
+    from cmap_cli.training.settings import TrainSettings
 
 __version__ = "0.1.0"
 
@@ -31,12 +33,14 @@ _HOMES = {
     "Purify": "purify.images",
     "PurifyResult": "purify.run",
     "PurifySettings": "purify.settings",
+    "TrainSettings": "training.settings",
     "attack": "benchmarking.run",
     "benchmark": "benchmarking.run",
     "load_classifier": "models.classifiers",
     "load_model": "models.zoo",
     "purify_folder": "purify.run",
     "purify_images": "purify.images",
+    "train": "training.run",
 }
 """Module of each public name."""
 
@@ -48,12 +52,14 @@ __all__ = [
     "Purify",
     "PurifyResult",
     "PurifySettings",
+    "TrainSettings",
     "attack",
     "benchmark",
     "load_classifier",
     "load_model",
     "purify_folder",
     "purify_images",
+    "train",
 ]
 
 

@@ -74,7 +74,7 @@ def test_usage_errors_of_train(invoke: Run, domain: Path) -> None:
         (["--lr", "nan"], "--lr nan is not a positive number"),
         (["--kind", "unet", "--image-size", "10", "--widths", "16,16"], "no multiple of 4"),
         (["--channels", "2"], "neither grey nor RGB"),
-        (["--preset", "bundled", "--kind", "gaussian"], "a recipe of a unet"),
+        (["--preset", "bundled", "--kind", "gaussian"], "--preset has no meaning for --kind gaussian"),
     ):
         run = invoke("train", "domain.npz:x_train", "--out", "model", *arguments)
         assert run.returncode == 2
@@ -148,6 +148,6 @@ def test_a_photograph_model_is_made_of_pictures_of_different_sizes(invoke: Run, 
     finished = invoke(*command)
     assert (finished.returncode, "holds a model already" in finished.stderr) == (2, True)
     refused = invoke(*command, "--widths", "16,16")
-    assert (refused.returncode, "--widths cannot be used with --kind photo" in refused.stderr) == (2, True)
+    assert (refused.returncode, "--widths has no meaning for --kind photo" in refused.stderr) == (2, True)
     other = invoke("train", "photos", "--out", "other", "--iterations", "3")
-    assert (other.returncode, "--iterations can be used with --kind photo only" in other.stderr) == (2, True)
+    assert (other.returncode, "--iterations has no meaning for --kind gaussian" in other.stderr) == (2, True)

@@ -35,6 +35,7 @@ from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.zoo import LoadedModel, load_identified_model
+from cmap_cli.runs.settings import unknown_choices
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
 
@@ -119,6 +120,7 @@ def parse(settings: AnySettings) -> Parsed:
     specs: tuple[AttackSpec, ...] = ()
     threats: tuple[ThreatModel, ...] = ()
     budget = Budget()
+    raise_all(unknown_choices(settings))
     with collecting(problems):
         defenses = parse_defenses(settings.defense)
     with collecting(problems):

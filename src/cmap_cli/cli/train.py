@@ -11,11 +11,10 @@ import typer
 
 from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
 from cmap_cli.cli import console, options
-from cmap_cli.cli.train_photo import PhotoRuntime, refuse_photo_options, refuse_unet_options, train_photo_command
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.training.run import TrainProgress
+    from cmap_cli.training.results import TrainProgress
 
 
 def train(
@@ -158,15 +157,9 @@ def train(
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
-    if kind == "photo":
-        refuse_unet_options(images_seen, train_batch, widths, directions, preconditioning)
-        changes = {"iterations": iterations, "lr": lr, "seed": seed}
-        runtime = PhotoRuntime(device, precision, compiled, overwrite)
-        train_photo_command(images or [], out, preset, changes, init, runtime, json=json, quiet=quiet, dry_run=dry_run)
-        return
-    refuse_photo_options(iterations, init)
-    from cmap_cli.training.plan import TrainSettings, plan_training
+    from cmap_cli.training.plan import plan_training
     from cmap_cli.training.run import run_training
+    from cmap_cli.training.settings import TrainSettings
 
     settings = TrainSettings(
         kind=kind,
@@ -179,14 +172,16 @@ def train(
         widths=None if widths is None else parse_widths(widths),
         lr=lr,
         preconditioning=preconditioning,
+        iterations=iterations,
+        init=init,
         seed=seed,
         device=device,
         precision=precision,
         compiled=compiled,
         overwrite=overwrite,
+        weights_dir=weights_dir,
     )
-    named = images or []
-    plan = plan_training(settings, named, out, weights_dir=weights_dir, stdin=sys.stdin if "-" in named else None)
+    plan = plan_training(images or [], out, settings, stdin=sys.stdin)
     silent = quiet or json
     if not silent:
         console.say(plan.sentence())

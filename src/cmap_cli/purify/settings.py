@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
@@ -23,6 +23,7 @@ from cmap_cli.choices import (
     Vote,
 )
 from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.runs.settings import unknown_choices
 
 if TYPE_CHECKING:
     from cmap_cli.core.settings import PurifyConfig
@@ -88,11 +89,7 @@ class PurifySettings:
 
     def problems(self) -> list[CmapError]:
         """What is wrong with the values, as far as it can be seen without loading anything."""
-        found: list[CmapError] = []
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                found.append(UsageError(f"{name} is {value!r}", f"choose one of {', '.join(get_args(kind))}"))
+        found = unknown_choices(self)
         for name in ("steps", "num_latents", "max_tiles", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

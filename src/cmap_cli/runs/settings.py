@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from cmap_cli.errors import CmapError, SettingsMismatchError
+from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
 from cmap_cli.files import release_lock, take_lock, write_text
 from cmap_cli.runs.documents import read_document
 
@@ -82,3 +82,14 @@ def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The names of the settings that two runs do not share."""
     return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+
+
+def unknown_choices(settings: object) -> list[CmapError]:
+    """One error for each field of a settings dataclass that is none of the values of its Literal type."""
+    found: list[CmapError] = []
+    for name, hint in get_type_hints(type(settings)).items():
+        for kind in (hint, *get_args(hint)):
+            value = getattr(settings, name)
+            if get_origin(kind) is Literal and value not in get_args(kind) and not (value is None and kind is not hint):
+                found.append(UsageError(f"{name} is {value!r}", f"choose one of {', '.join(get_args(kind))}"))
+    return found

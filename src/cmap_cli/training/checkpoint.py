@@ -1,4 +1,4 @@
-"""Where a training run goes on from: weights, averages and the optimisers' state in one safetensors file."""
+"""The checkpoint of a training run: weights, averages and the optimisers' state in one safetensors file."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cmap_cli.errors import SettingsMismatchError
+from cmap_cli.errors import SettingsMismatchError, WeightsError
 from cmap_cli.files import write_with
+from cmap_cli.models.store import read_tensors
+from cmap_cli.runs.documents import decode
+from cmap_cli.runs.settings import differing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CHECKPOINT = "checkpoint.safetensors"
+DAMAGED = "restore a copy of it, or start again with --overwrite"
 
 
-def described(config: DataclassInstance, changeable: Collection[str] = ("checkpoint_every",)) -> str:
-    """What a checkpoint must have been made with to be resumed, as JSON: all fields but ``changeable`` ones."""
+def described(config: DataclassInstance, changeable: Collection[str], facts: Mapping[str, object]) -> str:
+    """What a checkpoint must have been made with to be resumed, as JSON.
+
+    Args:
+        config: the recipe.
+        changeable: its fields that may differ.
+        facts: what else must be equal.
+    """
     kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in changeable}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(kept | dict(facts), sort_keys=True)
 
 
 def save_checkpoint(
@@ -70,20 +79,34 @@ def restore(
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
+        WeightsError: the file is damaged, or not a checkpoint of such a run.
     """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["recipe"] != recipe:
-            raise SettingsMismatchError(
-                f"the checkpoint in {path.parent} was made with other settings: {metadata['recipe']}, now {recipe}",
-                "use the same settings, or another --out, or --overwrite to start again",
-            )
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    for name, network in networks.items():
-        network.load_state_dict(below(tensors, name))
-    for name, optimiser in optimisers.items():
-        load_optimiser(optimiser, below(tensors, name))
-    return int(metadata["iteration"]), float(metadata.get("seconds", 0))
+    try:
+        metadata, tensors = read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(error.message, DAMAGED) from error
+    if "recipe" not in metadata:
+        raise WeightsError(f"{path} is not a checkpoint of cmap train", DAMAGED)
+    refuse_other_recipe(path, metadata["recipe"], recipe)
+    try:
+        for name, network in networks.items():
+            network.load_state_dict(below(tensors, name))
+        for name, optimiser in optimisers.items():
+            load_optimiser(optimiser, below(tensors, name))
+        return int(metadata["iteration"]), float(metadata.get("seconds", 0))
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}", DAMAGED) from error
+
+
+def refuse_other_recipe(path: Path, stored: str, recipe: str) -> None:
+    """Refuse a checkpoint of another recipe (SettingsMismatchError); what it does not mention was not known then."""
+    before, now = decode(stored, dict[str, Any], f"the recipe in {path}", WeightsError), json.loads(recipe)
+    if changed := [key for key in differing(before, now) if key in before]:
+        listed = ", ".join(f"{key} was {before[key]!r} and is now {now.get(key)!r}" for key in changed)
+        raise SettingsMismatchError(
+            f"the checkpoint in {path.parent} was made with other settings: {listed}",
+            "use the same settings, or another --out, or --overwrite to start again",
+        )
 
 
 def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -98,6 +121,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         like = parameters[int(index)]
-        same = value.shape == like.shape
-        state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
+        if value.ndim and value.shape != like.shape:
+            raise ValueError(f"the optimiser's {name} has shape {tuple(value.shape)}, not {tuple(like.shape)}")
+        state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if value.ndim else value
+    if len(state) != len(parameters):
+        raise ValueError(f"the optimiser has the state of {len(state)} tensors, not of {len(parameters)}")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -103,10 +103,11 @@ def train_unet(
     """
     torch.manual_seed(config.seed)
     model = UNetConsistency(base, config.widths, config.blocks, config.preconditioning).to(device)
-    run = start_run(config, model, folder, CHANGEABLE, initial)
+    run = start_run(config, model, folder, CHANGEABLE, initial, model_facts(base))
     trained, measured = held_out(images)
-    seconds = 0.0
-    for iteration, loss, seconds in steps(run, config, trained.to(device), dtype, compiled=compiled):
+    resumed = run.resume()
+    seconds = resumed[1]
+    for iteration, loss, seconds in steps(run, config, trained.to(device), dtype, resumed, compiled=compiled):
         on_progress(TrainingStep(iteration, config.iterations, loss))
         if iteration % LOG_EVERY == 0:
             run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
@@ -118,14 +119,29 @@ def train_unet(
     return run.averages[best], found, seconds
 
 
+def model_facts(base: GaussianConsistency) -> dict[str, object]:
+    """What a checkpoint must share beside the recipe: the images' shape, and how many directions the Gaussian has."""
+    return {"image_shape": base.image_shape, "directions": len(base.directions)}
+
+
 def steps(
-    run: TrainingRun[UNetConsistency], config: TrainingConfig, images: Tensor, dtype: torch.dtype, *, compiled: bool
+    run: TrainingRun[UNetConsistency],
+    config: TrainingConfig,
+    images: Tensor,
+    dtype: torch.dtype,
+    resumed: tuple[int, float],
+    *,
+    compiled: bool,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Do what is left of a run; yields the number of iterations done, the loss, and the seconds of training so far."""
+    """Do what is left of a run; ``resumed`` are the iterations that are done, and the seconds that they took.
+
+    Yields:
+        The number of iterations done, the loss, and the seconds of training so far.
+    """
     tuning, denoising = consistency_loss, denoising_loss
     if compiled:
         tuning, denoising = torch.compile(tuning), torch.compile(denoising)
-    start, before = run.resume()
+    start, before = resumed
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
         batch = training_batch(images, config, iteration)

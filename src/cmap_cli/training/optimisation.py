@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.choices import Optimiser
+from cmap_cli.errors import SettingsMismatchError
 from cmap_cli.files import append_text
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
@@ -33,6 +34,9 @@ class Schedule(Protocol):
 
     @property
     def optimiser(self) -> Optimiser: ...
+
+    @property
+    def iterations(self) -> int: ...
 
     @property
     def lr(self) -> float: ...
@@ -79,6 +83,7 @@ class TrainingRun(Generic[TrainedModel]):
         optimisers: by name.
         folder: for the checkpoint and the log.
         changeable: fields of the recipe that may differ when the run is continued.
+        facts: what else must be equal then.
     """
 
     config: Recipe
@@ -87,6 +92,7 @@ class TrainingRun(Generic[TrainedModel]):
     optimisers: Mapping[str, torch.optim.Optimizer]
     folder: Path
     changeable: Collection[str]
+    facts: Mapping[str, object]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -96,12 +102,25 @@ class TrainingRun(Generic[TrainedModel]):
     @property
     def recipe(self) -> str:
         """What a checkpoint must have been made with."""
-        return described(self.config, self.changeable)
+        return described(self.config, self.changeable, self.facts)
 
     def resume(self) -> tuple[int, float]:
-        """Iterations done and seconds taken, after loading the checkpoint if there is one."""
+        """Iterations done and seconds taken, after loading the checkpoint if there is one.
+
+        Raises:
+            SettingsMismatchError: the checkpoint is of another recipe, or of more iterations.
+            WeightsError: it is damaged.
+        """
         path = self.folder / CHECKPOINT
-        return restore(path, self.recipe, self.networks, self.optimisers) if path.exists() else (0, 0.0)
+        if not path.exists():
+            return 0, 0.0
+        done, seconds = restore(path, self.recipe, self.networks, self.optimisers)
+        if done > self.config.iterations:
+            raise SettingsMismatchError(
+                f"{path} has {done} iterations already, more than {self.config.iterations}",
+                "train for as long or longer, or start again with --overwrite",
+            )
+        return done, seconds
 
     def save(self, iteration: int, seconds: float) -> None:
         """Write the checkpoint."""
@@ -133,13 +152,14 @@ def start_run(
     folder: Path,
     changeable: Collection[str],
     initial: TrainedModel | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> TrainingRun[TrainedModel]:
     """A run before its first iteration; the weights begin as the model's, or as those of ``initial``."""
     if initial is not None:
         model.backbone.load_state_dict(initial.backbone.state_dict())
     model.backbone.to(memory_format=torch.channels_last)
     averages = {name: copy.deepcopy(model).requires_grad_(False) for name in ("short", "long")}
-    return TrainingRun(config, model, averages, optimisers_of(model.backbone, config), folder, changeable)
+    return TrainingRun(config, model, averages, optimisers_of(model.backbone, config), folder, changeable, facts or {})
 
 
 def denoised_psnr(

@@ -102,8 +102,9 @@ def train_photo(
     """
     run = start_photo_run(config, folder, device, initial)
     trained, held_out = photos.split()
-    seconds = 0.0
-    for iteration, loss, seconds in iterations(run, config, trained, device, dtype, compiled=compiled):
+    resumed = run.resume()
+    seconds = resumed[1]
+    for iteration, loss, seconds in iterations(run, config, trained, device, dtype, resumed, compiled=compiled):
         on_progress(TrainingStep(iteration, config.iterations, loss))
         if iteration % LOG_EVERY == 0:
             run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
@@ -122,12 +123,17 @@ def iterations(
     photos: PhotoSet,
     device: torch.device,
     dtype: torch.dtype,
+    resumed: tuple[int, float],
     *,
     compiled: bool,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Do what is left of a run; yields the number of iterations done, the loss, and the seconds of training so far."""
+    """Do what is left of a run; ``resumed`` are the iterations that are done, and the seconds that they took.
+
+    Yields:
+        The number of iterations done, the loss, and the seconds of training so far.
+    """
     loss_of = torch.compile(denoising_loss) if compiled else denoising_loss
-    start, before = run.resume()
+    start, before = resumed
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
         batch = photo_batch(photos, config, run.model, iteration)

@@ -66,6 +66,16 @@ class PhotoConfig:
     seed: int = 0
     checkpoint_every: int = 500
 
+    @property
+    def batch_size(self) -> int:
+        """Crops per iteration at the end."""
+        return self.stages[-1].batch_size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the crops at the end."""
+        return (3, self.stages[-1].side, self.stages[-1].side)
+
     def stage_at(self, iteration: int) -> Stage:
         """The stage of a 0-based iteration."""
         return max((stage for stage in self.stages if stage.start <= iteration), key=lambda stage: stage.start)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
@@ -17,8 +18,9 @@ from torch import Tensor
 from cmap_cli.core.consistency import to_model_range
 from cmap_cli.data.images import read_image, to_uint8
 from cmap_cli.data.inputs import Source
-from cmap_cli.errors import ImageError
+from cmap_cli.errors import CmapError, ImageError
 from cmap_cli.files import explaining_writes, write_text
+from cmap_cli.runs.documents import read_document
 
 PIXELS = "photos.u8"
 INDEX = "photos.json"
@@ -82,10 +84,9 @@ def read_photos(
     """
     names = [f"{source} {source.path.stat().st_size} {source.path.stat().st_mtime_ns}" for source in sources]
     index = folder / INDEX
-    if index.exists():
-        known = json.loads(index.read_text(encoding="utf-8"))
-        if known["sources"] == names:
-            return mapped(folder / PIXELS, known["shapes"])
+    known = read_index(index)
+    if known is not None and known.sources == names and pixels_fit(folder / PIXELS, known.shapes):
+        return mapped(folder / PIXELS, known.shapes)
     index.unlink(missing_ok=True)
     shapes: list[tuple[int, int]] = []
     with explaining_writes(folder / PIXELS), (folder / PIXELS).open("wb") as file:
@@ -100,6 +101,26 @@ def read_photos(
             on_image()
     write_text(index, json.dumps({"sources": names, "shapes": shapes}))
     return mapped(folder / PIXELS, shapes)
+
+
+class PhotoIndex(msgspec.Struct, frozen=True, kw_only=True):
+    """photos.json: the files that were decoded, each with size and time, and (height, width) of each photograph."""
+
+    sources: list[str]
+    shapes: list[tuple[int, int]]
+
+
+def read_index(path: Path) -> PhotoIndex | None:
+    """The index of decoded photographs; None if there is none, or a damaged one."""
+    try:
+        return read_document(path, PhotoIndex)
+    except CmapError:
+        return None
+
+
+def pixels_fit(path: Path, shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether a file of decoded photographs has as many bytes as it should."""
+    return path.exists() and path.stat().st_size == sum(3 * height * width for height, width in shapes)
 
 
 def mapped(path: Path, shapes: Sequence[Sequence[int]]) -> PhotoSet:

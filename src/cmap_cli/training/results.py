@@ -1,8 +1,9 @@
-"""What a training run leaves: the model, a sheet of its samples, a model card."""
+"""What a training run reports, and what it writes: the model, a sheet of its samples, a model card."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,9 +11,11 @@ from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import generate, to_unit_range
 from cmap_cli.data.sheets import write_samples
+from cmap_cli.errors import ImageError
 from cmap_cli.files import write_text
 from cmap_cli.models.networks.state import Stored
 from cmap_cli.models.store import MODEL_FILE, save_model
+from cmap_cli.training.documents import TrainDocument
 
 CARD = """# A consistency model for cmap
 
@@ -27,6 +30,43 @@ The samples are f(z, {sigma_max:g}), clipped, for z ~ N(0, {sigma_max:g}² I) dr
 Limits: the model knows the images it was trained on; other domains are pulled towards these. Purification is no
 certificate of robustness. The weights inherit whatever terms the training images carry.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """How far training is.
+
+    Attributes:
+        unit: "images read", then "iterations".
+        done: how many.
+        total: of how many.
+        loss: of the iteration, on the device; None while images are read.
+    """
+
+    unit: str
+    done: int
+    total: int
+    loss: Tensor | None = None
+
+
+OnTrainProgress = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run made.
+
+    Attributes:
+        path: of the model's file.
+        model: on the CPU.
+        document: the facts that the model card lists.
+        failures: the images that could not be read.
+    """
+
+    path: Path
+    model: Stored
+    document: TrainDocument
+    failures: tuple[ImageError, ...]
 
 
 def write_results(model: Stored, folder: Path, facts: Mapping[str, object], samples: int) -> Path:

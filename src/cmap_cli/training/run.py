@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -24,70 +24,41 @@ from cmap_cli.training.data import load_training_images
 from cmap_cli.training.documents import SCHEMA, TrainDocument
 from cmap_cli.training.gaussian import fit_gaussian
 from cmap_cli.training.loop import TrainingStep, train_unet
-from cmap_cli.training.plan import FEWEST_IMAGES, TrainPlan, TrainSettings, plan_training
-from cmap_cli.training.results import write_results
+from cmap_cli.training.photo_recipe import PhotoConfig
+from cmap_cli.training.photo_run import run_photo_training
+from cmap_cli.training.plan import FEWEST_IMAGES, TrainPlan, plan_training
+from cmap_cli.training.recipe import TrainingConfig
+from cmap_cli.training.results import OnTrainProgress, TrainProgress, TrainResult, write_results
+from cmap_cli.training.settings import TrainSettings
 
 SAMPLES = 64
 DIRECTIONS = {"gaussian": 600, "unet": 800}
-
-
-@dataclass(frozen=True, slots=True)
-class TrainProgress:
-    """How far training is.
-
-    Attributes:
-        unit: "images read", then "iterations".
-        done: how many.
-        total: of how many.
-        loss: of the iteration, on the device; None while images are read.
-    """
-
-    unit: str
-    done: int
-    total: int
-    loss: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a training run made.
-
-    Attributes:
-        path: of the model's file.
-        model: on the CPU.
-        document: the facts that the model card lists.
-        failures: the images that could not be read.
-    """
-
-    path: Path
-    model: Stored
-    document: TrainDocument
-    failures: tuple[ImageError, ...]
+Input = str | os.PathLike[str]
 
 
 def train(
-    settings: TrainSettings,
-    images: Sequence[str | Path],
-    out: str | Path,
+    images: Input | Sequence[Input],
+    out: Input,
+    settings: TrainSettings | None = None,
     *,
-    weights_dir: Path | None = None,
-    command: str = "cmap_cli.training.run.train",
-    on_progress: Callable[[TrainProgress], None] | None = None,
+    command: str = "cmap_cli.train",
+    on_plan: Callable[[TrainPlan], None] | None = None,
+    on_progress: OnTrainProgress | None = None,
     on_failure: Callable[[ImageError], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> TrainResult:
-    """Train a consistency model, or continue from the checkpoint in the folder, and write it.
+    """Train a consistency model of your images, or continue from the checkpoint in the folder, and write it.
 
     Args:
+        images: a file, folder, pattern, an array such as ``cifar10.npz:x_train``, or several; with a preset of a unet,
+            if there are none, the training split of CIFAR-10.
+        out: folder for model.safetensors, README.md, and depending on the kind samples.png and the checkpoint.
         settings: what to train.
-        images: files, folders, patterns, arrays such as ``cifar10.npz:x_train``; with a preset, if there are none,
-            the training split of CIFAR-10.
-        out: folder for model.safetensors, samples.png, README.md and the checkpoint.
-        weights_dir: where CIFAR-10 is, the user's cache by default.
         command: for the model card.
+        on_plan: called with what will be done, before images are read.
         on_progress: called after each image and each iteration.
         on_failure: called for each image that cannot be read; the others are used.
-        on_message: called with one sentence about what will be done.
+        options: fields of :class:`~cmap_cli.training.settings.TrainSettings`, instead of those of ``settings``.
 
     Returns:
         The model and where it is.
@@ -95,11 +66,14 @@ def train(
     Raises:
         UsageError: the settings, the images or the folder cannot be used.
         SettingsMismatchError: the checkpoint in the folder is of other settings.
+        WeightsError: the checkpoint is damaged, or a model or data set is missing.
         OutOfSpaceError: the disk is full; the last checkpoint is kept.
     """
-    plan = plan_training(settings, images, out, weights_dir=weights_dir)
-    if on_message:
-        on_message(plan.sentence())
+    given = [images] if isinstance(images, (str, os.PathLike)) else images
+    chosen = dataclasses.replace(settings or TrainSettings(), **options)
+    plan = plan_training([os.fspath(each) for each in given], os.fspath(out), chosen)
+    if on_plan is not None:
+        on_plan(plan)
     return run_training(plan, command=command, on_progress=on_progress, on_failure=on_failure)
 
 
@@ -107,24 +81,60 @@ def run_training(
     plan: TrainPlan,
     *,
     command: str,
-    on_progress: Callable[[TrainProgress], None] | None = None,
+    on_progress: OnTrainProgress | None = None,
     on_failure: Callable[[ImageError], None] | None = None,
 ) -> TrainResult:
     """Do what was planned; arguments and errors as of :func:`train`."""
     began = time.monotonic()
     make_folder(plan.out)
+    if plan.settings.overwrite:
+        (plan.out / CHECKPOINT).unlink(missing_ok=True)
+    failures: list[ImageError] = []
     report = on_progress or (lambda progress: None)
-    data, failures = read_images(plan, report, on_failure or (lambda error: None))
+
+    def fail(error: ImageError) -> None:
+        failures.append(error)
+        if on_failure is not None:
+            on_failure(error)
+
+    for failure in plan.found.failures:
+        fail(failure.error)
+    if isinstance(plan.recipe, PhotoConfig):
+        made: tuple[Stored, TrainDocument] = run_photo_training(plan, plan.recipe, command, report, fail)
+    else:
+        made = fit_model(plan, plan.recipe, read_images(plan, report, fail), command, report, began)
+    return TrainResult(plan.out / MODEL_FILE, *made, failures=tuple(failures))
+
+
+def read_images(plan: TrainPlan, report: OnTrainProgress, on_failure: Callable[[ImageError], None]) -> Tensor:
+    """The training images, uint8 (N, C, H, W), without those that cannot be read (UsageError for fewer than two)."""
+    total, done = len(plan.found.sources), 0
+
+    def on_image() -> None:
+        nonlocal done
+        done += 1
+        report(TrainProgress("images read", done, total))
+
+    settings = plan.settings
+    data = load_training_images(plan.found.sources, settings.channels, settings.image_size, on_image, on_failure)
+    if len(data) < FEWEST_IMAGES:
+        raise UsageError("fewer than two training images could be read")
+    return data
+
+
+def fit_model(
+    plan: TrainPlan, recipe: TrainingConfig | None, data: Tensor, command: str, report: OnTrainProgress, began: float
+) -> tuple[Stored, TrainDocument]:
+    """Fit a gaussian, and with a recipe a unet on top of it, and write it; ``began`` is the time of the start."""
     kept = min(plan.settings.directions or DIRECTIONS[plan.kind], data[0].numel(), len(data) - 1)
-    base = fit_gaussian(data, kept, keep_residual=plan.kind == "unet")
+    base = fit_gaussian(data, kept, keep_residual=recipe is not None)
     model: Stored = base
     seconds = time.monotonic() - began
-    if plan.kind == "unet":
-        model, seconds = fit_unet(plan, data, base, report)
-    path = plan.out / MODEL_FILE
+    if recipe is not None:
+        model, seconds = fit_unet(plan, recipe, data, base, report)
     document = TrainDocument(
         schema=SCHEMA,
-        model=str(path),
+        model=str(plan.out / MODEL_FILE),
         kind=plan.kind,
         images=len(data),
         image_shape=tuple(data.shape[1:]),
@@ -132,57 +142,30 @@ def run_training(
         command=command,
         device=f"{plan.chosen.device} ({plan.chosen.reason}), torch {torch.__version__}",
         seconds=round(seconds),
-        recipe=json.dumps(dataclasses.asdict(plan.recipe)) if plan.kind == "unet" else "",
+        recipe="" if recipe is None else json.dumps(dataclasses.asdict(recipe)),
     )
     facts = msgspec.to_builtins(document)
     write_results(model, plan.out, {k: v for k, v in facts.items() if k not in ("schema", "model")}, SAMPLES)
-    return TrainResult(path, model, document, failures)
-
-
-def read_images(
-    plan: TrainPlan, report: Callable[[TrainProgress], None], on_failure: Callable[[ImageError], None]
-) -> tuple[Tensor, tuple[ImageError, ...]]:
-    """The training images, uint8 (N, C, H, W), and those that could not be read (UsageError for fewer than two)."""
-    failures: list[ImageError] = []
-    total, done = len(plan.found.sources), 0
-
-    def fail(error: ImageError) -> None:
-        failures.append(error)
-        on_failure(error)
-
-    def on_image() -> None:
-        nonlocal done
-        done += 1
-        report(TrainProgress("images read", done, total))
-
-    for failure in plan.found.failures:
-        fail(failure.error)
-    settings = plan.settings
-    data = load_training_images(plan.found.sources, settings.channels, settings.image_size, on_image, fail)
-    if len(data) < FEWEST_IMAGES:
-        raise UsageError("fewer than two training images could be read")
-    return data, tuple(failures)
+    return model, document
 
 
 def fit_unet(
-    plan: TrainPlan, data: Tensor, base: GaussianConsistency, report: Callable[[TrainProgress], None]
+    plan: TrainPlan, recipe: TrainingConfig, data: Tensor, base: GaussianConsistency, report: OnTrainProgress
 ) -> tuple[Stored, float]:
     """The U-Net on the CPU, and the seconds of all runs that made it."""
-    if plan.settings.overwrite:
-        (plan.out / CHECKPOINT).unlink(missing_ok=True)
 
     def on_progress(progress: TrainingStep) -> None:
         report(TrainProgress("iterations", progress.iteration, progress.iterations, progress.loss))
 
-    device, compiled = plan.chosen.device, plan.settings.compiled
+    device = plan.chosen.device
     model, _, seconds = train_unet(
         data,
         base,
-        plan.recipe,
+        recipe,
         plan.out,
         on_progress,
         device,
         choose_dtype(plan.settings.precision, device),
-        compiled=device.type == "cuda" if compiled is None else compiled,
+        compiled=plan.compiled,
     )
     return model.cpu(), seconds

@@ -13,7 +13,7 @@ import torch
 from cmap_cli.benchmarking import setup
 from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
-from cmap_cli.errors import SettingsMismatchError
+from cmap_cli.errors import SettingsMismatchError, UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.store import save_model
@@ -118,3 +118,11 @@ def test_options_that_can_be_repeated_take_one_value_or_several() -> None:
     assert BenchmarkSettings(defense=["cmap", "none"]).defense == ("cmap", "none")
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         dataclasses.replace(BenchmarkSettings(), attacks="pgd")
+
+
+@pytest.mark.parametrize("kind", [BenchmarkSettings, AttackSettings])
+@pytest.mark.parametrize("name", ["preset", "vote", "precision", "split"])
+def test_unknown_values_are_refused_with_the_known_ones(kind: type[AnySettings], name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is 'foo'") as raised:
+        setup.parse(kind(attack=("pgd",), **{name: "foo"}))
+    assert "choose one of" in raised.value.hint

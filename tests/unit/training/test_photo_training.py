@@ -17,7 +17,7 @@ from cmap_cli.training.losses import weight_at
 from cmap_cli.training.optimisation import LOG
 from cmap_cli.training.photo_loop import photo_batch, train_photo
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig, Stage
-from cmap_cli.training.photos import PIXELS, PhotoSet, draw_crops, read_photos
+from cmap_cli.training.photos import INDEX, PIXELS, PhotoSet, draw_crops, read_photos
 
 RECIPE = PhotoConfig(
     iterations=12,
@@ -54,7 +54,13 @@ def photos(tmp_path: Path) -> PhotoSet:
     written = (tmp_path / PIXELS).stat().st_mtime_ns
     again = read_photos(sources, tmp_path, ignore, failures.append)
     assert (written, again.shapes) == ((tmp_path / PIXELS).stat().st_mtime_ns, found.shapes)
-    return found
+    index = (tmp_path / INDEX).read_bytes()
+    for damage in (b"", b"{}", index[:30]):
+        (tmp_path / INDEX).write_bytes(damage)
+        assert read_photos(sources, tmp_path, ignore, failures.append).shapes == found.shapes
+        assert (tmp_path / INDEX).read_bytes() == index
+    (tmp_path / PIXELS).write_bytes(b"short")
+    return read_photos(sources, tmp_path, ignore, failures.append)
 
 
 def train(
