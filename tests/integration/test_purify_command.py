@@ -64,13 +64,29 @@ def test_batch_size_and_order_do_not_change_the_images(
     assert results[2] == {name: results[0][name] for name in ("c.png", "d.png", "e.png")}
 
 
+def test_a_folder_and_its_files_share_one_output_folder(invoke: Run, images: Path, small_model: Path) -> None:
+    options = ("--out", "clean", "--model", small_model, "--preset", "fast", "--steps", "1", "--quiet")
+    one = invoke("purify", "in/a.png", *options)
+    assert one.stdout.split() == ["clean/a.png"]
+    rest = invoke("purify", "in", *options)
+    assert sorted(rest.stdout.split()) == ["clean/b.png", "clean/c.png", "clean/sub/d.png", "clean/sub/e.png"]
+    assert invoke("purify", "in/b.png", images / "sub" / "d.png", *options).stdout == ""
+    clash = invoke("purify", "in/sub/d.png", *options)  # the deepest folder is in/sub: already there as sub/d.png
+    assert (clash.returncode, clash.stdout) == (0, "")
+    (images.parent / "other").mkdir()
+    (images / "a.png").rename(images.parent / "other" / "a.png")
+    refused = invoke("purify", "other/a.png", *options)
+    assert refused.returncode == 2
+    assert "clean/a.png is the result of in/a.png, and other/a.png would overwrite it" in refused.stderr
+
+
 def test_stdin_quiet_and_python_m_make_a_pipeline(cmap: Run, images: Path, small_model: Path, tmp_path: Path) -> None:
     run = cmap(
         "purify", "-", "--out", "clean", "--quiet", "--model", small_model, *QUICK, stdin="in/a.png\nin/sub/e.png\n"
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
-    assert run.stdout.splitlines() == ["clean/in/a.png", "clean/in/sub/e.png"]
+    assert run.stdout.splitlines() == ["clean/a.png", "clean/sub/e.png"]
     assert all((tmp_path / line).exists() for line in run.stdout.splitlines())
 
 

@@ -77,7 +77,8 @@ def announce(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> No
         console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
     console.say(
         f"{plan.model} on {plan.device} ({plan.reason}): preset {plan.preset}, "
-        f"{config.num_latents} latents × {config.steps} steps, {looked.patches} patches of {width}×{height}, "
+        f"{config.num_latents} latents × {config.steps} steps, "
+        f"{console.count(looked.patches, 'patch', 'patches')} of {width}×{height}, "
         f"about {console.duration(looked.patches * seconds)}"
     )
     if verbose:

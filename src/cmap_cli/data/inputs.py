@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from cmap_cli.data.headers import READABLE, SUFFIXES, ArrayImages, explain, inspect_array, picture_size
@@ -55,12 +55,14 @@ class Discovery:
         failures: what cannot be done.
         folders: every folder that was named or matched, for `check_output_folder`.
         skipped: how many files of other kinds were passed over in folders and patterns.
+        named: positions in ``sources`` of images in files that were named or matched -> the folder of the file.
     """
 
     sources: list[Source] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     skipped: int = 0
+    named: dict[int, Path] = field(default_factory=dict)
 
     def fail(self, path: str | Path, error: CmapError) -> None:
         """Notes a failure; what stops a run when it is typed stops only one file when it is found."""
@@ -73,7 +75,7 @@ class Discovery:
         return len(self.sources) + len(self.failures)
 
 
-def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None) -> Discovery:
+def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None, *, below: Path | None = None) -> Discovery:
     """Lists the images that the arguments name.
 
     An argument is a file; a folder (its files, then its subfolders, each by name; hidden ones are left out;
@@ -82,15 +84,16 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None) -> Di
     one a line or separated by NUL.
 
     Where a result goes mirrors where its input is. A file in a folder that was named keeps its path below
-    that folder. Any other file keeps its path below the working directory, so that a pattern does the same
-    whether the shell or cmap expands it; a file outside of both keeps its name. Image 7 of the batch a.npy
-    goes to a/000007.
+    that folder. All other files together keep their paths below the deepest folder that holds all of them:
+    photos/x.jpg goes to x.jpg, whether it or its folder was named, and a pattern does the same whether the
+    shell or cmap expands it. Image 7 of the batch a.npy goes to a/000007.
 
     In folders and patterns, files of other kinds are skipped and counted; a file that is named is tried.
 
     Args:
         arguments: as typed.
         stdin: the text of standard input in lines, for "-"; a bad path in it is a failure and stops nothing.
+        below: instead of the deepest folder; files outside of it keep their names.
 
     Raises:
         UsageError: one for all arguments that are missing, name no image or do not say which array.
@@ -104,6 +107,7 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None) -> Di
             else:
                 _add(found, argument)
     raise_all(problems)
+    _place_named(found, below)
     found.sources = list(dict.fromkeys(found.sources))  # the same file named twice is done once
     return found
 
@@ -132,20 +136,37 @@ def _add(found: Discovery, text: str, *, patterns: bool = True) -> None:
         if _is_folder(path):
             _add_folder(found, path)
         else:
-            _add_file(found, path, _place(path))
+            _add_named(found, path)
     elif array and os.path.lexists(array[1]):
-        _add_file(found, Path(array[1]), _place(Path(array[1])), array[2])
+        _add_named(found, Path(array[1]), array[2])
     elif patterns and re.search(r"[*?\[]", text):
         _add_pattern(found, text)
     else:
         raise UsageError(f"{text!r} cannot be found", "Name a file, a folder, a pattern in quotes, or - for stdin")
 
 
-def _place(path: Path) -> PurePosixPath:
-    """Where the result of a file that is in no named folder goes."""
-    here = Path.cwd()
-    absolute = Path(os.path.normpath(here / path))  # not resolve(): a link keeps the name it was given
-    return PurePosixPath(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute.name)
+def _add_named(found: Discovery, path: Path, key: str | None = None) -> None:
+    """Adds a file that is in no named folder; :func:`_place_named` says where its result goes."""
+    before = len(found.sources)
+    _add_file(found, path, PurePosixPath(path.name), key)
+    folder = Path(os.path.normpath(Path.cwd() / path.parent))  # not resolve(): a link keeps the name it was given
+    found.named.update(dict.fromkeys(range(before, len(found.sources)), folder))
+
+
+def _place_named(found: Discovery, below: Path | None) -> None:
+    """Places the images in named files below the folder that holds all of them, or below a given one."""
+    folders = set(found.named.values())
+    if not folders:
+        return
+    try:
+        root = below or Path(os.path.commonpath(folders))
+    except ValueError:  # several drives of Windows: names alone, which may clash and are then refused
+        root = Path()
+    places = {folder: folder.relative_to(root) if folder.is_relative_to(root) else Path() for folder in folders}
+    for position, folder in found.named.items():
+        source = found.sources[position]
+        place = PurePosixPath(places[folder].as_posix()) / source.relative
+        found.sources[position] = replace(source, relative=place)
 
 
 def _add_file(found: Discovery, path: Path, relative: PurePosixPath, key: str | None = None) -> None:
@@ -166,13 +187,18 @@ def _add_file(found: Discovery, path: Path, relative: PurePosixPath, key: str | 
     found.sources.extend(Source(path, i, array.key, folder / f"{i:06d}") for i in range(array.count))
 
 
-def _add_if_image(found: Discovery, path: Path, relative: PurePosixPath, suffixes: Collection[str]) -> None:
-    """Adds a file that was come across, not named: one of another kind is skipped, and none stops the run."""
+def _add_if_image(
+    found: Discovery, path: Path, suffixes: Collection[str], relative: PurePosixPath | None = None
+) -> None:
+    """Adds a file that a folder or pattern holds: one of another kind is skipped, and none stops the run."""
     if path.suffix.lower() not in suffixes:
         found.skipped += 1
         return
     try:
-        _add_file(found, path, relative)
+        if relative is None:
+            _add_named(found, path)
+        else:
+            _add_file(found, path, relative)
     except UsageError as error:
         found.fail(path, error)
 
@@ -195,7 +221,7 @@ def _add_pattern(found: Discovery, pattern: str) -> None:
                 with suppress(UsageError):  # an empty folder is one more thing that is not an image
                     _add_folder(found, path)
         else:
-            _add_if_image(found, path, _place(path), wanted)
+            _add_if_image(found, path, wanted)
     if found.total == before:
         raise UsageError(f"the pattern {pattern!r} matches no image", READABLE)
 
@@ -204,7 +230,7 @@ def _add_folder(found: Discovery, root: Path) -> None:
     before = found.total
     found.folders.append(root)
     for path, relative in _walk(found, root):
-        _add_if_image(found, path, relative, SUFFIXES)
+        _add_if_image(found, path, SUFFIXES, relative)
     if found.total == before:
         raise UsageError(f"the folder {str(root)!r} holds no image", READABLE)
 

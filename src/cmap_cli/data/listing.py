@@ -78,7 +78,7 @@ def list_images(name: str, table: LabelTable | None) -> Listing:
     Raises:
         UsageError: there is no image, one cannot be used, or the table lacks one.
     """
-    found = discover([name])
+    found = discover([name], below=Path.cwd())  # a name stays the same whatever else is attacked
     root = Path(name)
     if table is None and root.is_dir() and all(source.path.parent != root for source in found.sources):
         return list_class_folders(root)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from cmap_cli.data.inputs import Source
-from cmap_cli.errors import ImageError
+from cmap_cli.data.outputs import output_path
+from cmap_cli.errors import CmapError, ImageError, UsageError, raise_all
 from cmap_cli.purify.documents import ImageRecord, Origin, RunDocument
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
@@ -41,6 +43,7 @@ class ResultFolder:
         self.folder = folder
         self.run_path = folder / RUN_FILE
         self.journal = Journal(folder, MANIFEST, shard)
+        self.makers: dict[str, str] = {}
         self.journal.open()
         try:
             if overwrite:
@@ -72,8 +75,34 @@ class ResultFolder:
         if self.manifest_path.exists():
             self.journal.rewrite(record for record in self.records() if self.is_there(record))
         of_all = (record for path in self.journal.paths() for record in read_lines(path, ImageRecord))
-        done = {record.source: record.version for record in of_all if self.is_there(record)}
-        return done | {record.source: record.version for record in self.records()}
+        done = dict[str, tuple[int, int]]()
+        for record in chain((each for each in of_all if self.is_there(each)), self.records()):
+            done[record.source] = record.version
+            self.makers[record.output] = record.source
+        return done
+
+    def claim_places(self, sources: Iterable[Source], extension: str) -> None:
+        """Make sure that no result overwrites that of another file; a file under another path is done already.
+
+        Raises:
+            UsageError: a place holds the result of another file.
+        """
+        problems: list[CmapError] = []
+        for source in sources:
+            output = output_path(source, extension)
+            maker = self.makers.get(str(output), str(source))
+            if maker == str(source):
+                continue
+            if is_same(maker, source):
+                self.done[str(source)] = self.done[maker]
+            else:
+                problems.append(
+                    UsageError(
+                        f"{self.folder / output} is the result of {maker}, and {source} would overwrite it",
+                        "another --out, or --overwrite",
+                    )
+                )
+        raise_all(problems, str(self.folder))
 
     def is_there(self, record: ImageRecord) -> bool:
         """Whether the image of a record exists."""
@@ -106,6 +135,12 @@ class ResultFolder:
     def append(self, record: ImageRecord) -> None:
         """Add a record (OutOfSpaceError when the disk is full)."""
         self.journal.append([record])
+
+
+def is_same(recorded: str, source: Source) -> bool:
+    """Whether a recorded source is this one, under another path."""
+    name = str(source).removeprefix(str(source.path))  # which image of an array file
+    return recorded.endswith(name) and Path(recorded.removesuffix(name)).resolve() == source.path.resolve()
 
 
 def source_origin(source: Source) -> Origin:

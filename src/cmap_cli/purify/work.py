@@ -102,7 +102,7 @@ class FolderRun:
         """The output folder, for this process; images whose files have changed are forgotten.
 
         Raises:
-            UsageError: a result would overwrite a file of another program.
+            UsageError: a result would overwrite a file of another program, or the result of another image.
         """
         with self.team.leader_first():
             forgets = self.team.forgets(overwrite)
@@ -111,6 +111,11 @@ class FolderRun:
                 check_existing(self.request.found.sources, self.extension, self.out, begun)
             make_folder(self.out)
             results = ResultFolder(self.out, self.prepared.compared, overwrite=forgets, shard=self.request.shard)
+        try:
+            results.claim_places(self.sources, self.extension)
+        except BaseException:
+            results.close()
+            raise
         results.forget_changed(self.sources)
         return results
 

@@ -53,15 +53,38 @@ def test_links_are_followed_but_not_in_circles() -> None:
     Path("in/itself").symlink_to("itself")
     Path("in/other").symlink_to("../elsewhere")
     assert places(discover(["in"])) == ["other/b.png", "sub/a.png"]
-    assert places(discover(["in/**/*.png"])) == ["in/sub/a.png"]
+    assert places(discover(["in/**/*.png"])) == ["a.png"]
 
 
-def test_files_keep_their_path_below_the_working_directory_or_their_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["photos"], ["x.png", "sub/y.png"]),
+        (["photos/x.png"], ["x.png"]),
+        (["photos/sub/y.png"], ["y.png"]),
+        (["photos/x.png", "photos/sub/y.png"], ["x.png", "sub/y.png"]),
+        (["photos/**/*.png"], ["sub/y.png", "x.png"]),
+        (["photos/x.png", "photos/sub/*"], ["x.png", "sub/y.png"]),
+        (["./photos/../photos/x.png", "other/x.png"], ["photos/x.png", "other/x.png"]),
+        (["photos", "photos/x.png"], ["x.png", "sub/y.png"]),
+        (["photos", "other/z.png"], ["x.png", "sub/y.png", "z.png"]),
+    ],
+)
+def test_a_file_has_the_same_place_whether_it_or_its_folder_is_named(
+    arguments: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    for name in ("photos/x.png", "photos/sub/y.png", "other/x.png", "other/z.png"):
+        picture(name)
+    assert places(discover(arguments)) == expected
+    assert places(discover([f"{tmp_path}/{argument}" for argument in arguments])) == expected
+
+
+def test_named_files_can_be_placed_below_a_given_folder(tmp_path: Path) -> None:
     picture("here/photos/a.png")
     outside = picture("outside/b.png").resolve()
     os.chdir(tmp_path / "here")
-    found = discover(["photos/a.png", "./photos/../photos/a.png", str(outside), "../outside/b.png"])
-    assert places(found) == ["photos/a.png", "photos/a.png", "b.png", "b.png"]
+    found = discover(["photos/a.png", "./photos/../photos/a.png", str(outside)], below=Path.cwd())
+    assert places(found) == ["photos/a.png", "photos/a.png", "b.png"]
 
 
 def test_the_same_file_twice_is_done_once() -> None:
@@ -72,13 +95,13 @@ def test_the_same_file_twice_is_done_once() -> None:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("in/*.png", ["in/a.png"]),
-        ("in/**/*.png", ["in/a.png", "in/sub/b.png"]),
-        ("in/**", ["in/a.png", "in/sub/b.png"]),
-        ("in/?.png", ["in/a.png"]),
-        ("i[n]/*", ["in/a.png", "b.png"]),  # the folder in/sub is one of the matches
-        ("in/../in/a.*", ["in/a.png"]),
-        ("in/.hidden/*", ["in/.hidden/c.png"]),
+        ("in/*.png", ["a.png"]),
+        ("in/**/*.png", ["a.png", "sub/b.png"]),
+        ("in/**", ["a.png", "sub/b.png"]),
+        ("in/?.png", ["a.png"]),
+        ("i[n]/*", ["a.png", "b.png"]),  # the folder in/sub is one of the matches
+        ("in/../in/a.*", ["a.png"]),
+        ("in/.hidden/*", ["c.png"]),
     ],
 )
 def test_patterns(pattern: str, expected: list[str], tmp_path: Path) -> None:
@@ -99,8 +122,8 @@ def test_a_pattern_takes_a_strange_suffix_only_if_it_names_it() -> None:
     for name in ("x/a.png", "x/b.png"):
         picture(name)
     Path("x/b.png").rename("x/b.image")
-    assert (places(discover(["x/*"])), discover(["x/*"]).skipped) == (["x/a.png"], 1)
-    assert places(discover(["x/*.image"])) == ["x/b.image"]
+    assert (places(discover(["x/*"])), discover(["x/*"]).skipped) == (["a.png"], 1)
+    assert places(discover(["x/*.image"])) == ["b.image"]
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,22 @@ def test_images_that_have_changed_are_forgotten_at_once(tmp_path: Path) -> None:
         assert [entry.output for entry in results.records()] == ["a.png", "c.png"]
 
 
+def test_a_result_is_never_replaced_by_that_of_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "other", "out"):
+        Path(folder).mkdir()
+    Path("out/x.png").touch()
+    with ResultFolder(Path("out"), {"steps": 1}) as results:
+        results.append(record("photos/x.jpg", output="x.png"))
+    same = Source(tmp_path / "photos/x.jpg", None, None, PurePosixPath("x.jpg"))
+    other = Source(Path("other/x.jpg"), None, None, PurePosixPath("x.jpg"))
+    with ResultFolder(Path("out"), {"steps": 1}) as results:
+        results.claim_places([Source(Path("photos/x.jpg"), None, None, PurePosixPath("x.jpg")), same], ".png")
+        assert results.done[str(same)] == (1, 2)
+        with pytest.raises(UsageError, match=r"out/x.png is the result of photos/x.jpg, and other/x.jpg would"):
+            results.claim_places([other], ".png")
+
+
 def test_what_another_shard_has_done_is_done_and_its_file_is_left_alone(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).touch()
