@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cmap_cli.attacks.types import GradientDiagnostics
 
-LossName = Literal["ce", "margin"]
+LossName = Literal["ce", "margin", "dlr"]
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
@@ -25,7 +25,23 @@ def cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(scores, y, reduction="none")
 
 
-LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+def difference_of_logits_ratio(scores: Tensor, y: Tensor) -> Tensor:
+    """The margin over the difference of the largest and the third largest score: (B, classes), (B,) -> (B,).
+
+    Croce & Hein 2020 (arXiv 2003.01690): neither scale nor shift of the scores changes it. Of fewer than three classes
+    the margin itself.
+    """
+    if scores.shape[1] < 3:
+        return margin(scores, y)
+    highest = scores.topk(3, dim=1).values
+    return margin(scores, y) / (highest[:, 0] - highest[:, 2]).clamp(min=1e-12)
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": cross_entropy,
+    "margin": margin,
+    "dlr": difference_of_logits_ratio,
+}
 
 
 class GradientProbe:

@@ -80,28 +80,29 @@ class PGD:
             better = is_better(fooled, loss, best_fooled, best_loss)
             best = torch.where(better[:, None, None, None], x_adv, best)
             best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
-            x_adv = self.threat.project(x_adv + size * self.direction(gradient, x_adv), x)
+            x_adv = self.threat.project(x_adv + size * steepest(self.threat, gradient, x_adv), x)
         return best, x_adv
 
-    def direction(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The step of length 1 in the norm along which the loss rises most, (B, C, H, W); 0 where the gradient is.
 
-        For L1 that would be one pixel; here it is L1_SHARE of them, of those that [0, 1] lets move.
-        """
-        if self.threat.norm == "Linf":
-            return gradient.sign()
-        flat = gradient.flatten(1)
-        if self.threat.norm == "L1":
-            movable = torch.where(gradient > 0, x < 1, x > 0).flatten(1)
-            count = max(1, round(L1_SHARE * flat.shape[1]))
-            largest = (flat.abs() * movable).topk(count, dim=1)
-            signs = flat.gather(1, largest.indices).sign() * (largest.values > 0)
-            flat = torch.zeros_like(flat).scatter(1, largest.indices, signs)
-        order = 1.0 if self.threat.norm == "L1" else 2.0
-        flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)  # squares may underflow
-        length = torch.linalg.vector_norm(flat, order, dim=1, keepdim=True)
-        direction: Tensor = flat / length.clamp(min=1e-12)
-        return direction.reshape(gradient.shape)
+def steepest(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
+    """The step of length 1 in the norm along which the loss rises most, (B, C, H, W); 0 where the gradient is.
+
+    For L1 that would be one pixel; here it is L1_SHARE of them, of those that [0, 1] lets move.
+    """
+    if threat.norm == "Linf":
+        return gradient.sign()
+    flat = gradient.flatten(1)
+    if threat.norm == "L1":
+        movable = torch.where(gradient > 0, x < 1, x > 0).flatten(1)
+        count = max(1, round(L1_SHARE * flat.shape[1]))
+        largest = (flat.abs() * movable).topk(count, dim=1)
+        signs = flat.gather(1, largest.indices).sign() * (largest.values > 0)
+        flat = torch.zeros_like(flat).scatter(1, largest.indices, signs)
+    order = 1.0 if threat.norm == "L1" else 2.0
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)  # squares may underflow
+    length = torch.linalg.vector_norm(flat, order, dim=1, keepdim=True)
+    direction: Tensor = flat / length.clamp(min=1e-12)
+    return direction.reshape(gradient.shape)
 
 
 def is_better(fooled: Tensor, loss: Tensor, best_fooled: Tensor, best_loss: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ GRADIENT_ACCESS: tuple[Access, ...] = ("transfer", "surrogate", "bpda", "white-b
 APGD_STEPS = 100
 AUTOATTACK_QUERIES = 5000
 PAPER_PASSES = 200 * 20
+SELECTIVE_DRAWS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,16 @@ def plan_pgd(budget: Budget, access: Access) -> PlannedPasses:
     return PlannedPasses(passes, passes)
 
 
+def selective_draws(budget: Budget) -> int:
+    """Draws in every iteration of hammer: as many as in a gradient of the others, 10 if these are not averaged."""
+    return budget.eot if budget.eot > 1 else SELECTIVE_DRAWS
+
+
+def plan_selective(budget: Budget, access: Access) -> PlannedPasses:
+    """Every step runs all draws forward, and one of them again with a gradient."""
+    return PlannedPasses(budget.steps * (selective_draws(budget) + 1), budget.steps)
+
+
 def plan_fgsm(budget: Budget, access: Access) -> PlannedPasses:
     """One gradient."""
     return PlannedPasses(gradient_draws(budget, access), gradient_draws(budget, access))
@@ -153,6 +164,7 @@ ATTACKS: dict[str, AttackEntry] = {
     "fab-t": AttackEntry(AUTOATTACK, GRADIENT_ACCESS, plan_component, arguments=("fab-t",)),
     "pgd": AttackEntry("cmap_cli.attacks.pgd:build_pgd", GRADIENT_ACCESS, plan_pgd, "iterative"),
     "fgsm": AttackEntry("cmap_cli.attacks.pgd:build_fgsm", GRADIENT_ACCESS, plan_fgsm, "single-step"),
+    "hammer": AttackEntry("cmap_cli.attacks.selective:build_selective", ("white-box",), plan_selective),
     "square": AttackEntry(
         AUTOATTACK,
         ("black-box", "transfer"),

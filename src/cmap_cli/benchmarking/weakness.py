@@ -9,11 +9,14 @@ from cmap_cli.benchmarking.report.values import AttackRow, Report
 from cmap_cli.defenses.table import DEFENSES
 
 FEW_STEPS, REFERENCE_STEPS = 50, 100
+FEW_SELECTIVE_STEPS, REFERENCE_SELECTIVE_STEPS = 20, 30
 FEW_QUERIES, REFERENCE_QUERIES = 1000, 5000
 FEW_DISRUPTION_STEPS, REFERENCE_DISRUPTION_STEPS = 500, 1000
 FEW_EVALUATIONS, REFERENCE_EVALUATIONS = 10, 20
 WIDE = 0.2
 GRADIENT_ACCESS = ("bpda", "white-box")
+ONE_DRAW_IS_ENOUGH = ("autoattack-rand", "square", "hammer")
+"""Attacks that average over draws, or use no gradient, whatever --eot is."""
 
 
 def weak_points(report: Report) -> tuple[str, ...]:
@@ -47,6 +50,7 @@ def weak_attacks(rows: list[AttackRow], budget: Mapping[str, Any]) -> Iterator[s
     names = {row.attack for row in rows}
     limits = (
         ("pgd", "steps", FEW_STEPS, REFERENCE_STEPS, "steps", "--attack-steps"),
+        ("hammer", "steps", FEW_SELECTIVE_STEPS, REFERENCE_SELECTIVE_STEPS, "steps", "--attack-steps"),
         ("square", "queries", FEW_QUERIES, REFERENCE_QUERIES, "queries", "--queries"),
         ("disruption", "disruption", FEW_DISRUPTION_STEPS, REFERENCE_DISRUPTION_STEPS, "steps", "--disruption-steps"),
     )
@@ -66,7 +70,7 @@ def weak_draws(rows: list[tuple[str, AttackRow]], budget: Mapping[str, Any]) -> 
     attacks = [
         f"{row.attack}@{row.access}"
         for defense, row in rows
-        if is_randomised(defense) and row.access in GRADIENT_ACCESS and row.attack not in ("autoattack-rand", "square")
+        if is_randomised(defense) and row.access in GRADIENT_ACCESS and row.attack not in ONE_DRAW_IS_ENOUGH
     ]
     if attacks:
         listed = ", ".join(dict.fromkeys(attacks))

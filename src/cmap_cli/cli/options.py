@@ -194,7 +194,13 @@ NormOption = Annotated[
     ),
 ]
 AttackSteps = Annotated[
-    int, typer.Option(min=1, help="Steps of pgd; the reference is 100 or more.", metavar="N", rich_help_panel=THREAT)
+    int,
+    typer.Option(
+        min=1,
+        help="Steps of pgd (the reference is 100 or more) and of hammer (30).",
+        metavar="N",
+        rich_help_panel=THREAT,
+    ),
 ]
 Restarts = Annotated[
     int, typer.Option(min=1, help="Random restarts of pgd.", metavar="N", rich_help_panel=THREAT_DETAILS)

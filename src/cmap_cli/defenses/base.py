@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -65,3 +66,22 @@ class RowSeeds:
         else:
             raise ValueError(f"{len(self.frozen)} frozen seeds for {rows} images")
         return [Generator().manual_seed(seed) for seed in seeds]
+
+
+@runtime_checkable
+class HasCandidates(Protocol):
+    """A defence that an attacker can run in two parts: the purified candidates, and the scores of these.
+
+    Attributes:
+        passes: images scored and differentiated so far; whoever runs the parts counts.
+    """
+
+    passes: Passes
+
+    def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] and a seed for each -> (B, K, C, H, W), with the defence's gradient."""
+        ...
+
+    def vote_scores(self, candidates: Tensor) -> Tensor:
+        """Candidates (B, K, C, H, W) -> scores (B, classes)."""
+        ...

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from cmap_cli.choices import Access
 from cmap_cli.core.consistency import clip, karras_levels, to_model_range, to_unit_range
@@ -56,7 +56,20 @@ class OneStepDefense(nn.Module):
 
     def purify(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> the same, denoised."""
-        noise = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.seeds.generators(len(x))]).to(x)
+        return self._denoise(x, self.seeds.generators(len(x)))
+
+    def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`; one candidate per image."""
+        return self._denoise(x, [Generator().manual_seed(seed) for seed in seeds])[:, None]
+
+    def vote_scores(self, candidates: Tensor) -> Tensor:
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`."""
+        logits: Tensor = self.classifier(candidates[:, 0])
+        return logits
+
+    def _denoise(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """The images with the generators' noise, denoised."""
+        noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
         sigma = torch.full((len(x),), self.sigma, device=x.device, dtype=x.dtype)
         images = self.model(to_model_range(x) + self.sigma * noise, sigma).to(x.dtype)
         return to_unit_range(clip(images, straight_through=True))

@@ -122,6 +122,17 @@ class DefendedClassifier(nn.Module):
         ]
         return self.passes.count(torch.cat(chunks))
 
+    def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`; in parts of ``batch_size`` images."""
+        generators = [Generator().manual_seed(seed) for seed in seeds]
+        size = self.batch_size or max(1, len(x))
+        parts = range(0, len(x), size)
+        return torch.cat([self._samples(x[first : first + size], generators[first : first + size]) for first in parts])
+
+    def vote_scores(self, candidates: Tensor) -> Tensor:
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`."""
+        return SCORES[self.vote](classify(self.classifier, candidates))
+
     def _scores(self, x: Tensor, generators: list[Generator], *, recompute: bool) -> Tensor:
         """Scores of one chunk; ``recompute`` runs the classifier again in the backward pass."""
         samples = self._samples(x, generators)

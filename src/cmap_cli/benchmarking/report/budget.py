@@ -30,7 +30,14 @@ def attack_budget(head: Headline, budget: Mapping[str, Any]) -> list[tuple[str, 
     elif "pgd" in names and "steps" in budget:
         restarts = f", {counted(budget['restarts'], 'restart')}" if "restarts" in budget else ""
         rows.append(("PGD", f"{counted(budget['steps'], 'step')}{restarts}"))
-    if names - {"square", "disruption"} and head.through_defense and "eot" in budget and not budget.get("paper"):
+    if "hammer" in names and "steps" in budget:
+        rows.append(("Hammer", counted(budget["steps"], "step")))
+    if (
+        names - {"square", "disruption", "hammer"}
+        and head.through_defense
+        and "eot" in budget
+        and not budget.get("paper")
+    ):
         rows.append(("EOT", f"{counted(budget['eot'], 'draw')} per gradient"))
     if "square" in names and "queries" in budget:
         rows.append(("Square", f"{counted(budget['queries'], 'query', 'queries')} per image"))

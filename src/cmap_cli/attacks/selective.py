@@ -1,0 +1,238 @@
+"""Selective attack on randomised purification, after DiffHammer (Wang et al., NeurIPS 2024, arXiv 2410.23091).
+
+The gradients of single draws of a purification point in different directions, and their mean may hurt none of the
+draws. The attack runs all draws forward only, takes the classifier's gradient at each purified image, and weighs the
+draws by the vulnerability that they share. The weighted gradient is then grafted onto one representative draw and
+pulled back through the purification once: N forward passes and one backward pass, where a mean over N draws takes N of
+both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from cmap_cli.attacks.climb import Climb, halving_checkpoints
+from cmap_cli.attacks.gradients import LOSSES, LossName
+from cmap_cli.attacks.pgd import is_better
+from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.table import Budget, selective_draws
+from cmap_cli.attacks.threat import ThreatModel
+from cmap_cli.attacks.types import AttackResult, GradientDiagnostics
+from cmap_cli.choices import Access
+from cmap_cli.core.purifier import image_generators
+from cmap_cli.defenses.base import HasCandidates
+from cmap_cli.errors import UsageError
+
+SHARPNESS = 4.0
+"""How fast a draw's weight falls with its angle to the shared direction: e⁴ between one along it and one across it."""
+ROUNDS = 3
+"""Of weighing draws and computing the shared direction."""
+
+
+def shared_weights(gradients: Tensor) -> Tensor:
+    """Weights of draws by how far their gradients agree, from equal weights by expectation and maximisation.
+
+    The shared direction is the weighted mean of the unit gradients (maximisation); a draw's weight is the softmax over
+    draws of SHARPNESS times its cosine with that direction (expectation).
+
+    Args:
+        gradients: one per draw and image, (N, B, ...).
+
+    Returns:
+        (N, B), summing to 1 over draws.
+    """
+    flat = gradients.flatten(2)
+    unit = F.normalize(flat / flat.abs().amax(2, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny), dim=2)
+    weights = torch.full(flat.shape[:2], 1 / len(flat), device=flat.device, dtype=flat.dtype)
+    for _ in range(ROUNDS):
+        shared = F.normalize((weights[:, :, None] * unit).sum(0), dim=1)
+        weights = (SHARPNESS * (unit * shared).sum(2)).softmax(0)
+    return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Draws of a defence at one image each.
+
+    Attributes:
+        loss: mean over draws, (B,).
+        fooled: share of draws that are wrong, (B,).
+        seeds: of the representative draw, one per image.
+        cotangent: what is pulled back through that draw, (B, K, C, H, W); None if it was not asked for.
+    """
+
+    loss: Tensor
+    fooled: Tensor
+    seeds: tuple[int, ...]
+    cotangent: Tensor | None
+
+    def without(self, gone: Tensor) -> Draws:
+        """The draws without the rows of a mask (B,)."""
+        seeds = tuple(seed for seed, left in zip(self.seeds, gone.tolist(), strict=True) if not left)
+        cotangent = None if self.cotangent is None else self.cotangent[~gone]
+        return Draws(self.loss[~gone], self.fooled[~gone], seeds, cotangent)
+
+
+@dataclass(slots=True)
+class Defects:
+    """What was wrong with the gradients so far."""
+
+    entries: int = 0
+    zeros: int = 0
+    non_finite: int = 0
+
+
+@dataclass(slots=True)
+class Probe:
+    """Draws of a defence, and gradients through one of them.
+
+    Attributes:
+        model: the defence.
+        loss: "ce", "margin" or "dlr".
+        count: draws N.
+        defects: of all gradients.
+    """
+
+    model: HasCandidates
+    loss: LossName
+    count: int
+    defects: Defects = field(default_factory=Defects)
+
+    def draw(self, x: Tensor, y: Tensor, generators: Sequence[Generator], *, gradients: bool = True) -> Draws:
+        """N draws at images (B, C, H, W), each image with fresh seeds from its own generator."""
+        seeds = [torch.randint(1 << 62, (self.count,), generator=each).tolist() for each in generators]
+        losses, wrong, pulled = [], [], []
+        for number in range(self.count):
+            with torch.no_grad():
+                samples = self.model.candidates(x, [each[number] for each in seeds])
+            with torch.set_grad_enabled(gradients):
+                samples.requires_grad_(gradients)
+                scores = self.model.vote_scores(samples)
+                loss = LOSSES[self.loss](scores, y)
+                if gradients:
+                    pulled.append(torch.autograd.grad(loss.sum(), samples)[0])
+            self.model.passes.forward += len(x)
+            losses.append(loss.detach())
+            wrong.append((scores.argmax(1) != y).float())
+        mean, fooled = torch.stack(losses).mean(0), torch.stack(wrong).mean(0)
+        if not gradients:
+            return Draws(mean, fooled, (), None)
+        own = torch.stack(pulled)
+        seen = own.sum(2)
+        weights = shared_weights(seen)
+        chosen, rows = weights.argmax(0), torch.arange(len(x), device=x.device)
+        shared = (weights[:, :, None, None, None] * seen).sum(0)
+        grafted = own[chosen, rows] + ((shared - seen[chosen, rows]) / own.shape[2])[:, None]
+        picked = tuple(each[place] for each, place in zip(seeds, chosen.tolist(), strict=True))
+        return Draws(mean, fooled, picked, grafted)
+
+    def pull_back(self, x: Tensor, draws: Draws) -> Tensor:
+        """The gradient at x of the draw's cotangent, entries that are not finite replaced by 0."""
+        if not len(x):
+            return torch.zeros_like(x)
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            samples = self.model.candidates(x, draws.seeds)
+            (gradient,) = torch.autograd.grad(samples, x, draws.cotangent)
+        self.model.passes.forward += len(x)
+        self.model.passes.backward += len(x)
+        finite = gradient.isfinite()
+        self.defects.entries += gradient.numel()
+        self.defects.zeros += int((gradient == 0).sum())
+        self.defects.non_finite += int((~finite).sum())
+        return gradient.where(finite, 0)
+
+    def diagnostics(self, x: Tensor, y: Tensor, generators: Sequence[Generator]) -> GradientDiagnostics:
+        """The defects so far, and the cosine between two gradients at the clean images x."""
+        first, second = (self.pull_back(x, self.draw(x, y, generators)).flatten(1) for _ in range(2))
+        there = first.any(1) & second.any(1)
+        first, second = (g[there] / g[there].abs().amax(1, keepdim=True) for g in (first, second))
+        cosine = float(F.cosine_similarity(first, second).mean()) if bool(there.any()) else 0.0
+        return GradientDiagnostics(self.defects.zeros / self.defects.entries, self.defects.non_finite, cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectiveAttack:
+    """APGD steps along the weighted gradient, on fresh draws in every iteration.
+
+    An image that all draws of an iteration and as many fresh ones misclassify is broken: it leaves the batch. Of the
+    others the best and the last iterate are evaluated with fresh draws, and the better one is returned. An image's
+    result depends on no other image of the batch.
+
+    Attributes:
+        threat: norm and radius.
+        access: what is known of the model that it is run on.
+        steps: iterations, each N + 1 forward passes and one backward pass.
+        draws: N.
+        loss: "ce", "margin" or "dlr".
+    """
+
+    threat: ThreatModel
+    access: Access
+    steps: int = 30
+    draws: int = 10
+    loss: LossName = "ce"
+
+    @property
+    def name(self) -> str:
+        """As in "Hammer-30×10"."""
+        return f"Hammer-{self.steps}×{self.draws}"
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
+        """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`.
+
+        Raises:
+            UsageError: the defence cannot be run in two parts.
+        """
+        if not isinstance(model, HasCandidates):
+            raise UsageError("hammer needs a defence with purified candidates", "--defense cmap or --defense onestep")
+        probe = Probe(model, self.loss, self.draws)
+        found, success = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        with seeded(model, seed):
+            climb = Climb.start(self.threat, x, y, image_generators(x, seed))
+            begun, checkpoints = 0, halving_checkpoints(self.steps)
+            for iteration in range(self.steps):
+                if not len(climb.index):
+                    break
+                draws = probe.draw(climb.x_adv, climb.y, climb.generators)
+                climb.remember(draws.fooled, draws.loss)
+                broken = self._broken(probe, climb, draws.fooled)
+                found[climb.index[broken]], success[climb.index[broken]] = climb.x_adv[broken], True
+                climb, draws = climb.without(broken), draws.without(broken)
+                climb.step(probe.pull_back(climb.x_adv, draws))
+                if iteration + 1 in checkpoints:
+                    climb.halve(iteration + 1 - begun)
+                    begun = iteration + 1
+            found[climb.index], success[climb.index] = self._better(probe, climb)
+            return AttackResult(found, success, probe.diagnostics(x, y, image_generators(x, seed + 1)))
+
+    def _broken(self, probe: Probe, climb: Climb, fooled: Tensor) -> Tensor:
+        """Images that all draws of this iteration and as many fresh ones misclassify, (B,) bool."""
+        again = torch.nonzero(fooled == 1).flatten()
+        broken = torch.zeros_like(fooled, dtype=torch.bool)
+        if len(again):
+            generators = [climb.generators[row] for row in again.tolist()]
+            fresh = probe.draw(climb.x_adv[again], climb.y[again], generators, gradients=False)
+            broken[again] = fresh.fooled == 1
+        return broken
+
+    def _better(self, probe: Probe, climb: Climb) -> tuple[Tensor, Tensor]:
+        """Of the best and the last iterate the one that fresh draws prefer, and whether it fools most of them."""
+        if not len(climb.index):
+            return climb.x_adv, torch.zeros(0, dtype=torch.bool, device=climb.x.device)
+        last, best = (
+            probe.draw(each, climb.y, climb.generators, gradients=False) for each in (climb.x_adv, climb.best)
+        )
+        better = is_better(best.fooled, best.loss, last.fooled, last.loss)
+        chosen = torch.where(better[:, None, None, None], climb.best, climb.x_adv)
+        return chosen, best.fooled.where(better, last.fooled) > 0.5
+
+
+def build_selective(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> SelectiveAttack:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
+    return SelectiveAttack(threat, access, steps=budget.steps, draws=selective_draws(budget))
