@@ -25,6 +25,7 @@ PAGE = ROOT / "docs/reference/json.md"
 BEGIN, END = "<!-- begin: docs/schemas.py -->", "<!-- end -->"
 OTHERS = {
     "cmap.record/1": "cmap_cli.benchmarking.documents:BenchmarkRecord",
+    "cmap.certificate/1": "cmap_cli.benchmarking.certificates.documents:CertificateRecord",
     "cmap.attack-line/1": "cmap_cli.benchmarking.documents:AttackLine",
     "cmap.purify-line/1": "cmap_cli.purify.documents:ImageRecord",
     "cmap.report/1": "cmap_cli.benchmarking.report.values:Report",

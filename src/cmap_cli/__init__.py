@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.run import certify
     from cmap_cli.benchmarking.run import attack, benchmark
     from cmap_cli.core.types import ConsistencyModel
     from cmap_cli.errors import CmapError
@@ -36,6 +37,7 @@ _HOMES = {
     "TrainSettings": "training.settings",
     "attack": "benchmarking.run",
     "benchmark": "benchmarking.run",
+    "certify": "benchmarking.certificates.run",
     "load_classifier": "models.classifiers",
     "load_model": "models.zoo",
     "purify_folder": "purify.run",
@@ -55,6 +57,7 @@ __all__ = [
     "TrainSettings",
     "attack",
     "benchmark",
+    "certify",
     "load_classifier",
     "load_model",
     "purify_folder",

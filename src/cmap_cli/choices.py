@@ -24,6 +24,8 @@ ModelKind = Literal["gaussian", "unet", "photo"]
 Optimiser = Literal["adam", "muon"]
 LossWeight = Literal["edm", "min-snr", "plain"]
 Preconditioning = Literal["gaussian", "plain"]
+Procedure = Literal["cohen", "sequential"]
+Denoiser = Literal["auto", "posterior-mean", "consistency", "none"]
 TrainingPreset = Literal["bundled", "accelerator"]
 
 DEFAULT_MODEL = "cifar10-unet"

@@ -29,7 +29,7 @@ def test_help_imports_no_torch() -> None:
 
 
 def test_help_of_every_command_has_examples_and_panels(invoke: Run) -> None:
-    for command in ("purify", "attack", "benchmark", "merge", "train", "download-weights"):
+    for command in ("purify", "attack", "benchmark", "certify", "merge", "train", "download-weights"):
         for flag in ("-h", "--help"):
             run = invoke(command, flag)
             assert run.returncode == 0

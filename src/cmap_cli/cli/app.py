@@ -16,6 +16,7 @@ from cmap_cli import __version__
 from cmap_cli.cli import console
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
+from cmap_cli.cli.certify import certify
 from cmap_cli.cli.command import Command
 from cmap_cli.cli.compare import compare
 from cmap_cli.cli.download_weights import download_weights
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-for command in (purify, attack, benchmark, compare, merge, train, download_weights, info):
+for command in (purify, attack, benchmark, certify, compare, merge, train, download_weights, info):
     app.command(cls=Command)(console.keeping_stdout(command))
 app.command("list", cls=Command)(console.keeping_stdout(list_names))
 

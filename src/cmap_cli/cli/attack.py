@@ -13,7 +13,7 @@ import typer
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
 from cmap_cli.cli import completion, console, options
-from cmap_cli.cli.benchmark_messages import reporting_chunks, settings_of, show_document, show_plan
+from cmap_cli.cli.benchmark_messages import reporting_units, settings_of, show_document, show_plan
 from cmap_cli.defenses.table import DEFENSES
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def attack(
     own = resolve_shard(shard, overwrite)
     silent = quiet or json or not console.leads()
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
-    with reporting_chunks(quiet=silent) as on_progress:
+    with reporting_units("chunks", quiet=silent) as on_progress:
         result = run.attack(
             names,
             out,

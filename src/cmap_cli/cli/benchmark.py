@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol, Split
-from cmap_cli.cli import completion, conditions, console, options
+from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol
+from cmap_cli.cli import completion, conditions, console, data_options, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
     finish,
-    reporting_chunks,
+    reporting_units,
     settings_of,
     show_dry_run,
     show_plan,
@@ -21,51 +21,14 @@ from cmap_cli.cli.benchmark_messages import (
 from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from cmap_cli.runs.shard import Shard
-
 DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
 
 def benchmark(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="cifar10, imagenet100:FOLDER, a folder of class folders, a CSV of file,label, .npz, .safetensors.",
-            metavar="NAME",
-            autocompletion=completion.datasets,
-            rich_help_panel=options.INPUT_OUTPUT,
-        ),
-    ] = "cifar10",
-    split: Annotated[
-        Split,
-        typer.Option(
-            help="Of cifar10: subset is the paper's 500 test images, and comes with cmap.",
-            rich_help_panel=options.INPUT_OUTPUT,
-        ),
-    ] = "subset",
-    n: Annotated[
-        int | None,
-        typer.Option(
-            "--n",
-            min=1,
-            metavar="N",
-            help="Images: the first n.",
-            show_default="8, or all if there are fewer",
-            rich_help_panel=options.INPUT_OUTPUT,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder to write to.",
-            metavar="DIR",
-            show_default="one of the user's cache",
-            rich_help_panel=options.INPUT_OUTPUT,
-        ),
-    ] = None,
+    dataset: data_options.DatasetName = "cifar10",
+    split: data_options.SplitName = "subset",
+    n: data_options.FirstImages = None,
+    out: data_options.ReportFolder = None,
     report_only: Annotated[
         Path | None,
         typer.Option(
@@ -77,15 +40,7 @@ def benchmark(
             rich_help_panel=options.INPUT_OUTPUT,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV file with the columns file and label, for images in folders.",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=options.INPUT_OUTPUT,
-        ),
-    ] = None,
+    labels: data_options.Labels = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -201,7 +156,7 @@ def benchmark(
         if code := finish(report_only, report, gate, outputs, json=json, quiet=quiet):
             raise typer.Exit(code)
         return
-    own = check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
+    own = data_options.check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
     from cmap_cli.benchmarking import run
     from cmap_cli.benchmarking.settings import BenchmarkSettings
     from cmap_cli.benchmarking.setup import parse
@@ -210,7 +165,7 @@ def benchmark(
     parsed = parse(settings)
     refuse_in_advance(gate, parsed.specs, parsed.defenses)
     silent = quiet or json or not console.leads()
-    with reporting_chunks(quiet=silent) as on_progress:
+    with reporting_units("chunks", quiet=silent) as on_progress:
         result = run.benchmark(
             dataset,
             settings,
@@ -231,18 +186,3 @@ def benchmark(
         code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet)
     if code := result.team.leave(code):
         raise typer.Exit(code)
-
-
-def check_shard(shard: str | None, overwrite: bool, out: Path | None, *, judged: bool) -> Shard:
-    """The shard of this process (UsageError where --shard does not go with the other options)."""
-    from cmap_cli.runs.shard import resolve_shard
-
-    own = resolve_shard(shard, overwrite)
-    if shard is not None and judged:
-        raise UsageError(
-            "--fail-under and the other conditions are for the whole run, not for a shard",
-            "cmap merge DIR --fail-under",
-        )
-    if shard is not None and out is None:
-        raise UsageError("--shard needs --out, for cmap merge to find the records", "--out DIR")
-    return own

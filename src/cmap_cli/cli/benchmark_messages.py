@@ -17,13 +17,14 @@ from cmap_cli.errors import CmapError
 from cmap_cli.runs.documents import encode
 
 if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.settings import CertifySettings
     from cmap_cli.benchmarking.compare import Comparison
     from cmap_cli.benchmarking.report.values import Report
     from cmap_cli.benchmarking.run import BenchmarkPlan, BenchmarkResult
     from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
     from cmap_cli.benchmarking.thresholds import Gate
 
-S = TypeVar("S", "AttackSettings", "BenchmarkSettings")
+S = TypeVar("S", "AttackSettings", "BenchmarkSettings", "CertifySettings")
 FAILED = 1
 REPORT = "report.html"
 
@@ -47,14 +48,14 @@ def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
 
 
 @contextmanager
-def reporting_chunks(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how many chunks are done; the bar appears when the number of chunks is known."""
+def reporting_units(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how many units are done; the bar appears when the number of units is known."""
     with ExitStack() as stack:
         reporters: list[console.Reporter] = []
 
         def report(done: int, total: int) -> None:
             if not reporters:
-                reporters.append(stack.enter_context(console.reporting(total, "chunks", quiet=quiet)))
+                reporters.append(stack.enter_context(console.reporting(total, unit, quiet=quiet)))
             reporters[0].reach(done)
 
         yield report

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from cmap_cli.choices import FailOn
 from cmap_cli.cli import conditions, console, options
 from cmap_cli.errors import CmapError, UsageError, raise_all
 
 if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
+    from cmap_cli.benchmarking.thresholds import Gate
     from cmap_cli.runs.merge import Merged
 
 SCHEMA = "cmap.merge/1"
@@ -72,11 +76,14 @@ def merge(
     if overwrite and out is None:
         problems.append(UsageError("--overwrite is for --out", "leave it out"))
     raise_all(problems)
+    from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds
     from cmap_cli.benchmarking.thresholds import parse_gate
-    from cmap_cli.runs.merge import kind_of, merge_folder, merge_folders
+    from cmap_cli.runs.merge import NOUNS, kind_of, merge_folder, merge_folders
 
+    kinds = {kind_of(part) for part in parts}
+    thresholds = parse_certify_thresholds(fail_under or ()) if kinds == {"certify"} else ()
     gate = parse_gate(
-        fail_under or (),
+        () if thresholds else fail_under or (),
         fail_under_clean,
         fail_on,
         fail_on_flags=fail_on_flags,
@@ -84,8 +91,7 @@ def merge(
         require_access=require_access or (),
         accept_access=accept_access or (),
     )
-    if gate.judges and any(kind_of(part) != "benchmark" for part in parts):
-        raise UsageError("--fail-under and the other conditions are for the parts of a benchmark", "leave them out")
+    refuse_conditions(gate, kinds)
     merged = merge_folder(parts[0]) if out is None else merge_folders(parts, out, overwrite=overwrite)
     code = PARTIAL if merged.missing or merged.failed else 0
     for sentence in merged.missing:
@@ -103,23 +109,60 @@ def merge(
         "failed": merged.failed,
         "failures": list(merged.failures),
     }
-    silent = json or quiet
-    if not silent:
+    if not (json or quiet):
         of = "" if merged.listed is None else f" of {merged.listed}"
-        noun = "images" if merged.kind == "purify" else "chunks"
         failed = f", {merged.failed} failed" if merged.failed else ""
-        console.result(f"{merged.count}{of} {noun} of cmap {merged.kind} in {merged.folder}{failed}")
+        console.result(f"{merged.count}{of} {NOUNS[merged.kind]} of cmap {merged.kind} in {merged.folder}{failed}")
     if merged.kind == "benchmark":
         from cmap_cli.benchmarking.checks import write_checked_report
         from cmap_cli.cli.benchmark_messages import finish
 
         report = write_checked_report(merged.folder)
-        missing = [*merged.missing, *(failure["error"] for failure in merged.failures)]
+        missing = lacking(merged)
         code = finish(merged.folder, report, gate, json=json, quiet=quiet, missing=missing, merged=document)
+    elif merged.kind == "certify":
+        code = show_certificates(merged, thresholds, fail_on, document, json=json, quiet=quiet)
     else:
         show(merged, document, json=json, quiet=quiet)
     if code:
         raise typer.Exit(code)
+
+
+def refuse_conditions(gate: Gate, kinds: Collection[str]) -> None:
+    """Conditions are for the parts of a benchmark, and thresholds also for those of certify (UsageError)."""
+    if gate.judges and kinds != {"benchmark"}:
+        raise UsageError(
+            "--fail-under and the other conditions are for the parts of a benchmark; parts of cmap certify have "
+            "--fail-under RADIUS=SHARE alone",
+            "leave them out",
+        )
+
+
+def show_certificates(
+    merged: Merged,
+    thresholds: Sequence[CertifyThreshold],
+    fail_on: FailOn,
+    document: dict[str, Any],
+    *,
+    json: bool,
+    quiet: bool,
+) -> int:
+    """What the records of certify add up to; returns the exit code."""
+    from cmap_cli.benchmarking.certificates.report import write_certificate_report
+    from cmap_cli.benchmarking.certificates.thresholds import refuse_certify_thresholds
+    from cmap_cli.cli.certify_messages import finish_certify
+
+    report = write_certificate_report(merged.folder)
+    refuse_certify_thresholds(thresholds, report.settings["sigma"], report.settings["radius"])
+    missing = lacking(merged)
+    return finish_certify(
+        merged.folder, report, thresholds, fail_on, json=json, quiet=quiet, missing=missing, merged=document
+    )
+
+
+def lacking(merged: Merged) -> list[str]:
+    """What is not there or could not be done, a sentence each."""
+    return [*merged.missing, *(failure["error"] for failure in merged.failures)]
 
 
 def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:

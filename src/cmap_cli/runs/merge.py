@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from cmap_cli.errors import SettingsMismatchError, UsageError
 from cmap_cli.files import append_text, copy_file
 from cmap_cli.runs.documents import decode, read_document
 from cmap_cli.runs.journal import Journal, read_lines
+from cmap_cli.runs.order import Line, certificate_key, record_key
 from cmap_cli.runs.progress import (
     Gathered,
     decisive_parts,
@@ -24,9 +23,20 @@ from cmap_cli.runs.progress import (
     remove_states,
     write_part,
 )
-from cmap_cli.runs.settings import MANIFEST, RECORDS, RUN_FILE, SETTINGS_FILE, claim_settings, differing, read_settings
+from cmap_cli.runs.settings import (
+    CERTIFY_FILE,
+    MANIFEST,
+    RECORDS,
+    RUN_FILE,
+    SETTINGS_FILE,
+    claim_settings,
+    differing,
+    read_settings,
+)
 
-Kind = Literal["purify", "attack", "benchmark"]
+Kind = Literal["purify", "attack", "benchmark", "certify"]
+NOUNS: dict[Kind, str] = {"purify": "images", "attack": "chunks", "benchmark": "chunks", "certify": "certificates"}
+"""What is counted of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Merged:
     Attributes:
         kind: the command that they are of.
         folder: where the whole is.
-        count: images of purify, chunks of the others, that are there.
+        count: units that are there, see :data:`NOUNS`.
         listed: how many there should be; None if there were no shards.
         missing: what is not there, a sentence each.
         failed: images that could not be done.
@@ -56,10 +66,12 @@ def kind_of(folder: Path) -> Kind:
     """The command that made a folder (UsageError if it was none of ours)."""
     if (folder / RUN_FILE).exists():
         return "purify"
+    if (folder / CERTIFY_FILE).exists():
+        return "certify"
     if not (folder / SETTINGS_FILE).exists():
         raise UsageError(
-            f"{folder} holds neither {RUN_FILE} nor {SETTINGS_FILE}",
-            "name a folder that cmap purify, attack or benchmark has written to",
+            f"{folder} holds neither {RUN_FILE} nor {SETTINGS_FILE} nor {CERTIFY_FILE}",
+            "name a folder that cmap purify, attack, benchmark or certify has written to",
         )
     protocol = read_settings(folder / SETTINGS_FILE).get("protocol")
     return "attack" if protocol is None else "benchmark"
@@ -67,7 +79,7 @@ def kind_of(folder: Path) -> Kind:
 
 def settings_path(folder: Path) -> Path:
     """The file of the settings of a folder's run."""
-    return folder / (RUN_FILE if kind_of(folder) == "purify" else SETTINGS_FILE)
+    return folder / {"purify": RUN_FILE, "certify": CERTIFY_FILE}.get(kind_of(folder), SETTINGS_FILE)
 
 
 def merge_folder(folder: Path, *, final: bool = False) -> Merged:
@@ -85,11 +97,11 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
     known = [] if final else decisive_parts(read_parts(folder))
     failed, failures = sum(part.failed for part in known), tuple(each for part in known for each in part.failures)
     listed = max((part.listed for part in known), default=None)
-    noun = "images" if kind == "purify" else "chunks"
+    noun = NOUNS[kind]
     *others, content = contents(folder, kind)
     for other in others:
         gather_lines(folder, other, final=final)
-    found = gather_lines(folder, content, unit=None if kind == "purify" else 3, final=final)
+    found = gather_lines(folder, content, unit=3 if noun == "chunks" else None, final=final)
     missing = list(found.absent)
     if found.lost:
         missing.append(f"{found.lost} files that are recorded are not there")
@@ -175,26 +187,6 @@ def forget_all(out: Path, kind: Kind) -> None:
         own.close()
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """What a merge needs of any line of manifest.jsonl or records.jsonl.
-
-    Attributes:
-        output: the image that purify wrote.
-        png: the picture that attack wrote.
-        file: attacked images as floats, of attack and benchmark; None for clean images.
-        row: of the image in ``file``.
-        item: the attack, or "clean", and ``defense`` and ``image``: of a record of a benchmark.
-    """
-
-    output: str | None = None
-    png: str | None = None
-    file: str | None = None
-    row: int | None = None
-    item: str = ""
-    defense: str = ""
-    image: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Content:
     """A kind of JSON lines in a folder.
@@ -221,8 +213,9 @@ def contents(folder: Path, kind: Kind) -> list[Content]:
     """The kinds of lines in a folder, the one that decides what is missing last."""
     if kind == "purify":
         return [Content(MANIFEST, lambda line: (line.output or "",), lambda line: line.output)]
-    records = Content(RECORDS, record_key(folder), lambda line: line.file, optional=True)
-    if kind == "benchmark":
+    key = certificate_key(folder) if kind == "certify" else record_key(folder)
+    records = Content(RECORDS, key, lambda line: line.file, optional=True)
+    if kind in ("benchmark", "certify"):
         return [records]
     return [Content(MANIFEST, lambda line: (line.file or "", line.row or 0), lambda line: line.png), records]
 
@@ -260,38 +253,3 @@ def inside(name: str) -> Path:
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise UsageError(f"a record names the file {name!r}, which is not in its folder")
     return path
-
-
-class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of a benchmark that its records are ordered by."""
-
-    chunk: int | None = None
-    defenses: tuple[str, ...] = ()
-
-
-class OrderProvenance(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the items of a benchmark in their order."""
-
-    items: tuple[str, ...] = ()
-
-
-class OrderDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What benchmark.json says of the order of records."""
-
-    settings: OrderSettings
-    provenance: OrderProvenance = OrderProvenance()
-
-
-def record_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
-    """Of a record of a benchmark: the order in which one process makes them."""
-    run = read_document(folder / SETTINGS_FILE, OrderDocument, UsageError)
-    chunk = max(1, run.settings.chunk or 1)
-    items = {name: number for number, name in enumerate(run.provenance.items)}
-    defenses = {name: number for number, name in enumerate(run.settings.defenses)}
-
-    def key(line: Line) -> tuple[Any, ...]:
-        start = line.image // chunk * chunk
-        item, defense = items.get(line.item, len(items)), defenses.get(line.defense, len(defenses))
-        return (start, item, line.item, defense, line.defense, line.image)
-
-    return key

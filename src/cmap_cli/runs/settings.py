@@ -17,6 +17,8 @@ RUN_FILE = "run.json"
 """Settings of ``cmap purify``."""
 SETTINGS_FILE = "benchmark.json"
 """Settings and provenance of ``cmap benchmark`` and ``cmap attack``."""
+CERTIFY_FILE = "certify.json"
+"""Settings and provenance of ``cmap certify``."""
 MANIFEST = "manifest"
 MANIFEST_FILE = f"{MANIFEST}.jsonl"
 RECORDS = "records"
@@ -28,7 +30,7 @@ Record = dict[str, Any]
 
 
 class SettingsDocument(msgspec.Struct, frozen=True):
-    """What run.json and benchmark.json have in common."""
+    """What run.json, benchmark.json and certify.json have in common."""
 
     settings: dict[str, Any]
 
@@ -39,7 +41,7 @@ def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool =
     Processes that start together cannot both be the first.
 
     Args:
-        path: run.json or benchmark.json.
+        path: run.json, benchmark.json or certify.json.
         document: what is written, with ``settings``.
         overwrite: whatever is there.
 

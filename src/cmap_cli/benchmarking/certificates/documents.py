@@ -1,0 +1,197 @@
+"""The files and JSON documents of ``cmap certify``, typed: what is decoded has these fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cmap_cli.errors import UsageError
+from cmap_cli.runs.documents import Document, read_document
+from cmap_cli.runs.settings import CERTIFY_FILE
+
+CERTIFY_SCHEMA = "cmap.certify-run/1"
+
+
+class RadiusDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one radius: certified, refuted (sequential only), undecided, or out of reach of the samples."""
+
+    radius: float
+    decision: Literal["certified", "refuted", "undecided", "out of reach"]
+
+
+class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of records.jsonl of ``cmap certify`` ("cmap.certificate/1"): one image with one noise level.
+
+    Attributes:
+        image: its number in the data set of the run, from 0.
+        index: its number in the whole data set.
+        key: its stable name, "cifar10/test/17".
+        label: its class.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        selected: the class that the first samples chose.
+        predicted: the class of the smoothed classifier; None if it abstains.
+        radius: certified ℓ2 radius around the image; 0 if it abstains.
+        correct: whether ``predicted`` is the label.
+        lower: lower bound of the probability of ``selected`` under noise; wrong with probability alpha at most.
+        successes: samples of class ``selected`` among ``trials``, without those that chose it.
+        trials: how many there were.
+        decisions: of each radius that was asked for, for the class ``selected``.
+        seconds: of this image.
+    """
+
+    image: int
+    index: int
+    key: str
+    label: int
+    sigma: float
+    selected: int
+    predicted: int | None
+    radius: float
+    correct: bool
+    lower: float
+    successes: int
+    trials: int
+    decisions: tuple[RadiusDecision, ...]
+    seconds: float
+
+    def holds_at(self, radius: float) -> bool:
+        """Whether the certificate covers a radius and the class is right."""
+        return self.correct and self.radius >= radius
+
+
+class CertifyDocument(Document, frozen=True, kw_only=True):
+    """certify.json: the settings of a run of ``cmap certify``, and what is known of its circumstances.
+
+    Attributes:
+        settings: what determines the records; a run resumes only with equal ones.
+        provenance: versions, device, weights, command; of the first start.
+    """
+
+    schema: Literal["cmap.certify-run/1"]
+    settings: dict[str, Any]
+    provenance: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of the images.
+
+    Attributes:
+        count: images.
+        n: of how many.
+        value: the share.
+        low: lower end of the Wilson 95 % interval, for images like these.
+        high: upper end.
+    """
+
+    count: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+class RadiusResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run says of one radius with one noise level.
+
+    Attributes:
+        radius: ℓ2, for images in [0, 1].
+        linf: the largest ℓ∞ change that is sure to be inside, radius / √d, in units of 1/255; None for images of
+            several sizes.
+        certified: images whose certificate covers the radius and whose class is right.
+        set_low: lower bound of the true share on these images, all certificates together.
+        undecided: images of which nothing was decided at this radius.
+    """
+
+    radius: float
+    linf: float | None
+    certified: Share
+    set_low: float
+    undecided: int
+
+
+class SigmaResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run says of one noise level.
+
+    Attributes:
+        sigma: standard deviation, for images in [0, 1].
+        images: that have records.
+        abstained: images without a class.
+        wrong: images with a wrong class.
+        radii: those that were asked for.
+        curve: (radius, share of images that are certified and right), where it falls.
+        mean_samples: per image, those that chose the class included.
+        seconds: per image.
+    """
+
+    sigma: float
+    images: int
+    abstained: int
+    wrong: int
+    radii: tuple[RadiusResult, ...]
+    curve: tuple[tuple[float, float], ...]
+    mean_samples: float
+    seconds: float
+
+
+class CertificateReport(Document, frozen=True, kw_only=True):
+    """report.json of ``cmap certify``: certified accuracy by noise level and radius.
+
+    Attributes:
+        complete: whether every image has a record for every noise level.
+        sentence: the result in a sentence.
+        confidence: of ``set_low``.
+        results: by noise level.
+        limits: what the numbers do not say.
+        settings: of the run.
+        provenance: of the run.
+    """
+
+    schema: str = "cmap.certificate-report/1"
+    complete: bool
+    sentence: str
+    confidence: float
+    results: tuple[SigmaResult, ...]
+    limits: tuple[str, ...]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+class CertifyOutput(Document, frozen=True, kw_only=True):
+    """What ``cmap certify --json`` prints: the report, and the thresholds that it misses."""
+
+    schema: str = "cmap.certify/1"
+    exit_code: int
+    out: str
+    missed: tuple[str, ...] = ()
+    report: CertificateReport
+
+
+class CertifyShardOutput(Document, frozen=True, kw_only=True):
+    """What ``cmap certify --shard --json`` prints."""
+
+    schema: str = "cmap.certify/1"
+    exit_code: int
+    out: str
+    shard: str
+    records: str
+
+
+class CertifyDryRunOutput(Document, frozen=True, kw_only=True):
+    """What ``cmap certify --dry-run --json`` prints.
+
+    Attributes:
+        settings: of the run.
+        seconds: estimate, from every image getting the fewest samples to every image getting the most.
+    """
+
+    schema: str = "cmap.certify/1"
+    dry_run: Literal[True] = True
+    settings: dict[str, Any]
+    seconds: tuple[float, float]
+
+
+def read_certify(folder: Path) -> CertifyDocument:
+    """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
+    return read_document(folder / CERTIFY_FILE, CertifyDocument, UsageError, "name the folder of a run of cmap certify")

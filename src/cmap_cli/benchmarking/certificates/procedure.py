@@ -1,0 +1,132 @@
+"""From the classes of noisy samples to a certificate: from a fixed number of samples, or from as few as it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cmap_cli.benchmarking.certificates.bounds import (
+    certified_radius,
+    clopper_pearson_lower,
+    exceeds,
+    falls_below,
+    needed_probability,
+    reachable_radius,
+    sequence_lower,
+)
+from cmap_cli.choices import Procedure
+
+Decision = Literal["certified", "refuted", "undecided", "out of reach"]
+LOOK = 16
+"""Samples between two looks of the sequential procedure; no decision depends on how samples are batched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many samples an image gets, and what is decided.
+
+    Attributes:
+        procedure: "cohen": ``samples`` of them, then one Clopper-Pearson bound. "sequential": as many as it takes to
+            decide all ``radii``, at most ``samples``.
+        selection: samples that choose the class, and are not used for the bound.
+        samples: see above.
+        alpha: probability that the certificate of one image is wrong.
+        radii: ℓ2, in the units of [0, 1].
+    """
+
+    procedure: Procedure
+    selection: int
+    samples: int
+    alpha: float
+    radii: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the samples of one image with one noise level have said so far.
+
+    Attributes:
+        plan: of the run.
+        sigma: standard deviation of the noise.
+        taken: samples seen, those of the selection included.
+        selected: the class that most samples of the selection have, the lower one of two; None before.
+        successes: later samples of this class; ``trials`` is how many there were.
+        lower: lower bound of its probability; the highest that any look has found.
+        decisions: of each radius.
+    """
+
+    plan: Plan
+    sigma: float
+    taken: int = 0
+    selected: int | None = None
+    successes: int = 0
+    trials: int = 0
+    lower: float = 0.0
+    votes: Counter[int] = field(default_factory=Counter)
+    decisions: dict[float, Decision] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """A radius that not even unanimous samples could certify does not hold up the others."""
+        self.decisions = dict.fromkeys(self.plan.radii, "undecided")
+        if self.plan.procedure == "sequential":
+            most = reachable_radius(self.plan.samples, self.plan.alpha, self.sigma)
+            self.decisions |= {radius: "out of reach" for radius in self.plan.radii if radius > most}
+
+    def wanted(self) -> int:
+        """How many samples are needed before anything is decided; 0 when all is."""
+        if self.taken < self.plan.selection:
+            return self.plan.selection - self.taken
+        left = self.plan.samples - self.trials
+        if self.plan.procedure == "cohen":
+            return left
+        if self.trials and "undecided" not in self.decisions.values():
+            return 0
+        return min(left, LOOK - self.trials % LOOK)
+
+    def observe(self, classes: Sequence[int]) -> None:
+        """Take in the classes of the next samples, no more than are wanted."""
+        if self.taken < self.plan.selection:
+            self.votes.update(classes)
+            self.taken += len(classes)
+            if self.taken == self.plan.selection:
+                self.selected = min(self.votes, key=lambda each: (-self.votes[each], each))
+            return
+        self.taken += len(classes)
+        self.trials += len(classes)
+        self.successes += sum(each == self.selected for each in classes)
+        if self.plan.procedure == "sequential" and (self.trials % LOOK == 0 or self.trials == self.plan.samples):
+            self.look()
+        elif self.trials == self.plan.samples:
+            self.conclude()
+
+    def look(self) -> None:
+        """Decide the radii that can be decided (sequential)."""
+        alpha = self.plan.alpha
+        self.lower = max(self.lower, sequence_lower(self.successes, self.trials, alpha))
+        for radius, decision in self.decisions.items():
+            if decision == "undecided":
+                p = needed_probability(radius, self.sigma)
+                if exceeds(self.successes, self.trials, p, alpha):
+                    self.decisions[radius] = "certified"
+                elif falls_below(self.successes, self.trials, p, alpha):
+                    self.decisions[radius] = "refuted"
+
+    def conclude(self) -> None:
+        """One bound from all samples (Cohen)."""
+        self.lower = clopper_pearson_lower(self.successes, self.trials, self.plan.alpha)
+        for radius in self.decisions:
+            if self.lower > needed_probability(radius, self.sigma):
+                self.decisions[radius] = "certified"
+
+    @property
+    def predicted(self) -> int | None:
+        """The class of the smoothed classifier; None where the bound is one half or less: it abstains."""
+        return self.selected if self.lower > 0.5 else None
+
+    @property
+    def radius(self) -> float:
+        """The certified radius, 0 where it abstains; no less than the radii that are certified."""
+        certified = [radius for radius, decision in self.decisions.items() if decision == "certified"]
+        return max([certified_radius(self.lower, self.sigma), *certified]) if self.lower > 0.5 else 0.0

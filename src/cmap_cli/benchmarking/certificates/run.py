@@ -1,0 +1,175 @@
+"""``certify``: settings in, one result out; the command line only renders it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmap_cli.benchmarking.certificates import work
+from cmap_cli.benchmarking.certificates.documents import CertificateReport
+from cmap_cli.benchmarking.certificates.folder import CertificateFolder
+from cmap_cli.benchmarking.certificates.report import write_certificate_report
+from cmap_cli.benchmarking.certificates.settings import CertifySettings
+from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare
+from cmap_cli.defenses.smoothing import block_size, classify_blocks, noisy_samples
+from cmap_cli.runs.merge import merge_folder
+from cmap_cli.runs.progress import Part, write_part
+from cmap_cli.runs.shard import WHOLE, Shard, launched_shard
+from cmap_cli.runs.team import Team
+
+RESIZED = "images of another size are resized and cropped to the model's; certificates are for the resized images"
+
+
+@dataclass(frozen=True)
+class CertifyPlan:
+    """What will be done, and about how long it takes on this device.
+
+    Attributes:
+        prepared: the run, with its settings and device.
+        folder: where it is written.
+        shard: of this process.
+        certificates: of this shard; ``all_certificates`` of the run.
+        samples_per_second: measured.
+        seconds: of this shard, if every image gets the fewest samples, and if every image gets the most.
+    """
+
+    prepared: PreparedCertification
+    folder: Path
+    shard: Shard
+    certificates: int
+    all_certificates: int
+    samples_per_second: float
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class CertifyResult:
+    """What ``cmap certify`` wrote.
+
+    Attributes:
+        folder: with records, TSV files and report.
+        settings: as certify.json holds them.
+        report: None for a dry run, for a shard, and in the processes of torchrun that do not lead.
+        plan: of a dry run; None if it was not asked for.
+        shard: of this process.
+        certificates: of this shard.
+        records: the file of this shard's records; None for a dry run.
+        team: the processes of the job.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    report: CertificateReport | None
+    plan: CertifyPlan | None
+    shard: Shard
+    certificates: int
+    records: Path | None
+    team: Team
+
+
+def certify(
+    dataset: str = "cifar10",
+    settings: CertifySettings | None = None,
+    *,
+    out: str | Path | None = None,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    on_plan: Callable[[CertifyPlan], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    **options: Any,
+) -> CertifyResult:
+    """Certify a denoised smoothed classifier with randomised smoothing, and write a report.
+
+    Args:
+        dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
+        settings: the options of ``cmap certify``.
+        out: the output folder; None for one of the user's cache that these settings always get.
+        shard: of the work; None for all of it, or the shard that torchrun gives this process.
+        overwrite: forget what is in ``out``.
+        dry_run: only estimate how long it takes.
+        on_plan: called before the work starts with what will be done.
+        on_progress: called after every batch with the number of certificates that are done, and of all.
+        on_message: called with warnings.
+        **options: fields of :class:`~cmap_cli.benchmarking.certificates.settings.CertifySettings` to change.
+
+    Raises:
+        UsageError: a setting is wrong, images have no labels, or ``out`` holds a run with other settings.
+        WeightsError: a model or classifier cannot be loaded.
+        OutOfSpaceError: the disk is full; the same call continues.
+    """
+    chosen = dataclasses.replace(settings or CertifySettings(), **options)
+    own = launched_shard() or WHOLE if shard is None else shard
+    prepared, team = prepare(dataset, chosen, own)
+    folder = prepared.default_folder() if out is None else Path(out)
+    if on_message is not None and prepared.run.dataset.resized:
+        on_message(RESIZED)
+    units = [each for each in prepared.run.work() if own.takes(each[0])]
+    plan = None
+    if team.leads and (on_plan is not None or dry_run):
+        plan = announce(prepared, folder, own, len(units))
+        if on_plan is not None:
+            on_plan(plan)
+    result = CertifyResult(folder, prepared.settings, None, plan, own, len(units), None, team)
+    if dry_run:
+        return result
+    records = write_records(prepared, folder, own, units, team, overwrite=overwrite, on_progress=on_progress)
+    team.exchange(None)
+    report = None
+    if team.leads and not team.partial:
+        merge_folder(folder, final=True)
+        report = write_certificate_report(folder)
+    return dataclasses.replace(result, records=records, report=report)
+
+
+def write_records(
+    prepared: PreparedCertification,
+    folder: Path,
+    shard: Shard,
+    units: list[tuple[int, float]],
+    team: Team,
+    *,
+    overwrite: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> Path:
+    """Certify what is not done yet of a shard, and record it; returns the file of the records."""
+    with team.leader_first():
+        results = CertificateFolder(
+            folder, prepared.settings, prepared.provenance, overwrite=team.forgets(overwrite), shard=shard
+        )
+    report = on_progress or (lambda done, total: None)
+    with results:
+        part = Part(shard, len(prepared.run.work()), len(units))
+        write_part(folder, part)
+        there = results.resume()
+        left = [each for each in units if each not in there]
+        done = len(units) - len(left)
+        report(done, len(units))
+        for count, record in enumerate(work.certify(prepared.run, left), done + 1):
+            results.append([record])
+            report(count, len(units))
+        write_part(folder, dataclasses.replace(part, finished=True))
+    return results.journal.path
+
+
+def announce(prepared: PreparedCertification, folder: Path, shard: Shard, count: int) -> CertifyPlan:
+    """Time one block of samples, and say how long the run takes at least and at most."""
+    run = prepared.run
+    image = run.dataset.batch(0, 1).x[0]
+    rows = block_size(image.shape[1], image.shape[2], run.device)
+    sigma = torch.full((rows,), run.sigmas[0])
+    for _ in range(2):  # the first call is slower
+        began = time.perf_counter()
+        classify_blocks(run.classifier, noisy_samples(image, run.sigmas[0], 0, range(rows)), sigma, run.device)
+        speed = rows / (time.perf_counter() - began)
+    most = run.plan.selection + run.plan.samples
+    fewest = most if run.plan.procedure == "cohen" else run.plan.selection + 16
+    seconds = count * fewest / speed, count * most / speed
+    return CertifyPlan(prepared, folder, shard, count, len(run.work()), speed, seconds)

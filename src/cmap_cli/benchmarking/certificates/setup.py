@@ -1,0 +1,191 @@
+"""From the settings of ``cmap certify`` to what it runs: checked and loaded."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from cmap_cli import __version__
+from cmap_cli.benchmarking.certificates.bounds import reachable_radius
+from cmap_cli.benchmarking.certificates.procedure import Plan
+from cmap_cli.benchmarking.certificates.settings import CertifySettings, check, compared_settings, labels_digest
+from cmap_cli.benchmarking.certificates.work import Certification
+from cmap_cli.benchmarking.settings import DEFAULT_IMAGES
+from cmap_cli.core.types import num_classes
+from cmap_cli.data.catalogue import Dataset, load_dataset, match_classes
+from cmap_cli.defenses.smoothing import NoisyClassifier, block_size, choose_denoiser
+from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
+from cmap_cli.errors import UsageError
+from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
+from cmap_cli.models.zoo import LoadedModel, load_identified_model
+from cmap_cli.runs.documents import encode
+from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.team import Team, join_team
+
+
+@dataclass(frozen=True)
+class PreparedCertification:
+    """A checked run with everything loaded.
+
+    Attributes:
+        run: what is done.
+        settings: what determines its records.
+        provenance: what is known besides.
+        chosen: the device.
+        name: of the classifier.
+    """
+
+    run: Certification
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    chosen: DeviceChoice
+    name: str
+
+    def default_folder(self) -> Path:
+        """A folder of the user's cache that these settings always get."""
+        digest = sha256(encode(self.settings, indent=None).encode()).hexdigest()
+        return user_cache_path("cmap", appauthor=False) / "certificates" / digest[:16]
+
+
+def prepare(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple[PreparedCertification, Team]:
+    """Check all settings, meet the other processes of the job, then load what the settings name.
+
+    Args:
+        name: of the data set.
+        settings: of the run.
+        shard: of this process.
+
+    Raises:
+        UsageError: a setting is wrong, or images have no labels.
+        WeightsError: a model or classifier cannot be loaded.
+    """
+    check(settings)
+    plan = make_plan(settings)
+    team = join_team(shard, settings.device)
+    chosen = choose_device(team.device)
+    loaded = None if settings.denoiser == "none" else load_denoiser(settings, chosen)
+    dataset = load_images(name, settings, None if loaded is None else loaded.model.image_shape[1:])
+    shape = dataset.image_shape
+    if shape is None:
+        raise UsageError(f"the images of {name} have several sizes", "bring them to one size")
+    classifier = load_classifier(
+        settings.classifier,
+        chosen.device,
+        image_size=shape[1:],
+        normalisation=settings.normalisation,
+        weights_dir=settings.weights_dir,
+    )
+    dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
+    dtype = choose_dtype(settings.precision, chosen.device)
+    noisy = NoisyClassifier(None if loaded is None else loaded.model, classifier.module, settings.denoiser, dtype)
+    batch = settings.batch_size or block_size(*shape[1:], chosen.device)
+    run = Certification(dataset, noisy, tuple(settings.sigma), plan, settings.seed, batch, chosen.device)
+    about = provenance(chosen, loaded, classifier, run)
+    return PreparedCertification(run, compared(settings, run, loaded, classifier), about, chosen, classifier.name), team
+
+
+def make_plan(settings: CertifySettings) -> Plan:
+    """The procedure (UsageError if its samples cannot certify any radius at all)."""
+    plan = Plan(
+        settings.procedure,
+        settings.selection_samples,
+        settings.bound_samples,
+        settings.alpha,
+        tuple(settings.radius),
+    )
+    if settings.procedure == "sequential":
+        most = {sigma: reachable_radius(plan.samples, plan.alpha, sigma) for sigma in settings.sigma}
+        if all(most[sigma] < min(plan.radii) for sigma in settings.sigma):
+            reach = ", ".join(f"{most[sigma]:.3f} with sigma {sigma:g}" for sigma in settings.sigma)
+            raise UsageError(
+                f"{plan.samples} samples cannot certify the radius {min(plan.radii):g}: they reach {reach}",
+                "a larger --sigma, more --samples, or a smaller --radius",
+            )
+    return plan
+
+
+def load_denoiser(settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
+    """The model (UsageError if it is of no use here)."""
+    loaded = load_identified_model(settings.model, chosen.device, settings.weights_dir)
+    if loaded.model.image_shape[0] != 3:
+        raise UsageError(f"the model {loaded.name} makes images of {loaded.model.image_shape[0]} channels, not 3")
+    if num_classes(loaded.model):
+        raise UsageError(f"{loaded.name} is class-conditional; it would have to be told the class of the noisy image")
+    choose_denoiser(loaded.model, settings.denoiser)
+    return loaded
+
+
+def load_images(name: str, settings: CertifySettings, size: tuple[int, int] | None) -> Dataset:
+    """The labelled images; without n a few, or all there are if they are fewer."""
+
+    def load(n: int | None) -> Dataset:
+        return load_dataset(
+            name,
+            n=n,
+            split=settings.split,
+            image_size=size,
+            labels=settings.labels,
+            weights_dir=settings.weights_dir,
+        )
+
+    dataset = load(None) if settings.n is None else load(settings.n)
+    if settings.n is None and len(dataset) > DEFAULT_IMAGES:
+        dataset = load(DEFAULT_IMAGES)
+    if not dataset.labelled:
+        raise UsageError(
+            f"{name} has no labels, and certified accuracy needs them",
+            "--labels FILE.csv, or a folder of class folders",
+        )
+    return dataset
+
+
+def compared(
+    settings: CertifySettings, run: Certification, loaded: LoadedModel | None, classifier: LoadedClassifier
+) -> dict[str, Any]:
+    """The settings of certify.json."""
+    dataset = run.dataset
+    resolved: dict[str, dict[str, Any]] = {
+        "n": {"n": len(dataset), "indices": list(dataset.indices)},
+        "split": {"split": dataset.split},
+        "labels": {"labels": labels_digest(dataset.labels.numpy().tobytes())} if settings.labels else {},
+        "sigma": {"sigma": list(run.sigmas)},
+        "radius": {"radius": list(run.plan.radii)},
+        "selection": {"selection": run.plan.selection},
+        "samples": {"samples": run.plan.samples},
+        "denoiser": {"denoiser": run.classifier.denoiser},
+        "classifier": {"classifier": classifier.name, "classifier_sha256": classifier.sha256},
+        "model": {} if loaded is None else {"model": loaded.name, "model_sha256": loaded.sha256},
+        "precision": {"precision": str(run.classifier.dtype).removeprefix("torch.")},
+    }
+    return {
+        "dataset": dataset.name,
+        "image_shape": list(dataset.image_shape or ()),
+        **compared_settings(settings, resolved),
+    }
+
+
+def provenance(
+    chosen: DeviceChoice, loaded: LoadedModel | None, classifier: LoadedClassifier, run: Certification
+) -> dict[str, Any]:
+    """Versions, device, weights: what a reader needs to repeat the run."""
+    models = {} if loaded is None else {loaded.name: loaded.sha256}
+    return {
+        "version": __version__,
+        **{package: metadata.version(package) for package in ("torch", "torchvision", "numpy", "scipy")},
+        "python": platform.python_version(),
+        "device": f"{chosen.device} ({chosen.reason})",
+        "machine": platform.machine(),
+        "command": shlex.join(["cmap", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": {**models, classifier.name: classifier.sha256},
+        "classes": list(run.dataset.classes or classifier.classes),
+    }

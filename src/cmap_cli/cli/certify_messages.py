@@ -1,0 +1,137 @@
+"""What ``cmap certify`` prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cmap_cli.choices import FailOn
+from cmap_cli.cli import console
+from cmap_cli.cli.benchmark_messages import FAILED, REPORT, show_document
+from cmap_cli.cli.github import write_step_summary
+from cmap_cli.errors import CmapError
+from cmap_cli.runs.documents import encode
+
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.documents import CertificateReport
+    from cmap_cli.benchmarking.certificates.run import CertifyPlan, CertifyResult
+    from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
+
+
+def show_plan(plan: CertifyPlan, *, verbose: bool) -> None:
+    """Say what will be done, and about how long this shard takes."""
+    from cmap_cli.runs.shard import WHOLE
+
+    run, chosen = plan.prepared.run, plan.prepared.chosen
+    sigmas = ", ".join(f"{sigma:g}" for sigma in run.sigmas)
+    radii = ", ".join(f"{radius:g}" for radius in run.plan.radii)
+    denoiser = run.classifier.denoiser
+    behind = "" if denoiser == "none" else f" behind the {denoiser} of {plan.prepared.settings['model']}"
+    console.say(
+        f"{console.count(len(run.dataset), 'image')} of {run.dataset.name}, {plan.prepared.name}{behind}; "
+        f"noise {sigmas}; ℓ2 {radii}; {run.plan.procedure}, {run.plan.samples:,} samples"
+    )
+    of_shard = "" if plan.shard == WHOLE else f"; shard {plan.shard}: {plan.certificates} of {plan.all_certificates}"
+    least, most = (console.duration(seconds) for seconds in plan.seconds)
+    took = most if least == most else f"{least} to {most}"
+    console.say(
+        f"{chosen.device} ({chosen.reason}): {plan.samples_per_second:.0f} samples/s, about {took}, into "
+        f"{plan.folder}{of_shard}"
+    )
+    if verbose:
+        console.say(encode(plan.prepared.settings))
+
+
+def show_dry_run(result: CertifyResult, *, json: bool) -> None:
+    """The estimate of a dry run as a document; for people the plan was printed before."""
+    from cmap_cli.benchmarking.certificates.documents import CertifyDryRunOutput
+
+    if json and result.plan is not None:
+        show_document(CertifyDryRunOutput(settings=result.settings, seconds=result.plan.seconds))
+
+
+def show_shard(result: CertifyResult, *, json: bool, quiet: bool) -> None:
+    """What a shard wrote."""
+    from cmap_cli.benchmarking.certificates.documents import CertifyShardOutput
+
+    if json:
+        out, records = str(result.folder), str(result.records)
+        show_document(CertifyShardOutput(exit_code=0, out=out, shard=str(result.shard), records=records))
+    elif quiet:
+        console.result(str(result.records))
+    else:
+        console.result(f"{result.certificates} certificates of shard {result.shard} are in {result.records}")
+        console.say(f"when all shards are done: cmap merge {shlex.quote(str(result.folder))}")
+
+
+def finish_certify(
+    folder: Path,
+    report: CertificateReport,
+    thresholds: Sequence[CertifyThreshold],
+    fail_on: FailOn,
+    *,
+    json: bool,
+    quiet: bool,
+    missing: Sequence[str] = (),
+    merged: dict[str, Any] | None = None,
+) -> int:
+    """Show a report, and see whether it meets the user's conditions.
+
+    Args:
+        folder: of the run.
+        report: of the run.
+        thresholds: the conditions.
+        fail_on: what must not be lower.
+        json: print a document; quiet: print the report's path.
+        quiet: see ``json``.
+        missing: what a merge did not find, a sentence each.
+        merged: what else the document says of a merge, with its exit code.
+
+    Returns:
+        The exit code.
+    """
+    from cmap_cli.benchmarking.certificates.documents import CertifyOutput
+    from cmap_cli.benchmarking.certificates.page import markdown_page
+    from cmap_cli.benchmarking.certificates.thresholds import failed_certify_conditions
+
+    failed = failed_certify_conditions(report, thresholds, fail_on, missing)
+    write_step_summary(markdown_page(report))
+    code = FAILED if failed else int((merged or {}).get("exit_code", 0))
+    if json:
+        document = CertifyOutput(exit_code=code, out=str(folder), missed=tuple(failed), report=report)
+        console.result_json({**(merged or {}), **msgspec.to_builtins(document)})
+    elif quiet:
+        console.result(str(folder / REPORT))
+    else:
+        for line in summary(report):
+            console.result(line)
+        console.result(f"report: {folder / REPORT}")
+    for text in failed:
+        console.fail(CmapError(text))
+    return code
+
+
+def summary(report: CertificateReport) -> Iterator[str]:
+    """The certified accuracies for people, one line for each noise level and radius."""
+    from cmap_cli.benchmarking.report.words import percent
+
+    if not report.complete:
+        yield "the run is not complete"
+    for one in report.results:
+        for each in one.radii:
+            found = each.certified
+            interval = f"{percent(found.low)} to {percent(found.high)}"
+            undecided = f", {each.undecided} undecided" if each.undecided else ""
+            yield (
+                f"sigma {one.sigma:g}, ℓ2 {each.radius:g}: {percent(found.value)} certified "
+                f"({found.count} of {found.n}, 95 % interval {interval}{undecided}); "
+                f"of these images alone at least {percent(each.set_low)}"
+            )
+        yield (
+            f"sigma {one.sigma:g}: {one.abstained} abstained, {one.wrong} wrong, {one.mean_samples:,.0f} samples and "
+            f"{one.seconds:.1f} s per image"
+        )

@@ -1,0 +1,265 @@
+"""``cmap certify`` on classifiers whose exact radius is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import cmap_cli
+from cmap_cli.benchmarking.certificates.tsv import read_tsv
+from cmap_cli.errors import UsageError
+from tests.conftest import Run
+
+ROOT = Path(__file__).parents[2]
+SIDE = 8
+D = 3 * SIDE * SIDE
+OFFSETS = (-0.03, -0.02, -0.01, -0.004, 0.0, 0.004, 0.01, 0.02, 0.03, 0.04)
+"""How far the mean of each image is from 0.5, where the class of the linear classifier changes."""
+LINEAR = ("--denoiser", "none", "--classifier", "tests.toys:brightness_classifier")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Grey images of two classes; the last one has the wrong label."""
+    x = np.stack([np.full((SIDE, SIDE, 3), 0.5 + offset, dtype=np.float32) for offset in OFFSETS])
+    y = np.array([offset > 0 for offset in OFFSETS], dtype=np.int64)
+    y[-1] = 0
+    np.savez(tmp_path / "grey.npz", x=x, y=y)
+    return tmp_path / "grey.npz"
+
+
+def exact_radius(offset: float) -> float:
+    """The distance of a grey image to the plane where the mean is 0.5: |offset|·√d."""
+    return abs(offset) * math.sqrt(D)
+
+
+def records(folder: Path, *, timed: bool = False) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return found if timed else [{key: value for key, value in one.items() if key != "seconds"} for one in found]
+
+
+def report(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return document
+
+
+def validate(document: dict[str, Any], schema: str) -> None:
+    path = ROOT / f"docs/reference/schemas/{schema.replace('/', '-')}.json"
+    jsonschema.validate(document, json.loads(path.read_text()), cls=jsonschema.Draft202012Validator)
+
+
+def test_radii_never_exceed_the_exact_ones_and_approach_them(invoke: Run, data: Path, tmp_path: Path) -> None:
+    found = {}
+    for samples in (100, 3000):
+        run = invoke(
+            "certify", "--dataset", data, "--n", "10", *LINEAR, "--procedure", "cohen", "--samples", samples,
+            "--selection", "50", "--sigma", "0.5", "--radius", "0.1", "--out", f"cohen-{samples}",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        found[samples] = records(tmp_path / f"cohen-{samples}")
+    for number, offset in enumerate(OFFSETS):
+        few, many = found[100][number]["radius"], found[3000][number]["radius"]
+        assert few <= exact_radius(offset) + 1e-6
+        assert many <= exact_radius(offset) + 1e-6
+        assert many >= few - 0.05
+        assert exact_radius(offset) - many < 0.08
+    assert found[3000][4]["predicted"] is None  # on the plane itself it abstains
+    assert (found[3000][9]["predicted"], found[3000][9]["correct"]) == (1, False)
+
+
+def test_the_sequential_procedure_decides_what_is_true(invoke: Run, data: Path, tmp_path: Path) -> None:
+    run = invoke(
+        "certify", "--dataset", data, "--n", "10", *LINEAR, "--sigma", "0.25", "--sigma", "0.5", "--radius", "0.1",
+        "--radius", "0.2", "--out", "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    lines = records(tmp_path / "out")
+    assert [(one["image"], one["sigma"]) for one in lines] == [(i, s) for i in range(10) for s in (0.25, 0.5)]
+    decided = 0
+    for one in lines:
+        exact = exact_radius(OFFSETS[one["image"]])
+        assert one["radius"] <= exact + 1e-6
+        for each in one["decisions"]:
+            decided += each["decision"] in ("certified", "refuted")
+            if each["decision"] == "certified":
+                assert each["radius"] < exact
+            if each["decision"] == "refuted":
+                assert each["radius"] > exact
+        validate(one | {"seconds": 0.0}, "cmap.certificate/1")
+    assert decided >= 25
+    document = report(tmp_path / "out")
+    validate(document, "cmap.certificate-report/1")
+    validate(json.loads((tmp_path / "out" / "certify.json").read_text()), "cmap.certify-run/1")
+    half = document["results"][1]
+    assert half["radii"][0]["certified"]["count"] == sum(
+        one["correct"] and one["radius"] >= 0.1 for one in lines if one["sigma"] == 0.5
+    )
+    assert half["radii"][0]["linf"] == pytest.approx(25.5 / math.sqrt(D))
+    assert half["radii"][0]["set_low"] <= half["radii"][0]["certified"]["value"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "Certified accuracy" in html
+    assert "sigma 0.5" in html
+    assert "<script" not in html
+    assert "lower bound" in (tmp_path / "out" / "report.md").read_text() + html
+    assert "sigma 0.5, ℓ2 0.1:" in run.stdout
+
+
+def test_batches_shards_and_resuming_change_nothing(invoke: Run, data: Path, tmp_path: Path) -> None:
+    command = ["certify", "--dataset", data, "--n", "10", *LINEAR, "--sigma", "0.5", "--sigma", "1", "--radius", "0.2"]
+    assert invoke(*command, "--out", "whole").returncode == 0
+    assert invoke(*command, "--out", "small", "--batch-size", "3").returncode == 0
+    assert records(tmp_path / "small") == records(tmp_path / "whole")
+    for shard in ("1/3", "2/3", "3/3"):
+        run = invoke(*command, "--out", "parts", "--shard", shard, "--json")
+        assert run.returncode == 0, run.stderr
+        validate(json.loads(run.stdout), "cmap.certify/1")
+    assert not (tmp_path / "parts" / "records.jsonl").exists()
+    run = invoke("merge", "parts", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["report"]["complete"]
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    cut = (tmp_path / "small" / "records.jsonl").read_text()[:-400]
+    (tmp_path / "small" / "records.jsonl").write_text(cut)
+    assert invoke(*command, "--out", "small").returncode == 0
+    assert records(tmp_path / "small") == records(tmp_path / "whole")
+    other = invoke(*command, "--out", "small", "--alpha", "0.01")
+    assert other.returncode == 2
+    assert "alpha was 0.001 and is now 0.01" in other.stderr
+
+
+def test_a_missing_shard_passes_no_threshold(invoke: Run, data: Path, tmp_path: Path) -> None:
+    command = ["certify", "--dataset", data, "--n", "10", *LINEAR, "--sigma", "0.5", "--radius", "0.1"]
+    assert invoke(*command, "--out", "parts", "--shard", "1/2").returncode == 0
+    run = invoke("merge", "parts", "--fail-under", "0.1=0")
+    assert run.returncode == 1
+    assert "shard 2/2 is missing" in run.stderr
+    assert invoke(*command, "--out", "parts", "--shard", "2/2").returncode == 0
+    assert invoke("merge", "parts", "--fail-under", "0.1=0.1").returncode == 0
+    assert invoke("merge", "parts", "--fail-under", "0.1=0.99").returncode == 1
+    assert invoke("merge", "parts", "--fail-under", "0.5").returncode == 2
+
+
+def test_kill_9_changes_nothing(invoke: Run, data: Path, tmp_path: Path) -> None:
+    command = [
+        "certify", "--dataset", str(data), "--n", "10", *LINEAR, "--procedure", "cohen", "--samples", "1500",
+        "--sigma", "0.5", "--batch-size", "500",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cmap_cli", *command, "--out", "killed", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lines = tmp_path / "killed" / "records.jsonl"
+    until = time.monotonic() + 120
+    while not (lines.exists() and lines.read_text().count("\n") >= 2) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = lines.read_text().splitlines()[:2]
+    assert invoke(*command, "--out", "killed").returncode == 0
+    assert lines.read_text().splitlines()[:2] == before
+    assert invoke(*command, "--out", "whole").returncode == 0
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+
+
+def test_thresholds(invoke: Run, data: Path) -> None:
+    command = ["certify", "--dataset", data, "--n", "10", *LINEAR, "--sigma", "0.5", "--radius", "0.1", "--out", "out"]
+    assert invoke(*command, "--fail-under", "0.1=0.3").returncode == 0
+    run = invoke(*command, "--fail-under", "0.1=0.95", "--json")
+    document = json.loads(run.stdout)
+    validate(document, "cmap.certify/1")
+    assert (run.returncode, document["exit_code"]) == (1, 1)
+    assert document["missed"][0].startswith("certified accuracy at ℓ2 0.1 is 0.")
+    again = invoke("certify", "--report-only", "out", "--fail-under", "0.1=0.3", "--fail-on", "interval", "--quiet")
+    assert again.returncode in (0, 1)
+    assert again.stdout.strip() == str(Path("out/report.html"))
+
+
+def test_wrong_options_are_named(invoke: Run, data: Path) -> None:
+    base = ["certify", "--dataset", data, *LINEAR]
+    for arguments, text in (
+        (["--sigma", "0"], "--sigma 0 is not above 0"),
+        (["--radius", "-1"], "--radius -1 is not a finite number"),
+        (["--alpha", "0.7"], "--alpha 0.7"),
+        (["--fail-under", "0.3"], "is not a radius and a share"),
+        (["--fail-under", "0.7=0.3"], "a radius that is not decided"),
+        (["--sigma", "0.25", "--sigma", "0.5", "--fail-under", "0.25=0.3"], "--fail-under 0.25@0.25=0.3"),
+        (["--sigma", "0.12", "--radius", "0.5"], "cannot certify the radius 0.5"),
+        (["--shard", "1/2"], "--shard needs --out"),
+        (["--report-only", "nowhere"], "nowhere"),
+    ):
+        run = invoke(*base, *arguments)
+        assert run.returncode == 2, arguments
+        assert text in run.stderr, run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_images_without_labels_are_refused(invoke: Run, images: Path) -> None:
+    run = invoke("certify", "--dataset", images, *LINEAR)
+    assert run.returncode == 2
+    assert "certified accuracy needs them" in run.stderr
+
+
+def test_a_dry_run_does_nothing(invoke: Run, data: Path, tmp_path: Path) -> None:
+    run = invoke("certify", "--dataset", data, *LINEAR, "--out", "out", "--dry-run", "--json")
+    document = json.loads(run.stdout)
+    validate(document, "cmap.certify/1")
+    assert document["seconds"][0] < document["seconds"][1]
+    assert not (tmp_path / "out").exists()
+    text = invoke("certify", "--dataset", data, *LINEAR, "--out", "out", "--dry-run")
+    assert "samples/s" in text.stderr
+
+
+def test_the_table_has_the_columns_of_cohen_and_is_read_back(invoke: Run, data: Path, tmp_path: Path) -> None:
+    run = invoke(
+        "certify", "--dataset", data, "--n", "10", *LINEAR, "--sigma", "0.5", "--radius", "0.1", "--out", "out"
+    )
+    assert run.returncode == 0, run.stderr
+    path = tmp_path / "out" / "sigma-0.5.tsv"
+    assert path.read_text().splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+    with path.open() as file:  # as his analyze.py does it: correct, and the radius covers
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    share = sum(int(row["correct"]) and float(row["radius"]) >= 0.1 for row in rows) / len(rows)
+    assert share == report(tmp_path / "out")["results"][0]["radii"][0]["certified"]["value"]
+    assert [row.holds_at(0.1) for row in read_tsv(path)] == [
+        bool(int(row["correct"])) and float(row["radius"]) >= 0.1 for row in rows
+    ]
+    (tmp_path / "theirs.tsv").write_text(
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.6\t1\t0:00:07\n20\t8\t-1\t0.0\t0\t0:00:07\n"
+    )
+    assert [row.predicted for row in read_tsv(tmp_path / "theirs.tsv")] == [3, -1]
+    for text in ("", "idx\tlabel\n1\t2\n", "idx\tlabel\tpredict\tradius\tcorrect\n0\t1\tx\t0\t1\n"):
+        (tmp_path / "bad.tsv").write_text(text)
+        with pytest.raises(UsageError):
+            read_tsv(tmp_path / "bad.tsv")
+
+
+def test_a_model_denoises_and_python_gives_what_the_command_gives(
+    invoke: Run, small_model: Path, data: Path, tmp_path: Path
+) -> None:
+    options = ("--model", small_model, "--classifier", "tests.toys:brightness_classifier", "--precision", "fp32")
+    run = invoke("certify", "--dataset", data, "--n", "4", *options, "--sigma", "0.5", "--radius", "0.1", "--out", "a")
+    assert run.returncode == 0, run.stderr
+    result = cmap_cli.certify(
+        str(data), out=tmp_path / "b", n=4, sigma=0.5, radius=0.1, model=str(small_model), precision="fp32",
+        classifier="tests.toys:brightness_classifier", device="cpu",
+    )  # fmt: skip
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    assert result.report is not None
+    assert result.report.settings["denoiser"] == "consistency"
