@@ -3,10 +3,10 @@
     python benchmarks/purified_accuracy.py adversarial.npz --model cifar10-gaussian --preset paper --preset balanced
 
 adversarial.npz comes from benchmarks/adversarial.py. Each --preset is the name of a preset, or changes to one:
-"paper:steps=50,lr=8,lr_schedule=cosine". "denoise:refine_sigma=0.25" is no latent optimisation at all: the last step of
-`balanced` alone, on the image as it came, which says what the optimisation adds. Prints a Markdown table: accuracy of
-the votes on the clean and on the attacked images; accuracy of the one image that each --select writes; mean L2 distance
-of it to the clean image; seconds an image on this machine. The classifier is the ResNet-18 of pyautoattack.
+"paper:steps=50,lr=8,lr_schedule=cosine". "denoise:denoise_level=0.25" is no latent optimisation at all: the last step
+of `balanced` alone, on the image as it came, which says what the optimisation adds. Prints a Markdown table: accuracy
+of the votes on the clean and on the attacked images; accuracy of the one image that each --select writes; mean L2
+distance of it to the clean image; seconds an image on this machine. The classifier is the ResNet-18 of pyautoattack.
 """
 
 import argparse
@@ -16,11 +16,9 @@ import time
 import numpy as np
 import torch
 
-from cmap_cli.core.consistency import clip, denoise, to_model_range, to_unit_range
 from cmap_cli.core.predict import classify, hard_vote, select, soft_vote
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.settings import PurifyConfig, preset_for
-from cmap_cli.core.types import HasDenoiser, Purification
+from cmap_cli.core.settings import PurifyConfig, preset_for, resolve_config
 from cmap_cli.device import choose_device, choose_dtype
 from cmap_cli.models.classifiers import load_classifier
 from cmap_cli.models.perceptual import load_similarity
@@ -43,23 +41,11 @@ arguments = parser.parse_args()
 
 def parse_preset(text: str) -> PurifyConfig:
     """ "paper:steps=50" -> the preset with that change."""
-    name, _, changes = text.replace("denoise:", "balanced:").partition(":")
-    preset = preset_for(name, model)  # type: ignore[arg-type]
+    name, _, changes = text.partition(":")
+    preset = resolve_config("balanced", model, method="denoise") if name == "denoise" else preset_for(name, model)
     types = {field.name: type(getattr(preset, field.name)) for field in dataclasses.fields(PurifyConfig)}
     pairs = (change.split("=") for change in changes.split(",") if change)
     return dataclasses.replace(preset, **{key: types[key](value) for key, value in pairs})
-
-
-def denoised_only(purifier: Purifier, x: torch.Tensor, seed: int) -> Purification:
-    """K denoised copies of each image, without any optimisation."""
-    draw, sigma = purifier.draw(x, image_generators(x, seed)), purifier.config.refine_sigma
-    assert isinstance(purifier.model, HasDenoiser), "the model has no denoiser"
-    assert draw.noise is not None, "refine_sigma must be above 0"
-    copies = to_model_range(x)[:, None] + sigma * draw.noise
-    with torch.no_grad():
-        samples = to_unit_range(clip(denoise(purifier.model, copies, sigma)))
-        objective = purifier.descent(x, draw).objective(to_model_range(samples), draw.latents)
-    return Purification(samples, draw.latents, objective, objective.pixel)
 
 
 device = choose_device().device
@@ -84,10 +70,7 @@ for text in arguments.preset:
         for start in range(0, len(y), arguments.batch_size):
             part = slice(start, start + arguments.batch_size)
             x = images[part].to(device)
-            if text.startswith("denoise:"):
-                result = denoised_only(purifier, x, arguments.seed)
-            else:
-                result = purifier(x, image_generators(x, arguments.seed))
+            result = purifier(x, image_generators(x, arguments.seed))
             label, target = y[part].to(device), clean[part].to(device)
             with torch.no_grad():
                 logits = classify(classifier, result.samples)

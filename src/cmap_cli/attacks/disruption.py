@@ -20,8 +20,9 @@ from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 from cmap_cli.core.adam import Adam
 from cmap_cli.core.consistency import to_unit_range
+from cmap_cli.core.descent import Descent
 from cmap_cli.core.predict import classify
-from cmap_cli.core.purifier import Descent, Purifier
+from cmap_cli.core.purifier import Purifier
 from cmap_cli.defenses.base import RowSeeds
 from cmap_cli.defenses.deployed import Defenses
 
@@ -76,7 +77,7 @@ class ConsistencyDisruption:
 
     def _optimise(self, descent: Descent, x: Tensor, y: Tensor) -> Tensor:
         """The K projected images after all steps, (B, K, C, H, W)."""
-        config = replace(descent.config, steps=self.total)
+        config = replace(descent.config, method="optimise", steps=self.total)
         v = torch.zeros_like(descent.start).requires_grad_()
         adam = Adam(v, config.betas)
         labels = y.repeat_interleave(config.num_latents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cmap_cli.core.sizes import at_any_size
 from cmap_cli.core.types import ConsistencyModel, HasDenoiser
 
 SIGMA_MIN = 0.002
@@ -59,28 +60,36 @@ def karras_levels(
     return [(low + index / (n - 1) * (high - low)) ** rho for index in range(n)]
 
 
-def decode(model: ConsistencyModel, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-    """f(z, t_max), one call of the network for all latents.
+def consistency(model: ConsistencyModel, images: Tensor, sigma: float, labels: Tensor | None = None) -> Tensor:
+    """f(x_t, t), one call of the network for all images.
 
     Args:
         model: the consistency model.
-        latents: z, (..., C, H, W).
+        images: x_t, (..., C, H, W).
+        sigma: t, of all images.
         labels: of a class-conditional model, (...), int64.
 
     Returns:
-        Images (..., C, H, W) not yet clipped to [-1, 1], in the latents' dtype.
+        Images (..., C, H, W) not yet clipped to [-1, 1], of the dtype of ``images``.
     """
-    flat = latents.reshape(-1, *latents.shape[-3:])
-    sigma = torch.full((len(flat),), model.sigma_max, device=flat.device, dtype=flat.dtype)
+    flat = images.reshape(-1, *images.shape[-3:])
+    levels = torch.full((len(flat),), sigma, device=flat.device, dtype=flat.dtype)
     conditions = () if labels is None else (labels.reshape(-1),)
-    return model(flat, sigma, *conditions).to(flat.dtype).reshape(latents.shape)
+    generated = at_any_size(model, lambda x: model(x, levels, *conditions), flat)
+    return generated.to(flat.dtype).reshape(images.shape)
+
+
+def decode(model: ConsistencyModel, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    """f(z, t_max) of latents (..., C, H, W), see :func:`consistency`."""
+    return consistency(model, latents, model.sigma_max, labels)
 
 
 def denoise(model: HasDenoiser, images: Tensor, sigma: float) -> Tensor:
     """E[x_0 | x_t] of images (..., C, H, W) at the noise level sigma, in [-1, 1] but not clipped, of their dtype."""
     flat = images.reshape(-1, *images.shape[-3:])
     levels = torch.full((len(flat),), sigma, device=flat.device, dtype=flat.dtype)
-    return model.denoise(flat, levels).to(images.dtype).reshape(images.shape)
+    denoised = at_any_size(model, lambda x: model.denoise(x, levels), flat)
+    return denoised.to(images.dtype).reshape(images.shape)
 
 
 def clip(images: Tensor, *, straight_through: bool = False) -> Tensor:

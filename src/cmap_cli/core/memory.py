@@ -9,23 +9,46 @@ import torch
 from torch import Tensor
 
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.types import num_classes
+from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.device import choose_batch_size, saved_bytes
 
+PROBED_STRIDES = 8
+SMALL = 64
+"""Pixels of a side beyond which larger batches gain no speed: of larger pictures fewer are taken at once."""
 
-def patch_batch_size(purifier: Purifier, device: torch.device, sharers: int = 1) -> int:
+
+def patch_batch_size(
+    purifier: Purifier, device: torch.device, sharers: int = 1, size: tuple[int, int] | None = None
+) -> int:
     """How many patches fit on the device at once, from what one patch's latents keep for the backward pass.
 
     Args:
         purifier: the method on a model.
         device: where.
         sharers: processes that have its memory to share.
+        size: (height, width) of the patches, for a model that takes any; by default the model's own.
     """
-    x = torch.rand(1, *purifier.model.image_shape, device=device)
+    channels, *own = purifier.model.image_shape
+    height, width = size or own
+    if not isinstance(purifier.model, TakesAnySize):
+        return choose_batch_size(sharers * kept_bytes(purifier, device, (channels, height, width)), device)
+    pixels, side = height * width, PROBED_STRIDES * purifier.model.stride
+    probed = min(height, side), min(width, side)  # memory grows as the number of pixels
+    kept = kept_bytes(purifier, device, (channels, *probed)) * pixels // (probed[0] * probed[1])
+    fitting = choose_batch_size(sharers * kept, device)
+    return max(1, min(fitting, choose_batch_size(0, device) * SMALL**2 // pixels))
+
+
+def kept_bytes(purifier: Purifier, device: torch.device, shape: tuple[int, int, int]) -> int:
+    """Bytes that the backward pass through one image's latents needs, for one step or one denoising."""
+    x = torch.rand(1, *shape, device=device)
+    if purifier.config.method == "denoise":
+        one_draw = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, num_latents=1))
+        noises = one_draw.noises(x, image_generators(x, 0))
+        return saved_bytes(lambda: one_draw.denoised(x.requires_grad_(), noises))
     one_step = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=1))
     labels = some_labels(purifier, 1, device)
-    kept = saved_bytes(lambda: one_step(x, image_generators(x, 0), labels=labels).samples)
-    return choose_batch_size(sharers * kept, device)
+    return saved_bytes(lambda: one_step(x, image_generators(x, 0), labels=labels).samples)
 
 
 def some_labels(purifier: Purifier, count: int, device: torch.device) -> Tensor | None:

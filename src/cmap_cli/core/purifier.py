@@ -1,25 +1,25 @@
-"""Purification: optimise K latents an image until what they generate matches it (arXiv 2412.08394)."""
+"""Purification: optimise K latents an image until what they generate matches it (arXiv 2412.08394), or denoise it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.checkpoint import checkpoint
 
-from cmap_cli.core.adam import Adam
-from cmap_cli.core.consistency import clip, decode, denoise, to_model_range, to_unit_range
-from cmap_cli.core.losses import purification_objective
+from cmap_cli.core.consistency import clip, denoise, to_model_range, to_unit_range
+from cmap_cli.core.descent import Descent, Draw
+from cmap_cli.core.losses import pixel_distance
 from cmap_cli.core.precondition import spectral_preconditioner
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.core.similarity import SSIM
+from cmap_cli.core.sizes import check_shape, windows
 from cmap_cli.core.types import (
     ConsistencyModel,
     HasDenoiser,
-    Objective,
-    PerceptualDistance,
     Purification,
     Similarity,
     Step,
@@ -44,119 +44,16 @@ def image_generators(x: Tensor, seed: int) -> list[Generator]:
     return generators
 
 
-def initial_latents(model: ConsistencyModel, num_latents: int, generators: Sequence[Generator]) -> Tensor:
-    """z_k ~ N(0, t_max² I), (B, K, C, H, W) float32 on the CPU, one generator an image."""
-    return standard_normal((num_latents, *model.image_shape), generators) * model.sigma_max
+def initial_latents(
+    model: ConsistencyModel, num_latents: int, shape: Sequence[int], generators: Sequence[Generator]
+) -> Tensor:
+    """z_k ~ N(0, t_max² I) for images of a shape (C, H, W): (B, K, C, H, W) float32 on the CPU, one generator each."""
+    return standard_normal((num_latents, *shape), generators) * model.sigma_max
 
 
 def standard_normal(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
     """N(0, I), (B, *shape) float32 on the CPU, one generator an image."""
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The random numbers of a purification.
-
-    Attributes:
-        latents: ~ N(0, t_max² I), (B, K, C, H, W).
-        noise: of the last denoising, ~ N(0, I), (B, K, C, H, W); None without one.
-    """
-
-    latents: Tensor
-    noise: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Descent:
-    """The objective of B images as a function of v, with latents z = z_0 + P·v; Adam moves v from 0.
-
-    Attributes:
-        model: the consistency model.
-        config: the settings.
-        dtype: what the network computes in.
-        y: targets in [-1, 1], (B, C, H, W).
-        perceptual_distance: to the targets.
-        start: z_0, (B, K, C, H, W).
-        precondition: P.
-        labels: of a class-conditional model, (B, K).
-        noise: of the last denoising, (B, K, C, H, W); None without one.
-    """
-
-    model: ConsistencyModel
-    config: PurifyConfig
-    dtype: torch.dtype
-    y: Tensor
-    perceptual_distance: PerceptualDistance
-    start: Tensor
-    precondition: Callable[[Tensor], Tensor]
-    labels: Tensor | None = None
-    noise: Tensor | None = None
-
-    def latents(self, v: Tensor) -> Tensor:
-        """The latents z = z_0 + P·v, (B, K, C, H, W)."""
-        return self.start + self.precondition(v)
-
-    def images(self, z: Tensor) -> Tensor:
-        """f(z, t_max), (B, K, C, H, W), not yet clipped."""
-        with torch.autocast(z.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return decode(self.model, z, self.labels)
-
-    def candidates(self, z: Tensor) -> Tensor:
-        """x̂ in [-1, 1], (B, K, C, H, W)."""
-        return clip(self.images(z), straight_through=self.config.straight_through)
-
-    def samples(self, x_hat: Tensor, *, straight_through: bool = False) -> Tensor:
-        """What candidates x̂ end as, in [0, 1]: noised and denoised once more where that is asked for.
-
-        Args:
-            x_hat: in [-1, 1], (B, K, C, H, W).
-            straight_through: whether the clip after the denoiser lets gradients through.
-        """
-        if self.noise is None or not isinstance(self.model, HasDenoiser):
-            return to_unit_range(x_hat)
-        sigma = self.config.refine_sigma
-        with torch.autocast(x_hat.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            denoised = denoise(self.model, x_hat + sigma * self.noise, sigma)
-        return to_unit_range(clip(denoised, straight_through=straight_through))
-
-    def objective(self, x_hat: Tensor, z: Tensor, absolute: Callable[[Tensor], Tensor] = torch.abs) -> Objective:
-        """L and its terms, see :func:`~cmap_cli.core.losses.purification_objective`."""
-        return purification_objective(
-            x_hat,
-            z,
-            self.y,
-            self.perceptual_distance,
-            sigma_max=self.model.sigma_max,
-            scale=self.config.scale,
-            perceptual_weight=self.config.perceptual_weight,
-            latent_weight=self.config.latent_weight,
-            absolute=absolute,
-        )
-
-    def run(
-        self, on_step: Callable[[Step], None] | None = None, before_step: Callable[[Adam], None] | None = None
-    ) -> Tensor:
-        """The latents after all steps, (B, K, C, H, W).
-
-        Args:
-            on_step: told the objective before each update.
-            before_step: shown the state before each update, of which v is changed in place.
-        """
-        v = torch.zeros_like(self.start).requires_grad_()
-        adam = Adam(v, self.config.betas)
-        for index in range(self.config.steps):
-            if before_step is not None:
-                before_step(adam)
-            with torch.enable_grad():
-                z = self.latents(v)
-                total = self.objective(self.candidates(z), z).total
-                (gradient,) = torch.autograd.grad(total.sum(), v)
-            if on_step is not None:
-                on_step(Step(index, self.config.steps, total.detach()))
-            adam.step(gradient, self.config.lr_at(index))
-        with torch.no_grad():
-            return self.latents(v)
 
 
 @dataclass(frozen=True)
@@ -183,7 +80,13 @@ class Purifier:
     @property
     def refines(self) -> bool:
         """Whether candidates are denoised at the end."""
-        return self.config.refine_sigma > 0 and isinstance(self.model, HasDenoiser)
+        return self.config.denoise_level > 0 and isinstance(self.model, HasDenoiser)
+
+    def check(self, x: Tensor, generators: Sequence[Generator]) -> None:
+        """Refuse images of another shape than the model's, and more or fewer generators than images (ValueError)."""
+        check_shape(self.model, x)
+        if len(generators) != len(x):
+            raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
 
     def draw(self, x: Tensor, generators: Sequence[Generator]) -> Draw:
         """The latents that purification of x starts from, or that its start is made of, and the noise it ends with.
@@ -194,11 +97,8 @@ class Purifier:
         Raises:
             ValueError: the images have another shape than the model's, or the number of generators is not B.
         """
-        if x.ndim != 1 + len(self.model.image_shape) or tuple(x.shape[1:]) != tuple(self.model.image_shape):
-            raise ValueError(f"images are {tuple(x.shape)}, the model needs (B, *{tuple(self.model.image_shape)})")
-        if len(generators) != len(x):
-            raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
-        latents = initial_latents(self.model, self.config.num_latents, generators).to(x)
+        self.check(x, generators)
+        latents = initial_latents(self.model, self.config.num_latents, x.shape[1:], generators).to(x)
         if not self.refines:
             return Draw(latents)
         return Draw(latents, standard_normal(latents.shape[1:], generators).to(x))
@@ -226,6 +126,60 @@ class Purifier:
             draw.noise,
         )
 
+    def noises(self, x: Tensor, generators: Sequence[Generator]) -> Iterator[Tensor]:
+        """The K draws of noise of denoising alone, ~ N(0, I), (B, C, H, W) each, one after the other to save memory.
+
+        Raises:
+            ValueError: as of :meth:`draw`.
+        """
+        self.check(x, generators)
+        return (standard_normal(x.shape[1:], generators).to(x) for _ in range(self.config.num_latents))
+
+    def denoised(
+        self,
+        x: Tensor,
+        noises: Iterable[Tensor],
+        on_step: Callable[[Step], None] | None = None,
+        *,
+        straight_through: bool = False,
+    ) -> Tensor:
+        """x̂_k = clip(D(y + t·n_k, t), −1, 1), the candidates of denoising alone; differentiable in x.
+
+        Large images are denoised window by window (:mod:`cmap_cli.core.sizes`).
+
+        Args:
+            x: images in [0, 1], (B, C, H, W).
+            noises: n_k, K of (B, C, H, W).
+            on_step: told before each window of each draw.
+            straight_through: whether the clip lets gradients through.
+
+        Returns:
+            (B, K, C, H, W) in [0, 1].
+        """
+        parts, keeps = windows(self.model, x.shape[-2], x.shape[-1]), torch.is_grad_enabled() and x.requires_grad
+        samples = x.new_empty(len(x), self.config.num_latents, *x.shape[1:])
+        steps = self.config.num_latents * len(parts)
+        for k, noise in enumerate(noises):
+            for index, window in enumerate(parts):
+                if on_step is not None:
+                    on_step(Step(k * len(parts) + index, steps, None))
+                given = x[..., *window.given], noise[..., *window.given]
+                if keeps and len(parts) > 1:  # a graph of all windows would not fit into memory
+                    image = checkpoint(self._denoise, *given, straight_through, use_reentrant=False)
+                else:
+                    image = self._denoise(*given, straight_through)
+                samples[:, k, ..., *window.used] = image[..., *window.inside]
+        return samples
+
+    def _denoise(self, x: Tensor, noise: Tensor, straight_through: bool) -> Tensor:
+        """x̂ of one window and draw, in [0, 1]."""
+        sigma = self.config.denoise_level
+        if not isinstance(self.model, HasDenoiser):
+            raise ValueError("the model has no denoiser")
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            image = denoise(self.model, to_model_range(x) + sigma * noise, sigma)
+        return to_unit_range(clip(image, straight_through=straight_through))
+
     def __call__(
         self,
         x: Tensor,
@@ -238,13 +192,17 @@ class Purifier:
         Args:
             x: images in [0, 1], (B, C, H, W), on the model's device.
             generators: one CPU generator an image, see :func:`image_generators`.
-            on_step: called before each update; reading its values costs a device synchronisation.
+            on_step: called before each update or window; reading its values costs a device synchronisation.
             labels: the class of each image for a class-conditional model, (B,) int64 on the model's device.
 
         Raises:
             ValueError: the images have another shape than the model's, the number of generators is not B, or labels
                 are missing or not wanted.
         """
+        if self.config.method == "denoise":
+            with torch.no_grad():
+                samples = self.denoised(x, self.noises(x, generators), on_step)
+                return Purification(samples, pixel_distance(to_model_range(samples), to_model_range(x)))
         descent = self.descent(x, self.draw(x, generators), labels)
         z = descent.run(on_step)
         with torch.no_grad():
@@ -252,4 +210,4 @@ class Purifier:
             objective = descent.objective(x_hat, z)
             samples = descent.samples(x_hat)
         restoration = objective.pixel + self.config.perceptual_weight * objective.perceptual
-        return Purification(samples, z, objective, restoration)
+        return Purification(samples, restoration, z, objective)

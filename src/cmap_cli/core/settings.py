@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from cmap_cli.choices import Preset, Schedule, Start
-from cmap_cli.core.types import ConsistencyModel, has_inverse
+from cmap_cli.choices import Method, Preset, Schedule, Start
+from cmap_cli.core.types import ConsistencyModel, HasDenoiser, has_inverse
+from cmap_cli.errors import CmapError, UsageError, raise_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +18,8 @@ class PurifyConfig:
     """The settings of a purification; the defaults are the paper's CIFAR-10 row.
 
     Attributes:
-        num_latents: K, latents an image.
-        steps: iterations of Adam.
+        num_latents: K, latents an image; of ``method="denoise"`` draws of the noise.
+        steps: iterations of Adam; 0 of ``method="denoise"``.
         lr: Adam's learning rate, in units of the latents (their standard deviation is t_max = 80).
         betas: Adam's decay rates.
         scale: factor of the whole objective.
@@ -28,8 +30,10 @@ class PurifyConfig:
         straight_through: whether the clip to [-1, 1] lets gradients through; in the paper clipped pixels get none.
         start: "prior" from z ~ N(0, t_max² I), as in the paper; "inverse" from latents that already generate about the
             image, with models that have an inverse (:class:`~cmap_cli.core.types.HasInverse`).
-        refine_sigma: noise level that the candidates are taken to and denoised from at the end, by models that have a
+        denoise_level: noise level that the candidates are taken to and denoised from at the end, by models that have a
             denoiser (:class:`~cmap_cli.core.types.HasDenoiser`); 0 for not, as in the paper.
+        method: "optimise" latents, as in the paper; "denoise" for the last denoising alone, of the image itself: K
+            candidates are K draws of its noise.
     """
 
     num_latents: int = 10
@@ -43,14 +47,19 @@ class PurifyConfig:
     gain_limit: float = 0.0
     straight_through: bool = False
     start: Start = "prior"
-    refine_sigma: float = 0.0
+    denoise_level: float = 0.0
+    method: Method = "optimise"
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work (ValueError)."""
         if self.num_latents < 1:
             raise ValueError(f"num_latents must be at least 1, not {self.num_latents}")
-        if self.steps < 1:
+        if self.method == "optimise" and self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.method == "denoise" and (self.steps != 0 or self.denoise_level <= 0):
+            raise ValueError(f"denoising takes no steps and a level above 0, not {self.steps} and {self.denoise_level}")
+        if not 0 <= self.denoise_level < math.inf:
+            raise ValueError(f"denoise_level must be a number of 0 or more, not {self.denoise_level}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be a positive number, not {self.lr}")
 
@@ -66,7 +75,7 @@ QUICKER: dict[str, Any] = {
     "lr_schedule": "cosine",
     "gain_limit": 30.0,
     "straight_through": True,
-    "refine_sigma": 0.15,
+    "denoise_level": 0.15,
 }
 PRESETS: dict[Preset, PurifyConfig] = {
     "fast": PurifyConfig(steps=8, **QUICKER),
@@ -85,7 +94,62 @@ FROM_INVERSE: dict[Preset, dict[str, Any]] = {
 """What the quick presets change for models with an inverse, which starts them near their end."""
 
 
+@runtime_checkable
+class HasPresets(Protocol):
+    """A model for which other settings were found to be best.
+
+    Attributes:
+        presets: these settings, by preset; the others are those of all models.
+    """
+
+    @property
+    def presets(self) -> Mapping[Preset, PurifyConfig]: ...
+
+
 def preset_for(preset: Preset, model: ConsistencyModel) -> PurifyConfig:
     """The settings of a preset for a model."""
+    if isinstance(model, HasPresets) and preset in model.presets:
+        return model.presets[preset]
+    return optimising_preset(preset, model)
+
+
+def optimising_preset(preset: Preset, model: ConsistencyModel) -> PurifyConfig:
+    """The settings of a preset that optimise latents of a model."""
     changes = FROM_INVERSE.get(preset, {}) if has_inverse(model) else {}
     return dataclasses.replace(PRESETS[preset], **changes)
+
+
+def resolve_config(
+    preset: Preset,
+    model: ConsistencyModel,
+    *,
+    method: Method | None = None,
+    steps: int | None = None,
+    num_latents: int | None = None,
+    denoise_level: float | None = None,
+) -> PurifyConfig:
+    """The settings of a preset for a model, with some of them changed; None for the preset's own.
+
+    Raises:
+        UsageError: a value does not go with the others or with the model.
+    """
+    config = preset_for(preset, model)
+    if method == "optimise" and config.method == "denoise":
+        config = optimising_preset(preset, model)
+    chosen = method or config.method
+    level = config.denoise_level if denoise_level is None else denoise_level
+    problems: list[CmapError] = []
+    if level and not isinstance(model, HasDenoiser) and (denoise_level or chosen == "denoise"):
+        problems.append(UsageError("this model has no denoiser", "leave out --method denoise and --denoise-level"))
+    if chosen == "denoise" and not level:
+        problems.append(UsageError("--method denoise needs a noise level above 0", "--denoise-level 0.15"))
+    if chosen == "denoise" and steps is not None:
+        problems.append(UsageError("--steps does not go with denoising alone, which takes none", "--method optimise"))
+    raise_all(problems)
+    return dataclasses.replace(
+        config,
+        method=chosen,
+        steps=0 if chosen == "denoise" else steps or config.steps,
+        num_latents=num_latents or config.num_latents,
+        denoise_level=level,
+    )

@@ -21,7 +21,7 @@ class ConsistencyModel(Protocol):
     Attributes:
         sigma_min: t_min, the level at which f is the identity.
         sigma_max: t_max, the level of the prior N(0, t_max² I).
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); of a model for any size (:class:`TakesAnySize`) only C is binding.
     """
 
     @property
@@ -79,6 +79,41 @@ def has_inverse(model: ConsistencyModel) -> TypeGuard[HasInverse]:
     return isinstance(model, HasInverse) and model.invertible
 
 
+@runtime_checkable
+class TakesAnySize(Protocol):
+    """A fully convolutional consistency model: it takes images of any height and width.
+
+    :mod:`cmap_cli.core.sizes` extends images to multiples of the stride by reflection and crops what comes back.
+
+    Attributes:
+        stride: pixels; the model is only given sides that are multiples of it.
+        receptive_radius: pixels; input that is farther away in a row or column leaves an output pixel unchanged.
+    """
+
+    @property
+    def stride(self) -> int: ...
+
+    @property
+    def receptive_radius(self) -> int: ...
+
+
+@runtime_checkable
+class DenoisesOnly(Protocol):
+    """A consistency model that may have been trained to denoise only: f(z, t_max) of noise is then no image.
+
+    Attributes:
+        generates: whether latents of the prior generate images.
+    """
+
+    @property
+    def generates(self) -> bool: ...
+
+
+def generates(model: ConsistencyModel) -> bool:
+    """Whether latents of the prior generate images, which the optimisation of latents needs."""
+    return not isinstance(model, DenoisesOnly) or model.generates
+
+
 def num_classes(model: ConsistencyModel) -> int:
     """How many classes a model is conditioned on, 0 for none."""
     return int(getattr(model, "num_classes", 0))
@@ -110,17 +145,18 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimisation step, as told to ``on_step``.
+    """One optimisation step, or the denoising of one window, as told to ``on_step`` before it is done.
 
     Attributes:
         index: 0-based number of the step.
         steps: how many there will be.
-        total: the objective before the step's update, (B,), detached and on the device.
+        total: the objective before the step's update, (B,), detached and on the device; None where steps are the
+            windows of a denoising (:mod:`cmap_cli.core.sizes`).
     """
 
     index: int
     steps: int
-    total: Tensor
+    total: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +165,13 @@ class Purification:
 
     Attributes:
         samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1], denoised at the end if so set.
-        latents: their latents, (B, K, C, H, W).
-        objective: its terms at these latents.
-        restoration: pixel plus weighted perceptual term of each candidate, (B, K); lower is closer to the input.
+        restoration: pixel plus weighted perceptual term of each candidate, (B, K); lower is closer to the input. The
+            pixel term alone where nothing was optimised.
+        latents: those of the candidates, (B, K, C, H, W); None where nothing was optimised.
+        objective: its terms at these latents; None where nothing was optimised.
     """
 
     samples: Tensor
-    latents: Tensor
-    objective: Objective
     restoration: Tensor
+    latents: Tensor | None = None
+    objective: Objective | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cmap_cli.choices import Access
-from cmap_cli.core.consistency import clip, karras_levels, to_model_range, to_unit_range
+from cmap_cli.core.consistency import clip, consistency, karras_levels, to_model_range, to_unit_range
 from cmap_cli.core.purifier import image_generators
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.defenses.base import Passes, RowSeeds
@@ -70,8 +70,7 @@ class OneStepDefense(nn.Module):
     def _denoise(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         """The images with the generators' noise, denoised."""
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
-        sigma = torch.full((len(x),), self.sigma, device=x.device, dtype=x.dtype)
-        images = self.model(to_model_range(x) + self.sigma * noise, sigma).to(x.dtype)
+        images = consistency(self.model, to_model_range(x) + self.sigma * noise, self.sigma)
         return to_unit_range(clip(images, straight_through=True))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cmap_cli.core.adam import Adam, adam_update
 from cmap_cli.core.consistency import clip
-from cmap_cli.core.purifier import Descent, Draw, Purifier
+from cmap_cli.core.descent import Descent, Draw
+from cmap_cli.core.purifier import Purifier
 
 State = tuple[Tensor, Tensor, Tensor]
 """V, and Adam's m and s; or the adjoint of each."""
@@ -56,6 +57,8 @@ def purify_unrolled(
         raise ValueError(f"unroll must be at least 1, not {unroll}")
     if smoothing < 0:
         raise ValueError(f"smoothing must be at least 0, not {smoothing}")
+    if purifier.config.method == "denoise":
+        return purifier.denoised(x, purifier.noises(x, generators), straight_through=smoothing > 0)
     draw = purifier.draw(x, generators)
     samples: Tensor = _Purify.apply(x, purifier, draw, unroll, smoothing)
     return samples

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmap_cli.core.types import num_classes
+from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.errors import UsageError, WeightsError
 
 BOUNDARY_TOLERANCE = 0.01
 """Of |f(x, t_min) − x|, in units of [-1, 1]; half precision stays below it."""
 LARGEST_IMAGE = 1 << 28
 """Numbers in an image; a larger shape is a mistake or hostile."""
+LARGEST_STRIDE = 256
 DECLARED = ("sigma_min", "sigma_max", "image_shape")
 
 
@@ -44,9 +45,12 @@ def check_consistency_model(name: str, model: Any, device: torch.device | str) -
             f"{name} is no consistency model: f(x, t_min) should be x and is up to {distance:.3g} away from it",
             "it may take another range than [-1, 1] or other noise levels, or be a diffusion model",
         )
-    z = (x * model.sigma_max).requires_grad_()
+    highest = model.sigma_max
+    if isinstance(model, TakesAnySize):
+        generated(name, model, x.new_zeros(2, x.shape[1], 2 * model.stride, 3 * model.stride), highest)
+    z = (x * highest).requires_grad_()
     with torch.enable_grad():
-        image = generated(name, model, z, model.sigma_max)
+        image = generated(name, model, z, highest)
         if not image.requires_grad or not torch.autograd.grad(image.sum(), z)[0].abs().sum() > 0:
             raise UsageError(f"{name} has no gradient with respect to its input, which the method needs")
 
@@ -63,6 +67,13 @@ def check_attributes(name: str, model: Any) -> None:
             f"{name} has the noise levels {low} to {high} and images {shape}",
             "they should be 0 < sigma_min < sigma_max and (C, H, W)",
         )
+    if isinstance(model, TakesAnySize):
+        stride, radius = model.stride, model.receptive_radius
+        if type(stride) is not int or type(radius) is not int or not 0 < stride <= LARGEST_STRIDE or radius < 0:
+            raise WeightsError(
+                f"{name} takes images of any size, with the stride {stride} and the receptive radius {radius}",
+                f"they should be whole numbers of pixels, the stride from 1 to {LARGEST_STRIDE}",
+            )
 
 
 def generated(name: str, model: Any, x: Tensor, sigma: float) -> Tensor:

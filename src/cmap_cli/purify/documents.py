@@ -43,8 +43,9 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
         seed: of the latents.
         label: class given to a class-conditional model.
         num_latents: latents per image (K).
-        steps: optimisation steps.
-        objective: the final objective, summed over the latents, mean over tiles.
+        steps: optimisation steps, 0 of denoising alone.
+        objective: the final objective, summed over the latents, mean over tiles; null where nothing was optimised, as
+            are its terms.
         pixel_term: its pixel term before the weight.
         perceptual_term: its perceptual term before the weight.
         latent_term: its latent term before the weight.
@@ -66,10 +67,10 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
     label: int | UnsetType = UNSET
     num_latents: int
     steps: int
-    objective: float
-    pixel_term: float
-    perceptual_term: float
-    latent_term: float
+    objective: float | None
+    pixel_term: float | None
+    perceptual_term: float | None
+    latent_term: float | None
     l1: float
     psnr: float | None
     ssim: float

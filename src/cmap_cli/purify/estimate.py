@@ -20,23 +20,28 @@ SURVEYED = 500
 
 
 def seconds_per_patch(purifier: Purifier, device: torch.device, batch_size: int) -> float:
-    """About how long one patch takes at this batch size: the second step of a batch stands for all of them.
+    """About how long one patch takes at this batch size.
 
-    The first is not timed; it allocates and chooses kernels.
+    Of an optimisation the second of two steps stands for all of them, of denoising the second of two draws. The first
+    is not timed; it allocates and chooses kernels.
     """
     moments: list[float] = []
 
     def on_step(step: Step) -> None:
-        float(step.total.sum())  # an accelerator computes beside us unless its result is asked for
+        if step.total is not None:
+            float(step.total.sum())  # an accelerator computes beside us unless its result is asked for
         moments.append(time.perf_counter())
 
     x = torch.rand(batch_size, *purifier.model.image_shape, device=device)
-    two_steps = dataclasses.replace(purifier, config=dataclasses.replace(purifier.config, steps=2))
-    purified = two_steps(x, image_generators(x, 0), on_step, some_labels(purifier, batch_size, device))
+    config = purifier.config
+    denoises = config.method == "denoise"
+    twice = dataclasses.replace(config, num_latents=2) if denoises else dataclasses.replace(config, steps=2)
+    timed = dataclasses.replace(purifier, config=twice)
+    purified = timed(x, image_generators(x, 0), on_step, some_labels(purifier, batch_size, device))
     float(purified.samples.sum())
     first, second = moments
-    after_steps = time.perf_counter() - second
-    return ((second - first) * purifier.config.steps + after_steps) / batch_size
+    after = time.perf_counter() - second
+    return (config.num_latents * after if denoises else (second - first) * config.steps + after) / batch_size
 
 
 def survey(job: Job, sources: list[Source]) -> Survey:

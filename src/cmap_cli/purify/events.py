@@ -111,7 +111,7 @@ class Progress:
     @property
     def loss(self) -> float | None:
         """Mean objective of the images of the step; reading it makes an accelerator finish the step first."""
-        return None if self.step is None else float(self.step.total.mean())
+        return None if self.step is None or self.step.total is None else float(self.step.total.mean())
 
 
 Message = Listed | PurifyPlan

@@ -13,7 +13,7 @@ from torch import Tensor
 from cmap_cli.choices import Fit, Select, Vote
 from cmap_cli.core.predict import VOTES, classify, most_certain, select
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.types import Step, num_classes
+from cmap_cli.core.types import Purification, Step, num_classes
 from cmap_cli.data.tiling import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.errors import ImageError
 from cmap_cli.models.classifiers import LoadedClassifier
@@ -151,10 +151,7 @@ def purify_patches(job: Job, batch: list[tuple[W, Tensor]], on_step: Callable[[S
     if num_classes(job.purifier.model):
         labels = torch.tensor([image.label for image, _ in filled], device=job.device)
     found = job.purifier(x.to(job.device), image_generators(x, job.seed), on_step, labels)
-    objective = found.objective
-    terms = torch.stack(
-        [objective.total, objective.pixel.sum(1), objective.perceptual.sum(1), objective.latent], 1
-    ).cpu()
+    terms = objective_terms(found)
     chosen = None if job.select == "vote" else select(found, job.select).cpu()
     samples = found.samples.cpu() if job.classifier is not None or job.keep_candidates else None
     seconds = (time.perf_counter() - began) / len(batch)
@@ -167,6 +164,16 @@ def purify_patches(job: Job, batch: list[tuple[W, Tensor]], on_step: Callable[[S
         image.seconds += seconds
         if len(image.terms) == len(image.patches):
             yield image
+
+
+def objective_terms(found: Purification) -> Tensor:
+    """Objective, pixel, perceptual and latent term of each patch, (B, 4) on the CPU; not a number without any."""
+    objective = found.objective
+    if objective is None:
+        return torch.full((len(found.samples), 4), torch.nan)
+    return torch.stack(
+        [objective.total, objective.pixel.sum(1), objective.perceptual.sum(1), objective.latent], 1
+    ).cpu()
 
 
 def finish(job: Job, image: ImageInWork) -> Finished:

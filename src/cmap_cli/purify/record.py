@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -60,7 +61,8 @@ def write_and_record(job: Job, image: FileInWork, results: ResultFolder, extensi
     write_image(results.folder / output, finished.pixels, finished.alpha)
     after = finished.pixels if is_float_format(extension) else to_uint8(finished.pixels).float() / 255
     prediction = predict(job, finished, after)
-    objective, pixel, perceptual, latent = torch.stack(image.terms).mean(0).tolist()
+    terms = torch.stack(image.terms).mean(0).tolist()
+    objective, pixel, perceptual, latent = (None if math.isnan(term) else term for term in terms)
     record = ImageRecord(
         **msgspec.structs.asdict(image.origin),
         output=str(output),

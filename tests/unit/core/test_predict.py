@@ -12,7 +12,7 @@ def purification() -> Purification:
     """One image with three flat candidates: 0.2, 0.3 and 0.9."""
     samples = torch.tensor([0.2, 0.3, 0.9])[None, :, None, None, None].expand(1, 3, 3, 4, 4)
     objective = Objective(torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1), torch.zeros(1))
-    return Purification(samples, samples, objective, restoration=torch.tensor([[2.0, 3.0, 1.0]]))
+    return Purification(samples, torch.tensor([[2.0, 3.0, 1.0]]), samples, objective)
 
 
 def test_votes_are_over_the_latents_not_over_the_batch() -> None:

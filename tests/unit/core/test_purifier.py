@@ -33,9 +33,9 @@ def images(count: int = 3, seed: int = 0) -> torch.Tensor:
 def test_presets_are_the_published_rows() -> None:
     assert set(PRESETS) == set(get_args(Preset))
     paper = dataclasses.astuple(PRESETS["paper"])
-    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False, "prior", 0.0)
+    assert paper == (10, 200, 2.0, (0.9, 0.99), 1.0, 2.0, 0.0005, "constant", 0.0, False, "prior", 0.0, "optimise")
     imagenet = dataclasses.astuple(PRESETS["paper-imagenet100"])
-    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False, "prior", 0.0)
+    assert imagenet == (5, 300, 2.0, (0.9, 0.99), 0.005, 0.5, 0.0002, "constant", 0.0, False, "prior", 0.0, "optimise")
 
 
 def test_only_models_with_an_inverse_get_what_starts_from_it() -> None:
@@ -80,7 +80,7 @@ def test_without_the_latent_term_every_candidate_becomes_the_input() -> None:
 def test_the_latent_term_alone_holds_the_latents_on_the_shell() -> None:
     model, x = IsotropicGaussian(s=1e-6), images(1)  # generates mu whatever the latent: only the latent term is left
     config = PurifyConfig(num_latents=6, steps=400, lr_schedule="cosine")
-    before = initial_latents(model, 6, image_generators(x, 0))
+    before = initial_latents(model, 6, model.image_shape, image_generators(x, 0))
     after = Purifier(model, config)(x, image_generators(x, 0)).latents
     assert before.std(1).sub(80).abs().mean() > 10
     assert after.std(1).sub(80).abs().mean() < 0.1
@@ -113,9 +113,9 @@ def test_the_result_depends_neither_on_the_batch_nor_on_the_order() -> None:
 
 def test_latents_are_the_images_and_the_seeds_own() -> None:
     model, x = IsotropicGaussian(), images(2)
-    first = initial_latents(model, 3, image_generators(x, 0))
-    again = initial_latents(model, 3, image_generators(x.flip(0), 0)).flip(0)
-    other = initial_latents(model, 3, image_generators(x, 1))
+    first = initial_latents(model, 3, model.image_shape, image_generators(x, 0))
+    again = initial_latents(model, 3, model.image_shape, image_generators(x.flip(0), 0)).flip(0)
+    other = initial_latents(model, 3, model.image_shape, image_generators(x, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
@@ -216,12 +216,12 @@ def test_straight_through_moves_pixels_that_start_clipped() -> None:
 
 def test_candidates_are_noised_and_denoised_at_the_end_by_a_model_that_can() -> None:
     x, model = images(2), DenoisingGaussian()
-    refining = dataclasses.replace(QUICK, refine_sigma=0.5)
+    refining = dataclasses.replace(QUICK, denoise_level=0.5)
     plain = Purifier(model, QUICK)(x, image_generators(x, 0))
     refined = Purifier(model, refining)(x, image_generators(x, 0))
     torch.testing.assert_close(refined.latents, plain.latents)
     generators = image_generators(x, 0)
-    initial_latents(model, 4, generators)
+    initial_latents(model, 4, model.image_shape, generators)
     noise = torch.stack([torch.randn(4, 3, 8, 8, generator=generator) for generator in generators])
     share = model.s**2 / (model.s**2 + 0.5**2)
     expected = (share * (2 * plain.samples - 1 + 0.5 * noise)).clamp(-1, 1)

@@ -16,7 +16,7 @@ from cmap_cli.models.networks.gaussian import GaussianConsistency
 from tests.toys import DenoisingGaussian, IsotropicGaussian
 
 PLAIN = PurifyConfig(num_latents=4, steps=6)
-QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True, refine_sigma=0.2)
+QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True, denoise_level=0.2)
 
 INVERSE = dataclasses.replace(QUICKER, start="inverse", lr=0.3)
 
@@ -77,7 +77,7 @@ def test_the_exact_gradient_from_the_inverse_is_that_of_finite_differences() -> 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_what_enters_through_the_start_is_in_the_gradient(smoothing: float) -> None:
-    purifier, x = Purifier(gaussian(), dataclasses.replace(INVERSE, steps=1, lr=1e-9, refine_sigma=0.0)), images()
+    purifier, x = Purifier(gaussian(), dataclasses.replace(INVERSE, steps=1, lr=1e-9, denoise_level=0.0)), images()
     directions = gaussian().principal_directions()[0]
     projected = (weights(x).sum(1).flatten(1) @ directions.T @ directions).reshape(x.shape)
     torch.testing.assert_close(gradient(purifier, x, smoothing=smoothing), projected, rtol=1e-4, atol=1e-5)

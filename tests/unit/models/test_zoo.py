@@ -64,6 +64,22 @@ class Huge(Declared):
     image_shape = (3, 10**6, 10**6)
 
 
+class AnySize(Declared):
+    stride = 4
+    receptive_radius = 3
+
+
+class NoStride(AnySize):
+    stride = 0
+
+
+class OneSize(AnySize):
+    """It says that it takes any size, and does not."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return super().forward(x, sigma) + 0 * x.reshape(len(x), 3, 8, 8)
+
+
 class Smaller(Declared):
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return super().forward(x, sigma)[..., ::2, ::2]
@@ -166,6 +182,7 @@ def test_functions_return_models() -> None:
     assert isinstance(loaded.model, Declared)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert load_model("tests.toys:IsotropicGaussian").image_shape == (3, 8, 8)
+    assert load_model("tests.unit.models.test_zoo:AnySize").image_shape == (3, 8, 8)
 
 
 def test_a_repository_with_a_diffusers_model(hub: Served, tmp_path: Path) -> None:
@@ -216,6 +233,8 @@ def test_bundled_models_are_what_the_manifest_says() -> None:
         ("Detached", "no gradient with respect to its input"),
         ("Smaller", r"makes \(2, 3, 4, 4\) of images \(2, 3, 8, 8\)"),
         ("Infinite", "not finite at noise level 80"),
+        ("NoStride", "the stride 0 and the receptive radius 3"),
+        ("OneSize", "fails on \\(2, 3, 8, 12\\)"),
         ("Failing", "out of order"),
         ("Network", "not a function of .* with the attributes"),
         ("a_string", "it is a str"),

@@ -12,10 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmap_cli.choices import Preset
 from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN, c_in, c_noise, c_out, c_skip
+from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.core.sizes import pad_to_multiple
 from cmap_cli.models.networks.state import Description, fill, typed
 
 KIND = "photo"
+DENOISING_PRESETS: Mapping[Preset, PurifyConfig] = {
+    "fast": PurifyConfig(method="denoise", steps=0, num_latents=1, denoise_level=0.16),
+    "balanced": PurifyConfig(method="denoise", steps=0, num_latents=4, denoise_level=0.16),
+}
+"""Found by measurement (docs/explanation/presets.md)."""
 BACKBONE = "backbone."
 PATCH = 2
 FREQUENCIES = 32
@@ -130,7 +138,14 @@ class PhotoConsistency(nn.Module):
         image_shape: (C, H, W) of images that are asked for without a size.
         sigma_min: t_min.
         sigma_max: t_max.
+
+    Attributes:
+        generates: False, because it is trained as a denoiser only.
+        presets: its own quick presets, which only denoise.
     """
+
+    generates = False
+    presets = DENOISING_PRESETS
 
     def __init__(
         self,
@@ -193,15 +208,6 @@ class PhotoConsistency(nn.Module):
         padded = pad_to_multiple(c_in(level) * x, self.stride)
         correction: Tensor = self.backbone(padded, c_noise(sigma))[..., :height, :width]
         return c_skip(level, self.sigma_min) * x + c_out(level, self.sigma_min) * correction.float()
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """(N, C, H, W) extended at the right and at the bottom by reflection, or by repetition where it is too small."""
-    height, width = x.shape[-2:]
-    right, bottom = -width % multiple, -height % multiple
-    if not right and not bottom:
-        return x
-    return F.pad(x, (0, right, 0, bottom), "reflect" if right < width and bottom < height else "replicate")
 
 
 def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> PhotoConsistency:
