@@ -12,6 +12,7 @@ from cmap_cli.benchmarking.documents import read_benchmark
 from cmap_cli.benchmarking.report.examples import find_examples
 from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, GatheredRecords, gather_records
 from cmap_cli.benchmarking.report.statistics import Rate, accuracy, share
+from cmap_cli.benchmarking.report.taxonomy import find_taxonomy
 from cmap_cli.benchmarking.report.threats import attacks_on, cost, threat_results
 from cmap_cli.benchmarking.report.values import (
     SCHEMA,
@@ -78,6 +79,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
         examples=find_examples(folder / RECORDS_FILE, gathered, shown),
         limits=find_limits(defenses, settings),
         verdict=find_verdict(headline, undefended_clean, defenses),
+        taxonomy=find_taxonomy(defenses),
     )
     return with_flags(report, flags)
 

@@ -185,6 +185,28 @@ class ReportFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessTaxonomy:
+    """An access in the words of NIST AI 100-2 (class, knowledge, capabilities) and MITRE ATLAS (technique)."""
+
+    access: str
+    attack_class: str
+    knowledge: str
+    capabilities: tuple[str, ...]
+    technique: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taxonomy:
+    """The attacks of a run in the words of NIST AI 100-2 and MITRE ATLAS; ``mitigation`` is what the defence is."""
+
+    goal: str
+    stage: str
+    mitigation: str | None
+    access: tuple[AccessTaxonomy, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """report.json: the results of a benchmark; report.html and report.md are made from it."""
 
@@ -202,6 +224,7 @@ class Report:
     provenance: dict[str, Any]
     verdict: tuple[str, ...] = ()
     weak: tuple[str, ...] = ()
+    taxonomy: Taxonomy | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
