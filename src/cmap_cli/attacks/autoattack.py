@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,28 @@ PAPER_EOT = 20
 SETS = ("standard", "plus", "rand")
 NEEDED_CLASSES = {"standard": 4, "plus": 4, "apgd-t": 4, "rand": 3, "apgd-dlr": 3}
 """The losses sort scores and take the third or fourth: with fewer classes pyautoattack fails."""
+PHRASES = (
+    (
+        "randomized defense",
+        "an image gets other scores each time, and this version of AutoAttack expects the same; "
+        "--attack autoattack-rand averages over draws",
+    ),
+    (
+        "dynamic defense",
+        "the model computes gradients while it classifies, for which AutoAttack was not made: it may overestimate "
+        "the accuracy",
+    ),
+    ("probability distribution", "the classifier returns probabilities; attacks need its logits"),
+    (r"there are (\d+) points with zero gradient", r"the gradient is exactly zero for \1 of the images of a batch"),
+    (
+        r"Square Attack has decreased the robust accuracy of ([\d.]+)%",
+        r"Square, which needs no gradients, lowered accuracy by another \1 % after the attacks that follow them: their "
+        "gradients mislead",
+    ),
+    (r"with only (\d+) classes|(\d+) possible\)|possible \((\d+)\)", "the model has too few classes for this attack"),
+)
+"""What AutoAttack warns of -> our words for it."""
+UNKNOWN = "AutoAttack found something that this version of cmap has no words for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,7 @@ class AutoAttack:
 
 @contextmanager
 def recorded_flags() -> Iterator[list[str]]:
-    """What AutoAttack's checks say meanwhile, as phrases without its pointers to files that are not here.
+    """What AutoAttack's checks find meanwhile, in our words.
 
     The checks count calls in a table that is never emptied, so one dynamic defence would taint every later model;
     and they switch tracing off, which coverage and debuggers would notice.
@@ -140,8 +163,11 @@ def recorded_flags() -> Iterator[list[str]]:
 
 
 def phrase(message: str) -> str:
-    """A warning of AutoAttack without its reference."""
-    return message.partition(" See ")[0].strip().rstrip(".!")
+    """A warning of AutoAttack in our words, which name options of ours."""
+    for pattern, words in PHRASES:
+        if match := re.search(pattern, message):
+            return match.expand(words)
+    return UNKNOWN
 
 
 def build_autoattack(

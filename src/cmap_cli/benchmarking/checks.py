@@ -19,6 +19,7 @@ from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.report.build import build_report, with_flags
 from cmap_cli.benchmarking.report.records import RECORDS_FILE
 from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Report
+from cmap_cli.benchmarking.report.words import counted
 from cmap_cli.benchmarking.report.write import save_report
 from cmap_cli.benchmarking.specs import LARGE
 from cmap_cli.benchmarking.weakness import weak_points
@@ -147,7 +148,7 @@ def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: s
     for first, second in pairs:
         if exceeds(first, second):
             return Flag(name, True, f"{wrong}: {first}, {second}")
-    return Flag(name, False, f"{len(pairs)} comparison(s) as they should be")
+    return Flag(name, False, f"as it should be in {counted(len(pairs), 'comparison')}")
 
 
 def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag:

@@ -9,9 +9,10 @@ import numpy as np
 import pyautoattack
 import pytest
 import torch
+from pyautoattack import checks
 from torch import Tensor, nn
 
-from cmap_cli.attacks.autoattack import AutoAttack
+from cmap_cli.attacks.autoattack import UNKNOWN, AutoAttack, phrase, recorded_flags
 from cmap_cli.attacks.disruption import ConsistencyDisruption
 from cmap_cli.attacks.gradients import margin
 from cmap_cli.attacks.noise import RandomNoise
@@ -256,11 +257,38 @@ def test_autoattacks_flags_are_passed_on_and_taint_no_later_model() -> None:
     attack = AutoAttack(threat("Linf"), "white-box", "apgd-ce", n_iter=2, n_restarts=1)
     models = [Dynamic(), Noisy(ConvClassifier(), 0.1), Probabilities(), ConvClassifier()]
     flags = [attack.run(model, x, y, 0).flags for model in models]
-    for found, expected in zip(flags[:3], ["dynamic", "randomized", "probability"], strict=True):
+    expected = ["computes gradients while it classifies", "--attack autoattack-rand", "returns probabilities"]
+    for found, words in zip(flags[:3], expected, strict=True):
         assert len(found) == 1
-        assert expected in found[0]
-        assert "flags_doc" not in found[0]
+        assert words in found[0]
     assert flags[3] == ()
+
+
+def test_every_check_of_autoattack_has_words_of_ours() -> None:
+    said: list[str] = []
+
+    class Logger:
+        def warning(self, message: str) -> None:
+            said.append(message)
+
+    logger, x, y = Logger(), torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    checks.check_randomized(lambda x: torch.rand(2, 3), x, y, logger=logger)
+    checks.check_range_output(lambda x: torch.full((2, 4), 0.25), x, logger=logger)
+    checks.check_zero_gradients(torch.zeros(2, 3), logger=logger)
+    checks.check_square_sr({"a": 0.5, "b": 0.5, "square": 0.2}, logger=logger)
+    with recorded_flags():  # which repairs what the check leaves behind
+        checks.funcs["grad"] = 1
+        checks.check_dynamic(lambda x: x, x, logger=logger)
+    checks.check_n_classes(2, ["apgd-dlr"], 9, 9, logger=logger)
+    checks.check_n_classes(5, ["apgd-t", "fab-t"], 9, 9, logger=logger)
+    ours = [phrase(message) for message in said]
+    assert len(ours) == 7
+    assert UNKNOWN not in ours
+    for text in ours:
+        assert "version=" not in text
+        assert "flags_doc" not in text
+    assert phrase("something new") == UNKNOWN
+    assert ours[3].startswith("Square, which needs no gradients, lowered accuracy by another 30.00 %")
 
 
 def test_autoattack_leaves_tracers_alone() -> None:
