@@ -27,6 +27,7 @@ LossWeight = Literal["edm", "min-snr", "plain"]
 Preconditioning = Literal["gaussian", "plain"]
 Procedure = Literal["cohen", "sequential"]
 Denoiser = Literal["auto", "posterior-mean", "consistency", "none"]
+Tuning = Literal["consistency", "trajectory"]
 TrainingPreset = Literal["bundled", "accelerator"]
 
 DEFAULT_MODEL = "cifar10-unet"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset
+from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset, Tuning
 from cmap_cli.cli import console, options
 from cmap_cli.errors import UsageError
 
@@ -116,10 +116,18 @@ def train(
             rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
+    tuning: Annotated[
+        Tuning | None,
+        typer.Option(
+            help="unet: how f is trained: on pairs of noise levels, or on trajectories of the denoiser of --init.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD_DETAILS,
+        ),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            help="photo: begin with the weights of this model, a name or a folder of cmap train.",
+            help="unet, photo: begin with the weights of this model, a name or a folder of cmap train.",
             show_default=False,
             rich_help_panel=options.METHOD_DETAILS,
         ),
@@ -173,6 +181,7 @@ def train(
         lr=lr,
         preconditioning=preconditioning,
         iterations=iterations,
+        tuning=tuning,
         init=init,
         seed=seed,
         device=device,

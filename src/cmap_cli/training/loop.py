@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN, to_model_range
+from cmap_cli.errors import UsageError
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.training.losses import consistency_loss, denoising_loss
+from cmap_cli.training.losses import consistency_loss, denoising_loss, trajectory_loss
 from cmap_cli.training.optimisation import LOG_EVERY, TrainingRun, denoised_psnr, start_run
 from cmap_cli.training.recipe import TrainingConfig
 
@@ -32,6 +34,28 @@ class TrainingStep:
     iteration: int
     iterations: int
     loss: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a run minimises.
+
+    Attributes:
+        denoising: :func:`denoising_loss`, compiled or not.
+        consistency: :func:`consistency_loss`, compiled or not.
+        teacher: denoiser of :func:`trajectory_loss`, which then takes the place of ``consistency``.
+    """
+
+    denoising: Callable[..., Tensor]
+    consistency: Callable[..., Tensor]
+    teacher: UNetConsistency | None
+
+    @classmethod
+    def of(cls, teacher: UNetConsistency | None, *, compiled: bool) -> Losses:
+        """The losses with this teacher."""
+        if compiled:
+            return cls(torch.compile(denoising_loss), torch.compile(consistency_loss), teacher)
+        return cls(denoising_loss, consistency_loss, teacher)
 
 
 def held_out(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +116,8 @@ def train_unet(
         device: to train on.
         dtype: of autocast.
         compiled: whether torch.compile fuses the kernels.
-        initial: weights to begin with, where there is no checkpoint; its base must be ``base``.
+        initial: weights to begin with, where there is no checkpoint, and the denoiser of trajectories; its base must be
+            ``base``.
 
     Returns:
         The average of the weights with the best mean PSNR on the held-out images, on the device; the PSNR in dB of
@@ -100,14 +125,20 @@ def train_unet(
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
+        UsageError: trajectories without an initial model.
     """
+    if config.tuning == "trajectory" and initial is None:
+        raise UsageError("tuning on trajectories needs a denoiser to begin with", "--init MODEL")
     torch.manual_seed(config.seed)
     model = UNetConsistency(base, config.widths, config.blocks, config.preconditioning).to(device)
-    run = start_run(config, model, folder, CHANGEABLE, initial, model_facts(base))
+    initial = initial.to(device).requires_grad_(False) if initial else None
+    teacher = initial if config.tuning == "trajectory" else None
+    run = start_run(config, model, folder, CHANGEABLE, initial, model_facts(base, teacher))
+    losses = Losses.of(teacher, compiled=compiled)
     trained, measured = held_out(images)
     resumed = run.resume()
     seconds = resumed[1]
-    for iteration, loss, seconds in steps(run, config, trained.to(device), dtype, resumed, compiled=compiled):
+    for iteration, loss, seconds in steps(run, config, trained.to(device), dtype, resumed, losses):
         on_progress(TrainingStep(iteration, config.iterations, loss))
         if iteration % LOG_EVERY == 0:
             run.log(iteration=iteration, seconds=round(seconds, 1), loss=float(loss), lr=config.lr_at(iteration - 1))
@@ -119,9 +150,13 @@ def train_unet(
     return run.averages[best], found, seconds
 
 
-def model_facts(base: GaussianConsistency) -> dict[str, object]:
-    """What a checkpoint must share beside the recipe: the images' shape, and how many directions the Gaussian has."""
-    return {"image_shape": base.image_shape, "directions": len(base.directions)}
+def model_facts(base: GaussianConsistency, teacher: UNetConsistency | None) -> dict[str, object]:
+    """What a checkpoint must share beside the recipe: the images' shape, the Gaussian's directions, the teacher."""
+    facts: dict[str, object] = {"image_shape": base.image_shape, "directions": len(base.directions)}
+    if teacher is not None:
+        values = [value.half().cpu().numpy().tobytes() for value in teacher.backbone.state_dict().values()]
+        facts["teacher"] = hashlib.sha256(b"".join(values)).hexdigest()
+    return facts
 
 
 def steps(
@@ -130,23 +165,19 @@ def steps(
     images: Tensor,
     dtype: torch.dtype,
     resumed: tuple[int, float],
-    *,
-    compiled: bool,
+    losses: Losses,
 ) -> Iterator[tuple[int, Tensor, float]]:
     """Do what is left of a run; ``resumed`` are the iterations that are done, and the seconds that they took.
 
     Yields:
         The number of iterations done, the loss, and the seconds of training so far.
     """
-    tuning, denoising = consistency_loss, denoising_loss
-    if compiled:
-        tuning, denoising = torch.compile(tuning), torch.compile(denoising)
     start, before = resumed
     began = time.monotonic() - before
     for iteration in range(start, config.iterations):
         batch = training_batch(images, config, iteration)
         with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            loss = batch_loss(run.model, batch, config, iteration, denoising, tuning)
+            loss = batch_loss(run.model, batch, config, iteration, losses)
         run.update(iteration, loss)
         yield iteration + 1, loss.detach(), time.monotonic() - began
 
@@ -167,16 +198,34 @@ def batch_loss(
     batch: tuple[Tensor, Tensor, Tensor],
     config: TrainingConfig,
     iteration: int,
-    denoising: Callable[..., Tensor],
-    tuning: Callable[..., Tensor],
+    losses: Losses,
 ) -> Tensor:
-    """The loss of an iteration: denoising of the first images of its batch, consistency tuning of the others."""
+    """The loss of an iteration: denoising of the first images of its batch, tuning of f on the others."""
     x, noise, sigma = batch[0], batch[1], batch[2].clamp(model.sigma_min, model.sigma_max)
     first = config.denoised_at(iteration)
     loss = torch.zeros((), device=x.device)
     if first:
-        loss = loss + denoising(model, x[:first], noise[:first], sigma[:first], config.weight)
-    if first < len(x):
+        loss = loss + losses.denoising(model, x[:first], noise[:first], sigma[:first], config.weight)
+    if first == len(x):
+        return loss
+    if losses.teacher is None:
         ratio = torch.tensor(config.ratio_at(iteration), device=x.device)  # a float would be compiled in
-        loss = loss + tuning(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)
-    return loss
+        return loss + losses.consistency(model, x[first:], noise[first:], sigma[first:], ratio, config.huber)
+    shown = slice(first, first + max(1, (len(x) - first) // config.trajectory_steps))
+    levels = ode_levels(config, iteration).to(x.device)
+    return loss + trajectory_loss(
+        model, losses.teacher, x[shown], noise[shown], levels, config.tuned_from, config.huber
+    )
+
+
+def ode_levels(config: TrainingConfig, iteration: int) -> Tensor:
+    """Rising levels of an iteration's trajectories from ``trajectory_start`` to t_max, (trajectory_steps + 1,).
+
+    Equally spaced in ln t, those between moved at random by up to half a step.
+    """
+    generator = Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    steps = config.trajectory_steps
+    places = torch.arange(steps + 1.0)
+    places[1:-1] += torch.rand(steps - 1, generator=generator) - 0.5
+    low, high = math.log(config.trajectory_start), math.log(SIGMA_MAX)
+    return (low + (high - low) / steps * places).exp()

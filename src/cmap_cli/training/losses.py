@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -76,7 +77,58 @@ def consistency_loss(
     lower = (sigma * (1 - 1 / ratio)).clamp_min(model.sigma_min)
     with torch.no_grad():
         target = model(x + lower[:, None, None, None] * noise, lower)
-    difference = (model(x + sigma[:, None, None, None] * noise, sigma) - target).flatten(1)
+    return distance(model(x + sigma[:, None, None, None] * noise, sigma), target, sigma, huber)
+
+
+def distance(estimate: Tensor, target: Tensor, sigma: Tensor, huber: float) -> Tensor:
+    """The loss of :func:`consistency_loss` between two batches of images (N, C, H, W) at levels (N,)."""
+    difference = (estimate - target).flatten(1)
     weight = (sigma**2 + SIGMA_DATA**2).sqrt() / (sigma * SIGMA_DATA)
     loss: Tensor = weight * ((difference.square().sum(1) + huber**2).sqrt() - huber)
     return loss.mean() / math.sqrt(difference.shape[1])
+
+
+def ascend(model: Trainable, x: Tensor, levels: Tensor) -> Tensor:
+    """Points of the denoiser's probability-flow ODE dx/dt = (x − D(x, t))/t, upwards from x, by Heun's method.
+
+    Args:
+        model: D is its ``denoise``.
+        x: points at the first level, (N, C, H, W).
+        levels: rising t, (n + 1, N).
+
+    Returns:
+        (n, N, C, H, W), the points at the other levels.
+    """
+    points = []
+    for low, high in pairwise(levels):
+        below, above = low[:, None, None, None], high[:, None, None, None]
+        slope = (x - model.denoise(x, low)) / below
+        ahead = x + (above - below) * slope
+        x = x + (above - below) * (slope + (ahead - model.denoise(ahead, high)) / above) / 2
+        points.append(x)
+    return torch.stack(points)
+
+
+def trajectory_loss(
+    model: Trainable, teacher: Trainable, x: Tensor, noise: Tensor, levels: Tensor, tuned_from: float, huber: float
+) -> Tensor:
+    """Mean of w(t_i)·(√(‖f(x_i, t_i) − x‖² + c²) − c)/√d over points x_i of the ODE that starts at a noisy x.
+
+    f learns to take each point of a real image's trajectory back to that image: the latents that restore an image are
+    those to which the denoiser's own ODE leads. w, c and d are those of :func:`consistency_loss`.
+
+    Args:
+        model: f.
+        teacher: D is its ``denoise``.
+        x: clean images in [-1, 1], (N, C, H, W).
+        noise: standard normal, (N, C, H, W); the trajectory starts at x + t_0·n.
+        levels: rising t, (n + 1,).
+        tuned_from: points at lower levels are only passed through.
+        huber: c.
+    """
+    rising = levels[:, None].expand(-1, len(x))
+    with torch.no_grad():
+        points = ascend(teacher, x + levels[0] * noise, rising)
+    used = levels[1:] >= tuned_from
+    points, sigma = points[used], rising[1:][used].flatten()
+    return distance(model(points.flatten(0, 1), sigma), x.repeat(len(points), 1, 1, 1), sigma, huber)

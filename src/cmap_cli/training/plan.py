@@ -113,7 +113,9 @@ def recipe_of(settings: TrainSettings) -> Recipe | None:
             return changed(PHOTO_RECIPES[preset], changes | {"iterations": settings.iterations})
         case "unet":
             changes |= {"images": settings.images_seen, "batch_size": settings.batch_size, "widths": settings.widths}
-            return changed(RECIPES[preset], changes | {"preconditioning": settings.preconditioning})
+            changes |= {"preconditioning": settings.preconditioning, "tuning": settings.tuning}
+            changes["denoising"] = 0.0 if settings.tuning == "trajectory" else None
+            return changed(RECIPES[preset], changes)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cmap_cli.choices import LossWeight, Optimiser, Preconditioning, TrainingPreset
+from cmap_cli.choices import LossWeight, Optimiser, Preconditioning, TrainingPreset, Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class TrainingConfig:
         consistency_mean: mean of ln t in consistency tuning.
         consistency_std: its standard deviation.
         tuned_from: lowest t of consistency tuning.
+        tuning: "consistency" (f agrees with itself at two levels of the same noise) or "trajectory" (f takes points of
+            the denoiser's ODE, upwards from a real image, back to the image).
+        trajectory_steps: "trajectory": points per image; an iteration has as many fewer images.
+        trajectory_start: "trajectory": level at which the ODE begins.
         ratio_start: q of the first iteration of tuning; pairs are (t, r) with r = t·(1 − 1/q).
         ratio_end: q of the last iteration; it grows geometrically between.
         huber: c of the pseudo-Huber loss √(‖Δ‖² + c²) − c.
@@ -63,6 +67,9 @@ class TrainingConfig:
     consistency_mean: float = 2.2
     consistency_std: float = 1.3
     tuned_from: float = 1.0
+    tuning: Tuning = "consistency"
+    trajectory_steps: int = 8
+    trajectory_start: float = 0.05
     ratio_start: float = 2.0
     ratio_end: float = 8.0
     huber: float = 0.03

@@ -18,7 +18,9 @@ from cmap_cli.errors import ImageError, UsageError
 from cmap_cli.files import make_folder
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.state import Stored
+from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.models.store import MODEL_FILE
+from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.data import load_training_images
 from cmap_cli.training.documents import SCHEMA, TrainDocument
@@ -32,6 +34,7 @@ from cmap_cli.training.results import OnTrainProgress, TrainProgress, TrainResul
 from cmap_cli.training.settings import TrainSettings
 
 SAMPLES = 64
+PSNR_FACT = "PSNR in dB of held-out images denoised at t, of each average of the weights"
 DIRECTIONS = {"gaussian": 600, "unet": 800}
 Input = str | os.PathLike[str]
 
@@ -127,38 +130,46 @@ def fit_model(
 ) -> tuple[Stored, TrainDocument]:
     """Fit a gaussian, and with a recipe a unet on top of it, and write it; ``began`` is the time of the start."""
     kept = min(plan.settings.directions or DIRECTIONS[plan.kind], data[0].numel(), len(data) - 1)
-    base = fit_gaussian(data, kept, keep_residual=recipe is not None)
+    initial = None if recipe is None else initial_unet(plan, recipe)
+    base = initial.base if initial else fit_gaussian(data, kept, keep_residual=recipe is not None)
     model: Stored = base
-    seconds = time.monotonic() - began
+    seconds, measured = time.monotonic() - began, {}
     if recipe is not None:
-        model, seconds = fit_unet(plan, recipe, data, base, report)
+        model, psnr, seconds = fit_unet(plan, recipe, data, base, initial, report)
+        measured[PSNR_FACT] = json.dumps(psnr)
     document = TrainDocument(
         schema=SCHEMA,
         model=str(plan.out / MODEL_FILE),
         kind=plan.kind,
         images=len(data),
         image_shape=tuple(data.shape[1:]),
-        directions=kept,
+        directions=len(base.directions),
         command=command,
         device=f"{plan.chosen.device} ({plan.chosen.reason}), torch {torch.__version__}",
         seconds=round(seconds),
         recipe="" if recipe is None else json.dumps(dataclasses.asdict(recipe)),
     )
     facts = msgspec.to_builtins(document)
-    write_results(model, plan.out, {k: v for k, v in facts.items() if k not in ("schema", "model")}, SAMPLES)
+    shown = {name: value for name, value in facts.items() if name not in ("schema", "model")} | measured
+    write_results(model, plan.out, shown, SAMPLES)
     return model, document
 
 
 def fit_unet(
-    plan: TrainPlan, recipe: TrainingConfig, data: Tensor, base: GaussianConsistency, report: OnTrainProgress
-) -> tuple[Stored, float]:
-    """The U-Net on the CPU, and the seconds of all runs that made it."""
+    plan: TrainPlan,
+    recipe: TrainingConfig,
+    data: Tensor,
+    base: GaussianConsistency,
+    initial: UNetConsistency | None,
+    report: OnTrainProgress,
+) -> tuple[Stored, dict[str, dict[float, float]], float]:
+    """The U-Net on the CPU, its averages' PSNR by level, and the seconds of all runs that made it."""
 
     def on_progress(progress: TrainingStep) -> None:
         report(TrainProgress("iterations", progress.iteration, progress.iterations, progress.loss))
 
     device = plan.chosen.device
-    model, _, seconds = train_unet(
+    model, psnr, seconds = train_unet(
         data,
         base,
         recipe,
@@ -167,5 +178,25 @@ def fit_unet(
         device,
         choose_dtype(plan.settings.precision, device),
         compiled=plan.compiled,
+        initial=initial,
     )
-    return model.cpu(), seconds
+    return model.cpu(), psnr, seconds
+
+
+def initial_unet(plan: TrainPlan, recipe: TrainingConfig) -> UNetConsistency | None:
+    """The U-Net to begin with (UsageError: it is another kind of model, or has another size)."""
+    name = plan.settings.init
+    if name is None:
+        return None
+    model = load_model(name, weights_dir=plan.settings.weights_dir)
+    side, size = plan.settings.image_size, (recipe.widths, recipe.blocks, recipe.preconditioning)
+    wanted = (*size, (plan.settings.channels, side, side))
+    if (
+        not isinstance(model, UNetConsistency)
+        or (model.widths, model.blocks, model.preconditioning, model.image_shape) != wanted
+    ):
+        raise UsageError(
+            f"--init {name} is not a unet with widths {recipe.widths}, {recipe.blocks} block(s) per level, "
+            f"{recipe.preconditioning} preconditioning and images of {side}×{side}"
+        )
+    return model

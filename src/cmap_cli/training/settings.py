@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmap_cli.choices import ModelKind, Precision, Preconditioning, TrainingPreset
+from cmap_cli.choices import ModelKind, Precision, Preconditioning, TrainingPreset, Tuning
 from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.runs.settings import unknown_choices
 
@@ -23,7 +23,8 @@ KINDS_OF: Mapping[str, tuple[ModelKind, ...]] = {
     "preconditioning": ("unet",),
     "lr": ("unet", "photo"),
     "iterations": ("photo",),
-    "init": ("photo",),
+    "tuning": ("unet",),
+    "init": ("unet", "photo"),
     "compiled": ("unet", "photo"),
 }
 """The kinds of model for which a field has a meaning, if not for all."""
@@ -47,7 +48,9 @@ class TrainSettings:
         lr: peak learning rate, instead of the recipe's.
         preconditioning: what a unet is added to, instead of the recipe's.
         iterations: photo: optimiser steps in all, instead of the recipe's.
-        init: photo: name, file or folder of the photo model whose weights training begins with.
+        tuning: unet: how f is trained after the denoiser, instead of the recipe's; "trajectory" needs ``init``, whose
+            denoiser it uses, and begins with the tuning.
+        init: name, file or folder of the model of the same kind whose weights training begins with.
         seed: of weights, order, levels, noise and flips.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: what the network computes in; "auto" is bf16 where the hardware has it.
@@ -67,6 +70,7 @@ class TrainSettings:
     lr: float | None = None
     preconditioning: Preconditioning | None = None
     iterations: int | None = None
+    tuning: Tuning | None = None
     init: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -97,6 +101,8 @@ class TrainSettings:
         if self.widths is not None and not all(width > 0 and width % 16 == 0 for width in self.widths or (0,)):
             listed = ",".join(map(str, self.widths))
             found.append(UsageError(f"--widths {listed} is not a list of multiples of 16", "--widths 64,128,128"))
+        if self.tuning == "trajectory" and self.init is None:
+            found.append(UsageError("--tuning trajectory needs a denoiser to begin with", "--init MODEL"))
         return found or self.misplaced()
 
     def misplaced(self) -> list[CmapError]:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cmap_cli.errors import ImageError, OutOfSpaceError, SettingsMismatchError, UsageError, WeightsError
+from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training import checkpoint
 from cmap_cli.training.checkpoint import CHECKPOINT
@@ -65,6 +66,23 @@ def test_a_unet_is_trained_and_reported(tmp_path: Path, photos: Path) -> None:
         train(photos, tmp_path / "model", SMALL)
 
 
+def test_a_unet_begins_with_the_weights_and_the_gaussian_of_another(tmp_path: Path, photos: Path) -> None:
+    first = train(photos, tmp_path / "first", SMALL)
+    settings = dataclasses.replace(SMALL, init=str(tmp_path / "first"), tuning="trajectory", seed=1)
+    second = train(photos, tmp_path / "second", settings)
+    assert isinstance(first.model, UNetConsistency) and isinstance(second.model, UNetConsistency)
+    torch.testing.assert_close(second.model.base.directions, first.model.base.directions, atol=1e-3, rtol=0)
+    drawn = train(photos, tmp_path / "drawn", dataclasses.replace(SMALL, seed=1)).model
+    weights = "down.0.conv1.weight"
+    near, far = (
+        float((model.backbone.state_dict()[weights] - first.model.backbone.state_dict()[weights]).abs().mean())  # type: ignore[union-attr]
+        for model in (second.model, drawn)
+    )
+    assert near < 0.1 * far
+    with pytest.raises(UsageError, match="is not a unet with widths"):
+        train(photos, tmp_path / "third", dataclasses.replace(settings, init="photo-unet"))
+
+
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_error_and_leaves_no_part_of_a_checkpoint(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +108,9 @@ def test_a_full_disk_is_one_error_and_leaves_no_part_of_a_checkpoint(
         (TrainSettings(kind="gaussian", preset="bundled"), "--preset has no meaning for --kind gaussian"),
         (TrainSettings(kind="photo", widths=(16,)), "--widths has no meaning for --kind photo"),
         (TrainSettings(iterations=5), "--iterations has no meaning for --kind gaussian"),
-        (TrainSettings(kind="unet", init="photo-unet"), "--init has no meaning for --kind unet"),
+        (TrainSettings(init="photo-unet"), "--init has no meaning for --kind gaussian"),
+        (TrainSettings(kind="unet", tuning="trajectory"), "--tuning trajectory needs a denoiser"),
+        (TrainSettings(kind="photo", tuning="consistency"), "--tuning has no meaning for --kind photo"),
         (TrainSettings(kind="photo", iterations=0), "--iterations 0 is below 1"),
         (TrainSettings(kind="vae"), "kind is 'vae'"),  # type: ignore[arg-type]
         (TrainSettings(precision="fp8"), "precision is 'fp8'"),  # type: ignore[arg-type]
@@ -114,6 +134,7 @@ OTHER = {
     "widths": (32,),
     "lr": 2e-3,
     "preconditioning": "plain",
+    "tuning": "trajectory",
     "seed": 1,
 }
 """Another value of every field that changes the result."""
@@ -140,6 +161,9 @@ def test_a_unet_is_not_resumed_with_another_setting(tmp_path: Path, photos: Path
     train(photos, out, SMALL)
     (out / "model.safetensors").unlink()  # as if it had been interrupted after the last checkpoint
     settings = dataclasses.replace(SMALL, **{name: OTHER[name]})
+    if name == "tuning":
+        train(photos, tmp_path / "teacher", SMALL)
+        settings = dataclasses.replace(settings, init=str(tmp_path / "teacher"))
     if name == "preset":
         settings = dataclasses.replace(settings, images_seen=SMALL.images_seen)
     with pytest.raises(SettingsMismatchError, match="was made with other settings"):

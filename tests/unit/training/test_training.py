@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmap_cli.errors import SettingsMismatchError
+from cmap_cli.errors import SettingsMismatchError, UsageError
+from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.models.store import save_model
 from cmap_cli.models.zoo import load_model
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.gaussian import fit_gaussian
 from cmap_cli.training.loop import TrainingStep, train_unet, training_batch
-from cmap_cli.training.losses import consistency_loss, denoising_loss
+from cmap_cli.training.losses import ascend, consistency_loss, denoising_loss, trajectory_loss
 from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from tests.unit.models.networks.test_nets import unet
 
@@ -161,3 +162,59 @@ def test_compiled_training_computes_the_same(tmp_path: Path) -> None:
         return found
 
     assert losses(compiled=True) == pytest.approx(losses(compiled=False), rel=1e-3)
+
+
+def test_the_ode_upwards_ends_where_the_closed_form_of_a_gaussian_says() -> None:
+    base = unet().base.double()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    levels = torch.logspace(-1, 1.9, 120, dtype=torch.float64)
+
+    class Linear:
+        sigma_min = base.sigma_min
+
+        def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return base(x, sigma)
+
+        def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return base.estimates(x, sigma)[1]
+
+    class Blurred(Linear):
+        def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return self.denoise(x, sigma)
+
+    points = ascend(Linear(), x, levels[:, None].expand(-1, 2))
+    for level, point in zip(levels[1:], points, strict=True):  # f maps each point to the same image
+        expected = base(x, levels[:1].expand(2))
+        torch.testing.assert_close(base(point, level.expand(2)), expected, atol=2e-3, rtol=0)
+    wide = 2 * base.directions[:2].reshape(2, 3, 8, 8)  # along directions whose deviation is far above the first level
+    still = torch.zeros_like(wide)
+    exact = float(trajectory_loss(Linear(), Linear(), wide, still, levels, 1.0, 0.0))
+    assert exact < 0.1 * float(trajectory_loss(Blurred(), Linear(), wide, still, levels, 1.0, 0.0))
+
+
+def test_tuning_on_trajectories_changes_the_weights_and_resumes(tmp_path: Path) -> None:
+    base = fit_gaussian(data(), 20, keep_residual=True)
+    config = dataclasses.replace(RECIPE, tuning="trajectory", trajectory_steps=4, denoising=0.25)
+    with pytest.raises(UsageError, match="denoiser to begin with"):
+        train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
+    torch.manual_seed(0)
+    initial = UNetConsistency(base, config.widths, config.blocks)
+    before = {name: value.clone() for name, value in initial.backbone.state_dict().items()}
+
+    def run(folder: str, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+        def on_progress(progress: TrainingStep) -> None:
+            if progress.iteration == stop_after:
+                raise KeyboardInterrupt
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        model, _, _ = train_unet(data(), base, config, tmp_path / folder, on_progress, CPU, initial=initial)
+        return model.backbone.state_dict()
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", stop_after=6)
+    for name, value in run("parts").items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(whole["conv_out.weight"], before["conv_out.weight"])
+    for name, value in initial.backbone.state_dict().items():
+        assert torch.equal(value, before[name])  # the teacher stays what it was
