@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -60,7 +61,9 @@ class Defenses:
             return OneStepDefense(self.purifier.model, self.classifier, self.seed)
         if access == "transfer" or defense is None:
             return Undefended(self.classifier)
-        attacked: AttackedModule = imported(DEFENSES[defense].target)(self, access, unroll=unroll, smoothing=smoothing)
+        entry = DEFENSES[defense]
+        build = imported(entry.target)
+        attacked: AttackedModule = build(self, access, unroll=unroll, smoothing=smoothing, **entry.options)
         return attacked
 
     @torch.no_grad()
@@ -78,7 +81,7 @@ class Defenses:
             The predicted classes, draws × B, and the purified images of the first draw, None if nothing is purified.
         """
         entry = DEFENSES[defense]
-        draw = imported(entry.draw)
+        draw = partial(imported(entry.draw), **entry.options)
         found: list[list[int]] = []
         first: list[Tensor] = []
         for number in range(draws if entry.is_randomised else 1):

@@ -41,11 +41,20 @@ class Undefended(nn.Module):
 
 
 class JpegDefense(Undefended):
-    """A JPEG round trip before the classifier; the identity in the backward pass (BPDA)."""
+    """A JPEG round trip before the classifier; the identity in the backward pass (BPDA).
+
+    Args:
+        classifier: images in [0, 1] -> logits, frozen.
+        quality: of the compression, 1 to 95.
+    """
+
+    def __init__(self, classifier: nn.Module, quality: int = QUALITY) -> None:
+        super().__init__(classifier)
+        self.quality = quality
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> logits (B, classes)."""
-        return super().forward(jpeg(x.detach()) + (x - x.detach()))
+        return super().forward(jpeg(x.detach(), self.quality) + (x - x.detach()))
 
 
 def jpeg(x: Tensor, quality: int = QUALITY) -> Tensor:
@@ -59,14 +68,16 @@ def jpeg(x: Tensor, quality: int = QUALITY) -> Tensor:
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(x) / 255
 
 
-def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> JpegDefense:
+def attacked_module(
+    parts: Defenses, access: Access, *, unroll: int | None, smoothing: float, quality: int = QUALITY
+) -> JpegDefense:
     """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
-    return JpegDefense(parts.classifier)
+    return JpegDefense(parts.classifier, quality)
 
 
-def compress_and_classify(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, None]:
+def compress_and_classify(parts: Defenses, x: Tensor, seed: int, *, quality: int = QUALITY) -> tuple[Tensor, None]:
     """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
-    return JpegDefense(parts.classifier)(x), None
+    return JpegDefense(parts.classifier, quality)(x), None
 
 
 def bare_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> Undefended:

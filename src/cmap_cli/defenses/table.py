@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from cmap_cli.choices import Access
@@ -22,6 +23,7 @@ class DefenseEntry:
         draw: called with the deployed defences, images (B, C, H, W) in [0, 1] and a seed; returns scores or votes
             (B, classes) and the purified images, None if nothing is purified.
         is_randomised: whether another seed gives another result.
+        options: further keyword arguments of both functions, where they serve several rows.
     """
 
     about: str
@@ -29,6 +31,19 @@ class DefenseEntry:
     target: str
     draw: str
     is_randomised: bool = True
+    options: Mapping[str, int] = field(default_factory=dict)
+
+
+def jpeg_entry(quality: int) -> DefenseEntry:
+    """A row for a JPEG round trip of this quality."""
+    return DefenseEntry(
+        f"JPEG of quality {quality}",
+        frozenset({"transfer", "bpda", "black-box"}),
+        "cmap_cli.defenses.jpeg:attacked_module",
+        "cmap_cli.defenses.jpeg:compress_and_classify",
+        is_randomised=False,
+        options={"quality": quality},
+    )
 
 
 DEFENSES: dict[str, DefenseEntry] = {
@@ -44,13 +59,9 @@ DEFENSES: dict[str, DefenseEntry] = {
         "cmap_cli.defenses.onestep:attacked_module",
         "cmap_cli.defenses.onestep:denoise_and_classify",
     ),
-    "jpeg": DefenseEntry(
-        "quality 75",
-        frozenset({"transfer", "bpda", "black-box"}),
-        "cmap_cli.defenses.jpeg:attacked_module",
-        "cmap_cli.defenses.jpeg:compress_and_classify",
-        is_randomised=False,
-    ),
+    "jpeg": jpeg_entry(75),
+    "jpeg-50": jpeg_entry(50),
+    "jpeg-20": jpeg_entry(20),
     "none": DefenseEntry(
         "the bare classifier",
         frozenset({"transfer"}),

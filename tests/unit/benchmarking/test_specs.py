@@ -80,6 +80,7 @@ def test_an_attacker_is_pointed_at_what_the_access_says(defenses: Defenses) -> N
     assert type(target("transfer", None)) is Undefended
     assert type(target("surrogate", None)) is OneStepDefense
     assert type(target("bpda", "jpeg")) is JpegDefense
+    assert [target("bpda", name).quality for name in ("jpeg", "jpeg-50", "jpeg-20")] == [75, 50, 20]  # type: ignore[attr-defined]
     assert type(target("white-box", "onestep")) is OneStepDefense
     for access, gradient in (("bpda", "bpda"), ("white-box", "unrolled"), ("black-box", "none"), ("adaptive", "none")):
         module = target(access, "cmap")

@@ -173,6 +173,8 @@ def test_jpeg_is_lossy_in_front_and_the_identity_behind() -> None:
     after = jpeg(x)
     assert 0.001 < (after - x).abs().mean() < 0.1
     assert torch.equal((after * 255).round() / 255, after)
+    strong = JpegDefense(nn.Identity(), 20)(x)
+    assert (strong - x).abs().mean() > (after - x).abs().mean()
     assert (jpeg(x, quality=100) - x).abs().mean() < (after - x).abs().mean()
     assert torch.equal(JpegDefense(classifier)(x), classifier(after))
     torch.testing.assert_close(gradient(JpegDefense(classifier), x), gradient(classifier, after))
