@@ -30,6 +30,8 @@ OTHERS = {
     "cmap.purify-line/1": "cmap_cli.purify.documents:ImageRecord",
     "cmap.report/1": "cmap_cli.benchmarking.report.values:Report",
     "cmap.benchmark/1": "cmap_cli.benchmarking.documents:BenchmarkDocument",
+    "cmap.compare/1": "cmap_cli.benchmarking.compare:Comparison",
+    "cmap.info/1": "cmap_cli.purify.diagnosis:Diagnosis",
     "cmap.part/1": "cmap_cli.runs.progress:PartDocument",
 }
 """Types that are not found in modules ``documents``: lines of JSON Lines files, and those without a default schema."""

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from cmap_cli.cli.documents import MergedBenchmarkOutput
 from tests.conftest import Run
 
 ROOT = str(Path(__file__).parents[2])
@@ -279,6 +281,9 @@ def test_a_sharded_benchmark_has_the_same_report(invoke: Run, toy: tuple[str, ..
     document = json.loads(merged.stdout)
     assert (document["exit_code"], document["missing"], document["there"]) == (1, [], document["listed"])
     assert document["missed"]
+    whole = msgspec.json.decode(merged.stdout, type=MergedBenchmarkOutput)
+    assert (whole.schema, whole.command, whole.failures) == ("cmap.benchmark-result/1", "benchmark", ())
+    assert whole.report["headline"]["defense"] == "cmap"
     same_benchmark(tmp_path / "two", tmp_path / "one")
 
 

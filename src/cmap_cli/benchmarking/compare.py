@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import UNSET, UnsetType
+
 from cmap_cli.benchmarking.paired import count_pairs, difference_interval, holm, mcnemar
 from cmap_cli.benchmarking.report.build import build_report
 from cmap_cli.benchmarking.report.templates import render
@@ -13,7 +15,7 @@ from cmap_cli.benchmarking.report.values import DefenseResult, Report
 from cmap_cli.benchmarking.report.write import REPORT_JSON
 from cmap_cli.errors import UsageError
 from cmap_cli.files import write_text
-from cmap_cli.runs.documents import read_document
+from cmap_cli.runs.documents import Document, read_document
 
 ALPHA = 0.05
 SAME_IMAGES = ("dataset", "split", "n", "indices")
@@ -88,11 +90,12 @@ class ComparedRow:
     improvement: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two runs, condition by condition.
+class Comparison(Document, frozen=True, kw_only=True):
+    """Two runs, condition by condition; what ``cmap compare --json`` prints.
 
     Attributes:
+        exit_code: of ``cmap compare``; absent inside other documents, as is ``failures``.
+        failures: why the second run does not pass with --fail-on-regression, a sentence each.
         base: folder or report of the first run.
         new: of the second.
         alpha: level of the tests.
@@ -102,6 +105,9 @@ class Comparison:
         problems: why the comparison cannot pass a gate: incomplete runs, missing conditions, other attack budgets.
     """
 
+    schema: str = "cmap.compare/1"
+    exit_code: int | UnsetType = UNSET
+    failures: tuple[str, ...] | UnsetType = UNSET
     base: str
     new: str
     alpha: float

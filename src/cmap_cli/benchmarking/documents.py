@@ -155,17 +155,6 @@ class Successes(msgspec.Struct, frozen=True, kw_only=True):
     png_success_defended: int
 
 
-class BenchmarkOutput(Document, frozen=True, kw_only=True):
-    """What ``cmap benchmark --json`` prints: the report, and the conditions of the user that it fails."""
-
-    schema: str = "cmap.benchmark-result/1"
-    exit_code: int
-    out: str
-    missed: tuple[str, ...] = ()
-    comparison: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    report: dict[str, Any]
-
-
 class BenchmarkShardOutput(Document, frozen=True, kw_only=True):
     """What ``cmap benchmark --shard --json`` prints."""
 

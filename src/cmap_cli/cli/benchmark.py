@@ -135,17 +135,9 @@ def benchmark(
     The same command resumes an interrupted run. OUT/report.html is the report, OUT/records.jsonl its data.
     """
     values = dict(locals())
-    from cmap_cli.benchmarking.thresholds import parse_gate, refuse_in_advance
+    from cmap_cli.benchmarking.thresholds import refuse_in_advance
 
-    gate = parse_gate(
-        fail_under or (),
-        fail_under_clean,
-        fail_on,
-        fail_on_flags=fail_on_flags,
-        fail_on_weak=fail_on_weak,
-        require_access=require_access or (),
-        accept_access=accept_access or (),
-    )
+    gate = conditions.gate_of(values)
     outputs = Outputs(junit, baseline, fail_on_regression)
     if fail_on_regression and baseline is None:
         raise UsageError("--fail-on-regression needs a run to compare with", "--baseline DIR")

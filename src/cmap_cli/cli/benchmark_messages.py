@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cmap_cli.benchmarking.run import BenchmarkPlan, BenchmarkResult
     from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
     from cmap_cli.benchmarking.thresholds import Gate
+    from cmap_cli.runs.merge import Merged
 
 S = TypeVar("S", "AttackSettings", "BenchmarkSettings", "CertifySettings")
 FAILED = 1
@@ -121,8 +122,7 @@ def finish(
     *,
     json: bool,
     quiet: bool,
-    missing: Sequence[str] = (),
-    merged: dict[str, Any] | None = None,
+    merged: Merged | None = None,
 ) -> int:
     """Show a report, and see whether it meets the user's conditions.
 
@@ -133,8 +133,7 @@ def finish(
         outputs: files for CI, and the run to compare with.
         json: print a document; quiet: print the report's path.
         quiet: see ``json``.
-        missing: what a merge did not find, a sentence each.
-        merged: what else the document says of a merge, with its exit code.
+        merged: the parts that the report was made of, where it was made by a merge.
 
     Returns:
         The exit code.
@@ -145,7 +144,7 @@ def finish(
     from cmap_cli.cli.compare import reasons_to_fail
     from cmap_cli.cli.github import write_step_summary
 
-    failed = failed_conditions(report, gate, missing)
+    failed = failed_conditions(report, gate, merged.lacking if merged else ())
     compared = None
     if outputs.baseline is not None:
         from cmap_cli.benchmarking.compare import compare
@@ -157,9 +156,9 @@ def finish(
 
         write_text(outputs.junit, junit(report, failed))
     write_step_summary(markdown_report(report))
-    code = FAILED if failed else int((merged or {}).get("exit_code", 0))
+    code = FAILED if failed else merged.exit_code if merged else 0
     if json:
-        show_report_document(folder, report, compared, failed, code, merged or {})
+        show_report_document(folder, report, compared, failed, code, merged)
     elif quiet:
         console.result(str(folder / REPORT))
     else:
@@ -175,19 +174,35 @@ def show_report_document(
     compared: Comparison | None,
     failed: Sequence[str],
     code: int,
-    merged: Mapping[str, Any],
+    merged: Merged | None,
 ) -> None:
-    """The report as a document, with what it says of a merge."""
-    from cmap_cli.benchmarking.documents import BenchmarkOutput
+    """The report as a document, with the parts that were merged."""
+    from cmap_cli.cli.documents import BenchmarkOutput, MergedBenchmarkOutput
 
-    document = BenchmarkOutput(
-        exit_code=code,
-        out=str(folder),
-        missed=tuple(failed),
-        comparison=msgspec.UNSET if compared is None else dataclasses.asdict(compared),
-        report=report.as_json(),
+    missed, content = tuple(failed), report.as_json()
+    if merged is not None:
+        facts = merged_facts(merged)
+        console.result_json(MergedBenchmarkOutput(**facts, exit_code=code, missed=missed, report=content))
+        return
+    comparison = msgspec.UNSET if compared is None else compared
+    console.result_json(
+        BenchmarkOutput(exit_code=code, out=str(folder), missed=missed, comparison=comparison, report=content)
     )
-    console.result_json({**merged, **msgspec.to_builtins(document)})
+
+
+def merged_facts(merged: Merged) -> dict[str, Any]:
+    """The fields of :class:`~cmap_cli.cli.documents.MergedParts` but the exit code."""
+    from cmap_cli.purify.documents import FailedImage
+
+    return {
+        "command": merged.kind,
+        "out": str(merged.folder),
+        "there": merged.count,
+        "listed": merged.listed,
+        "missing": merged.missing,
+        "failed": merged.failed,
+        "failures": msgspec.convert(merged.failures, tuple[FailedImage, ...]),
+    }
 
 
 def show_report(folder: Path, report: Report, compared: Comparison | None) -> None:

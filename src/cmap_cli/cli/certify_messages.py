@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from cmap_cli.choices import FailOn
 from cmap_cli.cli import console
-from cmap_cli.cli.benchmark_messages import FAILED, REPORT, show_document
+from cmap_cli.cli.benchmark_messages import FAILED, REPORT, merged_facts, show_document
 from cmap_cli.cli.github import write_step_summary
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.documents import encode
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.documents import CertificateReport
     from cmap_cli.benchmarking.certificates.run import CertifyPlan, CertifyResult
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
+    from cmap_cli.runs.merge import Merged
 
 
 def show_plan(plan: CertifyPlan, *, verbose: bool) -> None:
@@ -76,8 +75,7 @@ def finish_certify(
     *,
     json: bool,
     quiet: bool,
-    missing: Sequence[str] = (),
-    merged: dict[str, Any] | None = None,
+    merged: Merged | None = None,
 ) -> int:
     """Show a report, and see whether it meets the user's conditions.
 
@@ -88,8 +86,7 @@ def finish_certify(
         fail_on: what must not be lower.
         json: print a document; quiet: print the report's path.
         quiet: see ``json``.
-        missing: what a merge did not find, a sentence each.
-        merged: what else the document says of a merge, with its exit code.
+        merged: the parts that the report was made of, where it was made by a merge.
 
     Returns:
         The exit code.
@@ -97,13 +94,18 @@ def finish_certify(
     from cmap_cli.benchmarking.certificates.documents import CertifyOutput
     from cmap_cli.benchmarking.certificates.page import markdown_page
     from cmap_cli.benchmarking.certificates.thresholds import failed_certify_conditions
+    from cmap_cli.cli.documents import MergedCertifyOutput
 
-    failed = failed_certify_conditions(report, thresholds, fail_on, missing)
+    failed = failed_certify_conditions(report, thresholds, fail_on, merged.lacking if merged else ())
     write_step_summary(markdown_page(report))
-    code = FAILED if failed else int((merged or {}).get("exit_code", 0))
+    code = FAILED if failed else merged.exit_code if merged else 0
     if json:
-        document = CertifyOutput(exit_code=code, out=str(folder), missed=tuple(failed), report=report)
-        console.result_json({**(merged or {}), **msgspec.to_builtins(document)})
+        missed = tuple(failed)
+        if merged is None:
+            show_document(CertifyOutput(exit_code=code, out=str(folder), missed=missed, report=report))
+        else:
+            facts = merged_facts(merged)
+            show_document(MergedCertifyOutput(**facts, exit_code=code, missed=missed, report=report))
     elif quiet:
         console.result(str(folder / REPORT))
     else:

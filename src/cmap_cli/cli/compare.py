@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from cmap_cli.cli import conditions, console, options
@@ -71,10 +71,7 @@ def compare(
     failures = reasons_to_fail(found) if fail_on_regression else []
     code = FAILED if failures else 0
     if json:
-        from cmap_cli.cli.documents import CompareDocument
-
-        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        console.result_json(CompareDocument(exit_code=code, failures=tuple(failures), **fields))
+        console.result_json(msgspec.structs.replace(found, exit_code=code, failures=tuple(failures)))
     elif quiet:
         if picture is not None:
             console.result(str(picture))

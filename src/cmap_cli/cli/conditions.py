@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmap_cli.choices import FailOn
 from cmap_cli.cli import completion
 from cmap_cli.cli.command import DETAILS_OF
+
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.thresholds import Gate
 
 CI = "Conditions for CI"
 CI_DETAILS = f"{DETAILS_OF} the conditions"
@@ -98,3 +102,18 @@ FailOnRegression = Annotated[
         rich_help_panel=CI_DETAILS,
     ),
 ]
+
+
+def gate_of(values: Mapping[str, Any]) -> Gate:
+    """The conditions for CI among the options of a command (all problems at once as UsageError)."""
+    from cmap_cli.benchmarking.thresholds import parse_gate
+
+    return parse_gate(
+        values["fail_under"] or (),
+        values["fail_under_clean"],
+        values["fail_on"],
+        fail_on_flags=values["fail_on_flags"],
+        fail_on_weak=values["fail_on_weak"],
+        require_access=values["require_access"] or (),
+        accept_access=values["accept_access"] or (),
+    )

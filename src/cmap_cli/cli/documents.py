@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from cmap_cli.benchmarking.compare import ComparedRow
-from cmap_cli.purify.diagnosis import SelfTest
+from cmap_cli.benchmarking.certificates.documents import CertificateReport
+from cmap_cli.benchmarking.compare import Comparison
 from cmap_cli.purify.documents import FailedImage
 from cmap_cli.purify.summary import Summary
 from cmap_cli.runs.documents import Document
@@ -44,62 +46,31 @@ class ListDocument(Document, frozen=True, kw_only=True):
     datasets: tuple[ListedName, ...] | UnsetType = UNSET
 
 
-class InfoDocument(Document, frozen=True, kw_only=True):
-    """What ``cmap info --json`` prints; fields as in :class:`~cmap_cli.purify.diagnosis.Diagnosis`."""
+class BenchmarkOutput(Document, frozen=True, kw_only=True):
+    """What ``cmap benchmark --json`` prints: the report, and the conditions of the user that it fails."""
 
-    schema: str = "cmap.info/1"
+    schema: str = "cmap.benchmark-result/1"
     exit_code: int
-    version: str
-    python: str
-    packages: dict[str, str | None]
-    extras: dict[str, str | None]
-    device: str
-    precision: str
-    threads: int
-    memory_gib: float
-    cache: str
-    weights: dict[str, str]
-    environment: dict[str, str]
-    self_test: SelfTest | None
+    out: str
+    missed: tuple[str, ...] = ()
+    comparison: Comparison | UnsetType = UNSET
+    report: dict[str, Any]
 
 
-class CompareDocument(Document, frozen=True, kw_only=True):
-    """What ``cmap compare --json`` prints; fields as in :class:`~cmap_cli.benchmarking.compare.Comparison`."""
-
-    schema: str = "cmap.compare/1"
-    exit_code: int
-    failures: tuple[str, ...]
-    base: str
-    new: str
-    alpha: float
-    rows: tuple[ComparedRow, ...]
-    only_base: tuple[str, ...]
-    only_new: tuple[str, ...]
-    problems: tuple[str, ...]
-
-
-class MergeDocument(Document, frozen=True, kw_only=True):
-    """What ``cmap merge --json`` prints.
-
-    For a benchmark it has the schema and the fields of ``cmap benchmark --json`` besides.
+class MergedParts(Document, frozen=True, kw_only=True):
+    """What the parts of a run add up to.
 
     Attributes:
         exit_code: of the command.
-        command: that wrote the parts: purify, attack or benchmark.
+        command: that wrote the parts: purify, attack, benchmark or certify.
         out: folder of the whole.
-        there: finished images, of an attack or benchmark chunks of images.
-        listed: how many there are in all; null if no part says so.
+        there: finished images; of an attack or benchmark finished chunks of images.
+        listed: how many there are in all; null if no part has their number.
         missing: what is missing, a sentence each.
-        failed: images that could not be done.
+        failed: number of images that could not be processed.
         failures: the first 1,000 of these.
-        manifest: file with a line per image, for purify and attack.
-        summary: of purify.
-        images: of an attack, and the counts below.
-        success: how many deceive the classifier; ``success_defended`` the defended classifier.
-        png_success: the same for the PNG files; ``png_success_defended`` likewise.
     """
 
-    schema: str = "cmap.merge/1"
     exit_code: int
     command: str
     out: str
@@ -108,7 +79,47 @@ class MergeDocument(Document, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     failed: int
     failures: tuple[FailedImage, ...]
-    manifest: str | UnsetType = UNSET
+
+
+class MergedBenchmarkOutput(MergedParts, frozen=True, kw_only=True):
+    """What ``cmap merge --json`` prints for a benchmark.
+
+    Attributes:
+        missed: conditions of the user that the run fails, a sentence each.
+        report: as of ``cmap benchmark --json``.
+    """
+
+    schema: str = "cmap.benchmark-result/1"
+    missed: tuple[str, ...] = ()
+    report: dict[str, Any]
+
+
+class MergedCertifyOutput(MergedParts, frozen=True, kw_only=True):
+    """What ``cmap merge --json`` prints for ``cmap certify``.
+
+    Attributes:
+        missed: thresholds of the user that the run misses, a sentence each.
+        report: as of ``cmap certify --json``.
+    """
+
+    schema: str = "cmap.certify/1"
+    missed: tuple[str, ...] = ()
+    report: CertificateReport
+
+
+class MergeDocument(MergedParts, frozen=True, kw_only=True):
+    """What ``cmap merge --json`` prints for ``cmap purify`` and ``cmap attack``.
+
+    Attributes:
+        manifest: file with a line per image.
+        summary: of purify.
+        images: of an attack, and the counts below.
+        success: number of images that deceive the classifier; in ``success_defended`` the defended classifier.
+        png_success: the same for the PNG files; ``png_success_defended`` likewise.
+    """
+
+    schema: str = "cmap.merge/1"
+    manifest: str
     summary: Summary | UnsetType = UNSET
     images: int | UnsetType = UNSET
     success: int | UnsetType = UNSET

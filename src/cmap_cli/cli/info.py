@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,6 @@ from cmap_cli.cli import console, options
 
 if TYPE_CHECKING:
     from cmap_cli.purify.diagnosis import Diagnosis
-
-FAILED = 1
 
 
 def info(
@@ -35,21 +32,17 @@ def info(
 
     The exit code is 1 if the self-test fails.
     """
-    from cmap_cli.cli.documents import InfoDocument
     from cmap_cli.purify.diagnosis import diagnose
 
     with console.working("looking at this installation", quiet=json):
         found = diagnose(device, weights_dir, self_test=self_test)
-    failed = found.self_test is not None and not found.self_test.passed
     if json:
-        code = FAILED if failed else 0
-        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        console.result_json(InfoDocument(exit_code=code, **fields))
+        console.result_json(found)
     else:
         for line in described(found):
             console.result(line)
-    if failed:
-        raise typer.Exit(FAILED)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
 
 
 def described(found: Diagnosis) -> list[str]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from cmap_cli.choices import FailOn
 from cmap_cli.cli import conditions, console, options
+from cmap_cli.cli.benchmark_messages import merged_facts
 from cmap_cli.errors import CmapError, UsageError, raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
     from cmap_cli.benchmarking.thresholds import Gate
     from cmap_cli.runs.merge import Merged
-
-SCHEMA = "cmap.merge/1"
-PARTIAL = 3
 
 
 def merge(
@@ -66,6 +63,7 @@ def merge(
 
     If shards or images are missing they are named, the exit code is 3, and a later merge takes them in.
     """
+    values = dict(locals())
     problems: list[CmapError] = [
         UsageError(f"{part} is no folder", "name folders that cmap has written to")
         for part in parts
@@ -77,38 +75,18 @@ def merge(
         problems.append(UsageError("--overwrite is for --out", "leave it out"))
     raise_all(problems)
     from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds
-    from cmap_cli.benchmarking.thresholds import parse_gate
     from cmap_cli.runs.merge import NOUNS, kind_of, merge_folder, merge_folders
 
     kinds = {kind_of(part) for part in parts}
     thresholds = parse_certify_thresholds(fail_under or ()) if kinds == {"certify"} else ()
-    gate = parse_gate(
-        () if thresholds else fail_under or (),
-        fail_under_clean,
-        fail_on,
-        fail_on_flags=fail_on_flags,
-        fail_on_weak=fail_on_weak,
-        require_access=require_access or (),
-        accept_access=accept_access or (),
-    )
+    gate = conditions.gate_of(values | {"fail_under": ()} if thresholds else values)
     refuse_conditions(gate, kinds)
     merged = merge_folder(parts[0]) if out is None else merge_folders(parts, out, overwrite=overwrite)
-    code = PARTIAL if merged.missing or merged.failed else 0
+    code = merged.exit_code
     for sentence in merged.missing:
         console.fail(CmapError(sentence, "run what is missing, then merge again; what is there is kept"))
     for failure in merged.failures:
         console.fail(CmapError(failure["error"]))
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "exit_code": code,
-        "command": merged.kind,
-        "out": str(merged.folder),
-        "there": merged.count,
-        "listed": merged.listed,
-        "missing": list(merged.missing),
-        "failed": merged.failed,
-        "failures": list(merged.failures),
-    }
     if not (json or quiet):
         of = "" if merged.listed is None else f" of {merged.listed}"
         failed = f", {merged.failed} failed" if merged.failed else ""
@@ -117,13 +95,11 @@ def merge(
         from cmap_cli.benchmarking.checks import write_checked_report
         from cmap_cli.cli.benchmark_messages import finish
 
-        report = write_checked_report(merged.folder)
-        missing = lacking(merged)
-        code = finish(merged.folder, report, gate, json=json, quiet=quiet, missing=missing, merged=document)
+        code = finish(merged.folder, write_checked_report(merged.folder), gate, json=json, quiet=quiet, merged=merged)
     elif merged.kind == "certify":
-        code = show_certificates(merged, thresholds, fail_on, document, json=json, quiet=quiet)
+        code = show_certificates(merged, thresholds, fail_on, json=json, quiet=quiet)
     else:
-        show(merged, document, json=json, quiet=quiet)
+        show(merged, json=json, quiet=quiet)
     if code:
         raise typer.Exit(code)
 
@@ -142,7 +118,6 @@ def show_certificates(
     merged: Merged,
     thresholds: Sequence[CertifyThreshold],
     fail_on: FailOn,
-    document: dict[str, Any],
     *,
     json: bool,
     quiet: bool,
@@ -154,29 +129,22 @@ def show_certificates(
 
     report = write_certificate_report(merged.folder)
     refuse_certify_thresholds(thresholds, report.settings["sigma"], report.settings["radius"])
-    missing = lacking(merged)
-    return finish_certify(
-        merged.folder, report, thresholds, fail_on, json=json, quiet=quiet, missing=missing, merged=document
-    )
+    return finish_certify(merged.folder, report, thresholds, fail_on, json=json, quiet=quiet, merged=merged)
 
 
-def lacking(merged: Merged) -> list[str]:
-    """What is not there or could not be done, a sentence each."""
-    return [*merged.missing, *(failure["error"] for failure in merged.failures)]
-
-
-def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -> None:
+def show(merged: Merged, *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
+    from cmap_cli.cli.documents import MergeDocument
     from cmap_cli.purify.documents import ImageRecord
     from cmap_cli.purify.summary import summarise
     from cmap_cli.runs.journal import read_lines
     from cmap_cli.runs.settings import MANIFEST_FILE
 
     manifest = merged.folder / MANIFEST_FILE
-    document = document | {"manifest": str(manifest)}
+    document = MergeDocument(**merged_facts(merged), exit_code=merged.exit_code, manifest=str(manifest))
     if merged.kind == "purify":
         summary = summarise(read_lines(manifest, ImageRecord), {})
-        document["summary"] = dataclasses.asdict(summary)
+        document = msgspec.structs.replace(document, summary=summary)
         if summary.l1 is not None and not (json or quiet):
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
@@ -186,12 +154,10 @@ def show(merged: Merged, document: dict[str, Any], *, json: bool, quiet: bool) -
 
         run, counts = read_benchmark(merged.folder), count_successes(merged.folder)
         write_sheet(merged.folder, run.provenance.get("classes", ()))
-        document |= msgspec.structs.asdict(counts)
+        document = msgspec.structs.replace(document, **msgspec.structs.asdict(counts))
         if not (json or quiet):
             show_counts(merged.folder, run.settings, counts)
     if json:
-        from cmap_cli.cli.documents import MergeDocument
-
-        console.result_json(msgspec.convert(document, MergeDocument))
+        console.result_json(document)
     elif quiet:
         console.result(str(manifest))

@@ -12,6 +12,7 @@ from pathlib import Path
 from cmap_cli import __version__
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from cmap_cli.errors import CmapError
+from cmap_cli.runs.documents import Document
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "lpips", "pyautoattack", "safetensors", "typer", "rich")
 EXTRAS = {
@@ -50,11 +51,11 @@ class SelfTest:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What this installation can do.
+class Diagnosis(Document, frozen=True, kw_only=True):
+    """What this installation can do; what ``cmap info --json`` prints.
 
     Attributes:
+        exit_code: 1 if the self-test failed, else 0.
         version: of cmap.
         python: version of Python and its platform.
         packages: installed versions by name, None for one that is missing.
@@ -69,6 +70,8 @@ class Diagnosis:
         self_test: None if it was not asked for.
     """
 
+    schema: str = "cmap.info/1"
+    exit_code: int
     version: str
     python: str
     packages: dict[str, str | None]
@@ -114,7 +117,9 @@ def diagnose(device: str = "auto", weights_dir: Path | None = None, *, self_test
         for name, artefact in read_manifest().items()
         if is_here(artefact, weights_dir)
     }
+    tested = run_self_test(chosen.device, weights_dir) if self_test else None
     return Diagnosis(
+        exit_code=0 if tested is None or tested.passed else 1,
         version=__version__,
         python=f"{platform.python_version()} on {platform.platform()}",
         packages={name: installed_version(name) for name in PACKAGES},
@@ -126,7 +131,7 @@ def diagnose(device: str = "auto", weights_dir: Path | None = None, *, self_test
         cache=str(cache_folder(weights_dir)),
         weights=states,
         environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-        self_test=run_self_test(chosen.device, weights_dir) if self_test else None,
+        self_test=tested,
     )
 
 

@@ -35,6 +35,8 @@ from cmap_cli.runs.settings import (
 )
 
 Kind = Literal["purify", "attack", "benchmark", "certify"]
+PARTIAL = 3
+"""Exit code of a merge that lacks something."""
 NOUNS: dict[Kind, str] = {"purify": "images", "attack": "chunks", "benchmark": "chunks", "certify": "certificates"}
 """What is counted of a run."""
 
@@ -60,6 +62,16 @@ class Merged:
     missing: tuple[str, ...]
     failed: int
     failures: tuple[dict[str, str], ...]
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What is missing and what failed, a sentence each."""
+        return (*self.missing, *(failure["error"] for failure in self.failures))
+
+    @property
+    def exit_code(self) -> int:
+        """3 if something is missing or failed, else 0."""
+        return PARTIAL if self.missing or self.failed else 0
 
 
 def kind_of(folder: Path) -> Kind:
