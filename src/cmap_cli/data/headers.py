@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
@@ -21,11 +21,14 @@ from safetensors import safe_open
 from cmap_cli.data.npy import npy_header, npz_headers
 from cmap_cli.errors import CmapError, ImageError, UsageError
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".hif", ".bmp", ".tif", ".tiff", ".gif"}
+)
 SUFFIXES = PICTURE_SUFFIXES | {".npy", ".npz", ".safetensors"}
-READABLE = "PNG, JPEG, WebP, BMP, TIFF, GIF, .npy, .npz and .safetensors can be read"
+READABLE = "PNG, JPEG, WebP, HEIC, BMP, TIFF, GIF, .npy, .npz and .safetensors can be read"
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # others stay shut: EPS starts Ghostscript
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # the EXIF orientations that swap width and height
 _CHANNELS = (1, 3, 4)
 MAX_PIXELS = 50_000_000
@@ -69,10 +72,25 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is not worth a line on stderr
             # A stream and not a path: Pillow maps a file it has the path of, and garbles a turned TIFF by that.
-            with path.open("rb") as stream, Image.open(stream, formats=_PILLOW_FORMATS) as picture:
+            with path.open("rb") as stream, Image.open(stream, formats=_formats(path, stream)) as picture:
                 yield picture
     except Exception as error:  # Pillow's plugins raise whatever the bytes lead them to
         raise explain(path, error) from error
+
+
+def _formats(path: Path, stream: BinaryIO) -> tuple[str, ...]:
+    """The formats that a file may have; HEIC needs pillow-heif (ImageError)."""
+    start = stream.read(12)
+    stream.seek(0)
+    if start[4:8] != b"ftyp" or start[8:] not in _HEIF_BRANDS:
+        return _PILLOW_FORMATS
+    try:
+        import pillow_heif
+    except ImportError as error:
+        hint = "pip install 'cmap-cli[heic]'"
+        raise ImageError(f"{path} is a HEIC picture, which needs pillow-heif to be read", hint) from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save as save_safetensors
 
+from cmap_cli.data.colour import to_srgb
 from cmap_cli.data.headers import MAX_PIXELS, ArrayImages, check_pixels, explain, open_picture
 from cmap_cli.data.inputs import Source, inspect_source
 from cmap_cli.data.npy import npy_item, npz_array
@@ -49,11 +50,11 @@ class DecodedImage:
 
 
 def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Reads one image, upright by its EXIF data, with palettes expanded and CMYK converted to RGB.
+    """Reads one image, upright by its EXIF data, with palettes expanded, in sRGB.
 
     8 bits are divided by 255, 16 bits by 65535; floating point has to be in [0, 1] already. Of an animation
-    the first frame is read, of a TIFF the first page. The ICC profile of an RGB picture is not applied:
-    classifiers were trained on the numbers that are in the file.
+    the first frame is read, of a TIFF the first page. An ICC profile is applied, but for 16-bit and floating-point
+    pictures: colours of Display P3, Adobe RGB or CMYK become those of sRGB that look alike.
 
     Args:
         source: what to read.
@@ -96,21 +97,11 @@ def _decode(source: Source, picture: Image.Image) -> torch.Tensor:
         clear = picture.info.get("transparency")  # a PNG can name one grey level that is clear
         alpha = [] if clear is None else [torch.from_numpy(values != clear).float()]
         return torch.stack([_scale(source, values), *alpha])
-    if picture.mode == "CMYK":
-        picture = _cmyk_to_rgb(picture)
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
-    picture = picture.convert(f"{mode}A" if picture.has_transparency_data else mode)
-    return _channels_first(_scale(source, np.asarray(picture)))
-
-
-def _cmyk_to_rgb(picture: Image.Image) -> Image.Image:
-    """Converts by the embedded ICC profile; without a usable one, as if the inks were ideal."""
-    with suppress(Exception):
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
-        converted = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        if converted is not None:
-            return converted
-    return picture.convert("RGB")
+    profile = picture.info.get("icc_profile")
+    if picture.mode != "CMYK":
+        mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+        picture = picture.convert(f"{mode}A" if picture.has_transparency_data else mode)
+    return _channels_first(_scale(source, np.asarray(to_srgb(picture, profile))))
 
 
 def _load_array(source: Source, array: ArrayImages) -> torch.Tensor:

