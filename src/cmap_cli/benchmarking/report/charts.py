@@ -128,6 +128,26 @@ def eps_chart(series: Sequence[Series], norm: str, caption: str) -> EpsChart | N
     return EpsChart(norm, caption, tuple(chart_line(one, values[-1]) for one in series), find_ticks(ticks), description)
 
 
+def submission_chart(report: Report) -> EpsChart | None:
+    """Accuracy of the headline's defence against the number of times that an image is submitted."""
+    threat, head = report.headline_threat(), report.headline
+    if threat is None or head is None or not threat.resubmissions:
+        return None
+    points = threat.resubmissions
+    last = points[-1].submissions
+    drawn = [("clean images", UNDEFENDED, [(one.submissions, one.clean) for one in points if one.clean is not None])]
+    drawn.append(("attacked images", 0, [(one.submissions, one.attacked) for one in points]))
+    lines = tuple(
+        ChartLine(name, look, tuple(((count - 1) / (last - 1), 1 - share) for count, share in places), ())
+        for name, look, places in drawn
+        if places
+    )
+    ticks = find_ticks([(str(one.submissions), (one.submissions - 1) / (last - 1)) for one in points])
+    caption = f"{head.defense} within {head.norm} {head.eps}"
+    told = "; ".join(f"{percent(one.attacked)} after {one.submissions}" for one in points)
+    return EpsChart(head.norm, caption, lines, ticks, f"{caption}. Accuracy on attacked images: {told}")
+
+
 def chart_line(series: Series, largest: float) -> ChartLine:
     """Where a series lies, the largest eps being at 1."""
     rates = [(value / largest, rate) for _, value, rate in series.points]
@@ -139,7 +159,7 @@ def chart_line(series: Series, largest: float) -> ChartLine:
 def find_ticks(ticks: Sequence[tuple[str, float]]) -> tuple[Tick, ...]:
     """The labels of the axis at their eps: 0 and the largest, and between them those with room."""
     largest = ticks[-1][1]
-    shown: list[Tick] = [Tick(0.0, "0"), Tick(1.0, ticks[-1][0])]
+    shown: list[Tick] = [Tick(0.0, ticks[0][0] if not ticks[0][1] else "0"), Tick(1.0, ticks[-1][0])]
     for eps, value in ticks:
         x = value / largest
         if all(abs(x - tick.x) >= LABEL_GAP for tick in shown):

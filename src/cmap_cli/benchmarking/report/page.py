@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.budget import find_budget
-from cmap_cli.benchmarking.report.charts import eps_charts
+from cmap_cli.benchmarking.report.charts import eps_charts, submission_chart
 from cmap_cli.benchmarking.report.gallery import read_gallery
 from cmap_cli.benchmarking.report.settings import values_table
 from cmap_cli.benchmarking.report.tables import (
@@ -64,6 +64,7 @@ def html_report(report: Report, folder: Path) -> str:
         defenses=defense_table(report),
         draws=draws_table(report),
         eps_charts=eps_charts(report),
+        submissions=submission_chart(report),
         attacks=[attack_section(report, norm, eps) for norm, eps in reversed(report.balls())],
         levels=access_levels(report),
         budget=find_budget(report),

@@ -117,6 +117,21 @@ def shared_draw_outcome(voted_right: bool, right: int, draws: int) -> DrawOutcom
     return DrawOutcome(voted_right, right == draws, right / draws, draws)
 
 
+def right_every_time(outcomes: Collection[DrawOutcome], submissions: int) -> float:
+    """Expected share of images that are right in each of several draws, chosen among those that were made.
+
+    An image that is right in r of D draws is right in all of N with the probability C(r, N) / C(D, N).
+
+    Args:
+        outcomes: of images, at least one.
+        submissions: N, at most the draws of each.
+    """
+    chances = (
+        math.comb(round(one.mean * one.draws), submissions) / math.comb(one.draws, submissions) for one in outcomes
+    )
+    return math.fsum(chances) / len(outcomes)
+
+
 def worst(outcomes: Sequence[DrawOutcome]) -> DrawOutcome:
     """An image under an attacker who has the choice: right only if right everywhere, the smallest mean."""
     return reduce(worse, outcomes)

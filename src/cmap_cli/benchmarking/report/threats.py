@@ -9,8 +9,15 @@ from typing import Any
 
 from cmap_cli.benchmarking.report.classes import class_results, find_failures
 from cmap_cli.benchmarking.report.records import CLEAN, GatheredRecords, Observed, RecordCondition, finite
-from cmap_cli.benchmarking.report.statistics import Accuracy, DrawOutcome, accuracy, share, worst
-from cmap_cli.benchmarking.report.values import AccessResult, AttackCost, AttackRow, Gradient, ThreatResult
+from cmap_cli.benchmarking.report.statistics import Accuracy, DrawOutcome, accuracy, right_every_time, share, worst
+from cmap_cli.benchmarking.report.values import (
+    AccessResult,
+    AttackCost,
+    AttackRow,
+    Gradient,
+    Resubmission,
+    ThreatResult,
+)
 
 ROUNDING = 1e-5  # of float32 pixels: relative, and a tenth of it absolute
 
@@ -128,6 +135,18 @@ def cost(observed: Observed) -> AttackCost:
     )
 
 
+def resubmissions(attacked: Sequence[DrawOutcome], clean: Sequence[DrawOutcome]) -> tuple[Resubmission, ...]:
+    """Accuracy against the number of submissions, up to the fewest draws of an image; nothing for one draw."""
+    most = min((one.draws for one in attacked), default=0)
+    if most < 2:
+        return ()
+    control = clean if clean and min(one.draws for one in clean) >= most else ()
+    return tuple(
+        Resubmission(count, right_every_time(attacked, count), right_every_time(control, count) if control else None)
+        for count in range(1, most + 1)
+    )
+
+
 def threat_results(
     gathered: GatheredRecords, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
 ) -> tuple[ThreatResult, ...]:
@@ -163,6 +182,7 @@ def threat_results(
                 by_access=by_access(gathered, attacks),
                 informed=worst_case(gathered, [one for one in attacks if one.through_defense]),
                 uninformed=worst_case(gathered, [one for one in attacks if one.access == "transfer"]),
+                resubmissions=resubmissions(list(attacked.values()), list(clean.outcomes.values())),
             )
         )
     return tuple(results)

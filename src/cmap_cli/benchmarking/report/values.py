@@ -90,11 +90,21 @@ class AccessResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Resubmission:
+    """Shares of images that are right in each of so many submissions; ``clean`` None without clean images."""
+
+    submissions: int
+    attacked: float
+    clean: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ThreatResult:
     """One defence within one ball; n counts the images that every attack has reached.
 
     ``by_access`` holds the worst case by access; ``informed`` is the worst case over the attacks through the defence,
-    ``uninformed`` over those made on the bare classifier (transfer).
+    ``uninformed`` over those made on the bare classifier (transfer). ``resubmissions`` has the accuracy that is left if
+    the attacker submits an image several times; empty for one draw per image.
     """
 
     norm: str
@@ -111,6 +121,7 @@ class ThreatResult:
     by_access: tuple[AccessResult, ...] = ()
     informed: Accuracy | None = None
     uninformed: Accuracy | None = None
+    resubmissions: tuple[Resubmission, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

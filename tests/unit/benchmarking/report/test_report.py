@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from cmap_cli.benchmarking.checks import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
 from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.charts import Series, eps_chart
-from cmap_cli.benchmarking.report.statistics import rate
+from cmap_cli.benchmarking.report.statistics import draw_outcome, rate
+from cmap_cli.benchmarking.report.threats import resubmissions
 from cmap_cli.benchmarking.report.values import Report, ThreatResult
 from cmap_cli.errors import CmapError
 from tests.fake_benchmark import record, write_benchmark
@@ -411,7 +413,11 @@ def test_accuracy_against_eps_is_drawn_from_two_eps_on(tmp_path: Path) -> None:
     assert "Accuracy against eps" not in (tmp_path / "report.html").read_text()
     write_report(write_benchmark(tmp_path, n=4, pictures=False, defenses=("cmap", "onestep", "jpeg", "none")))
     labels = [one["aria-label"] or "" for _, one in parsed(tmp_path).tags if one.get("class") == "chart"]
-    drawn = [[part.split()[0] for part in label.partition("eps in Linf: ")[2].split("; ")] for label in labels]
+    drawn = [
+        [part.split()[0] for part in label.partition("eps in Linf: ")[2].split("; ")]
+        for label in labels
+        if "eps in" in label
+    ]
     assert drawn == [
         ["transfer", "surrogate", "bpda", "white-box", "undefended"],
         ["cmap", "onestep", "jpeg", "undefended"],
@@ -502,3 +508,18 @@ def test_colours_contrast_in_light_and_dark() -> None:
         for ink, page, least in [*pairs, ("warn-ink", "warn-page", 7), ("warn-rule", "page", 3)]:
             one, other = sorted((luminance(colours[ink]), luminance(colours[page])))
             assert (other + 0.05) / (one + 0.05) >= least, (ink, page)
+
+
+def test_the_report_shows_what_is_left_after_several_submissions(tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path, n=12, pictures=False)
+    report = write_report(folder)
+    threat = report.headline_threat()
+    assert threat is not None and threat.worst_case is not None
+    points = threat.resubmissions
+    assert [one.submissions for one in points] == [1, 2, 3, 4, 5]
+    assert points[0].attacked == pytest.approx(threat.worst_case.average)
+    assert points[-1].attacked == pytest.approx(threat.worst_case.worst_of_n.value)
+    assert all(after.attacked <= before.attacked for before, after in pairwise(points))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy against submissions" in page
+    assert resubmissions([draw_outcome([1], 1)], []) == ()

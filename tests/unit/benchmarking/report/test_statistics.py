@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from cmap_cli.benchmarking.report.statistics import accuracy, draw_outcome, majority, rate, wilson_interval, worst
+from cmap_cli.benchmarking.report.statistics import (
+    accuracy,
+    draw_outcome,
+    majority,
+    rate,
+    right_every_time,
+    wilson_interval,
+    worst,
+)
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:
@@ -72,3 +80,10 @@ def test_the_worst_case_takes_the_worst_in_each_respect() -> None:
     assert (both.voted_right, both.always_right, both.mean) == (True, False, 0.6)
     assert worst([one, other, draw_outcome([2, 2, 2, 2, 2], label=1)]).voted_right is False
     assert worst([other]) == other
+
+
+def test_an_image_survives_submissions_as_drawing_without_replacement_says() -> None:
+    outcomes = [draw_outcome([1] * right + [0] * (5 - right), 1) for right in (5, 3, 0)]
+    assert right_every_time(outcomes, 1) == pytest.approx((1 + 3 / 5 + 0) / 3)
+    assert right_every_time(outcomes, 2) == pytest.approx((1 + 3 / 10 + 0) / 3)  # 3 pairs of 10 are right
+    assert right_every_time(outcomes, 5) == pytest.approx(1 / 3)
