@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmap_cli.choices import Interpolation
 from cmap_cli.data.images import read_image, to_uint8
 from cmap_cli.data.inputs import Source, image_size
 from cmap_cli.data.listing import UNKNOWN
 from cmap_cli.errors import ImageError, UsageError
+from cmap_cli.models.preprocessing import covering
 
 _BY_NUMBER = "Choose a classifier of these classes, or label the images in a CSV file by the classifier's class numbers"
 
@@ -49,6 +51,8 @@ class Dataset:
         keys: N names, the same in every run and on every machine.
         sources: where the images are.
         image_size: (height, width) that images of another size are brought to; None to leave them.
+        short_side: what they are resized to before their middle is cut out; 0: until they just cover `image_size`.
+        interpolation: of that resizing.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Dataset:
     keys: tuple[str, ...]
     sources: tuple[Source, ...]
     image_size: tuple[int, int] | None = None
+    short_side: int = 0
+    interpolation: Interpolation = "bilinear"
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -111,7 +117,9 @@ class Dataset:
         if not images:
             raise IndexError(f"no images from {start} to {stop} of {len(self)}")
         if self.image_size is not None:
-            images = [resize_and_crop(pixels, self.image_size) for pixels in images]
+            images = [
+                resize_and_crop(pixels, self.image_size, self.short_side, self.interpolation) for pixels in images
+            ]
         shapes = [pixels.shape[1:] for pixels in images]
         for source, (height, width) in zip(self.sources[here], shapes, strict=True):
             if (height, width) != shapes[0]:
@@ -120,28 +128,37 @@ class Dataset:
         return ImageBatch(torch.stack(images), self.labels[here], self.keys[here])
 
 
-def resize_and_crop(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_and_crop(
+    pixels: Tensor, size: tuple[int, int], short_side: int = 0, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Resize and CenterCrop of torchvision; a picture that has the size already is returned as it is.
 
-    The picture shrinks or grows, antialiased bilinear, until it just covers `size`, and its margins are cut off. It has
-    8 bits per channel from there on.
+    The picture shrinks or grows, antialiased, and its margins are cut off. It has 8 bits per channel from there on.
 
     Args:
         pixels: (3, H, W) in [0, 1].
-        size: (height, width).
+        size: (height, width) of the result.
+        short_side: pixels that the short side is resized to, not less than ``size``; 0: the picture is resized until
+            it just covers ``size``.
+        interpolation: of the resizing.
 
     Returns:
         (3, *size) in [0, 1].
     """
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
     (height, width), (h, w) = pixels.shape[1:], size
     if (height, width) == size:
         return pixels
-    wide = width * h >= height * w  # wider than it should be, so that its height decides
-    covering = (h, h * width // height) if wide else (w * height // width, w)
+    if short_side:
+        target = covering((height, width), short_side)
+    else:
+        wide = width * h >= height * w  # wider than it should be, so that its height decides
+        target = (h, h * width // height) if wide else (w * height // width, w)
     picture = transforms.to_pil_image(to_uint8(pixels))
-    cropped: Tensor = transforms.to_tensor(transforms.center_crop(transforms.resize(picture, list(covering)), [h, w]))
+    picture = transforms.resize(picture, list(target), InterpolationMode(interpolation))
+    cropped: Tensor = transforms.to_tensor(transforms.center_crop(picture, [h, w]))
     return cropped
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cmap_cli.files import write_with
 
-CELL = 96
+CELL, LARGEST_CELL = 96, 224
+"""Pixels of a cell's side: small images are enlarged to the first, large ones reduced to the second."""
 MARGIN = 8
 CAPTION = 14
 DIFFERENCE_GAIN = 10.0
@@ -37,8 +38,10 @@ def write_comparison(
     gain: float = DIFFERENCE_GAIN,
 ) -> None:
     """A sheet of rows: before | after | difference times ``gain`` (grey is no difference)."""
-    width, height = 3 * CELL + 2 * MARGIN, CELL + CAPTION + MARGIN
-    columns = max(1, min(columns, len(comparisons)))
+    longest = max((side for one in comparisons for side in one.before.shape[1:]), default=CELL)
+    side = min(max(longest, CELL), LARGEST_CELL)
+    width, height = 3 * side + 2 * MARGIN, side + CAPTION + MARGIN
+    columns = max(1, min(math.ceil(columns * CELL / side), len(comparisons)))
     rows = math.ceil(len(comparisons) / columns)
     header = CAPTION + MARGIN
     sheet = Image.new(
@@ -47,15 +50,15 @@ def write_comparison(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for column in range(columns):
         for index, title in enumerate((*titles, f"difference x{gain:g}")):
-            x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (CELL + MARGIN)
+            x = 2 * MARGIN + column * (width + 2 * MARGIN) + index * (side + MARGIN)
             draw.text((x, MARGIN), title, INK, font)
     for index, comparison in enumerate(comparisons):
         x = 2 * MARGIN + index % columns * (width + 2 * MARGIN)
         y = header + MARGIN + index // columns * (height + MARGIN)
         difference = 0.5 + gain * (comparison.after - comparison.before)
         for place, pixels in enumerate((comparison.before, comparison.after, difference)):
-            sheet.paste(cell(pixels), (x + place * (CELL + MARGIN), y))
-        draw.text((x, y + CELL + 1), shortened(comparison.caption, width, font), INK, font)
+            sheet.paste(cell(pixels, side), (x + place * (side + MARGIN), y))
+        draw.text((x, y + side + 1), shortened(comparison.caption, width, font), INK, font)
     sheet.save(path)
 
 
@@ -69,11 +72,11 @@ def write_samples(path: Path, images: Tensor, columns: int = 8) -> None:
     write_with(path, lambda temporary: sheet.save(temporary, "PNG"))
 
 
-def cell(pixels: Tensor) -> Image.Image:
+def cell(pixels: Tensor, side: int = CELL) -> Image.Image:
     """A picture of an image (C, H, W) in [0, 1] that fits a cell: enlarged without smoothing, reduced with."""
     values = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).expand(-1, -1, 3).cpu().numpy()
     picture = Image.fromarray(np.ascontiguousarray(values))
-    factor = CELL / max(picture.size)
+    factor = side / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
 

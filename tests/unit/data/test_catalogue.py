@@ -181,6 +181,18 @@ def test_a_size_that_is_no_square_is_covered_and_cropped() -> None:
     assert cropped[:, :, 16:].eq(0).all()
 
 
+def test_a_short_side_leaves_margins_to_cut_off() -> None:
+    """As ImageNet's classifiers do it: 256, of which 224."""
+    picture = torch.zeros(3, 24, 36)
+    picture[:, 3:21, 9:27] = 1  # the middle, which is left: of 8×12 the rows 1 to 7 and the columns 3 to 9
+    cropped = resize_and_crop(picture, (6, 6), 8)
+    assert torch.equal(cropped[:, 1:-1, 1:-1], torch.ones(3, 4, 4))
+    assert cropped.min() > 0.6  # of the border, antialiased
+    assert resize_and_crop(picture, (6, 6), 0).min() < 0.3
+    assert not torch.equal(cropped, resize_and_crop(picture, (6, 6), 8, "bicubic"))
+    assert resize_and_crop(cropped, (6, 6), 8) is cropped
+
+
 # --- the user's own
 
 

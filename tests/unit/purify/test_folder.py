@@ -191,6 +191,16 @@ def test_a_comparison_shows_input_result_and_amplified_difference(tmp_path: Path
     assert any(abs(level - 255 * 0.7) <= 1 for level in levels)
 
 
+def test_photographs_are_shown_in_their_own_size_up_to_a_limit(tmp_path: Path) -> None:
+    for side, cell in ((200, 200), (500, 224)):
+        noise = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
+        rows = [SheetRow(noise, noise, "photograph")] * 2
+        write_comparison(tmp_path / "sheet.png", rows)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert 6 * cell < sheet.width < 6 * cell + 100
+            assert cell < sheet.height < cell + 100
+
+
 def test_samples_are_a_grid_also_of_grey_images(tmp_path: Path) -> None:
     write_samples(tmp_path / "grid.png", torch.rand(10, 1, 8, 8))
     with Image.open(tmp_path / "grid.png") as sheet:

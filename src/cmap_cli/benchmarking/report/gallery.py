@@ -16,12 +16,14 @@ class Gallery:
     Attributes:
         shown: examples whose pixels are there.
         missing: how many examples have none.
+        large: whether pictures are shown in their own size, each example in a row of its own.
         gain: enlargement of the perturbation.
         residual_gain: enlargement of the residual.
     """
 
     shown: tuple[tuple[Example, Pictures], ...]
     missing: int
+    large: bool = False
     gain: int = GAIN
     residual_gain: int = RESIDUAL_GAIN
 
@@ -30,4 +32,4 @@ def read_gallery(report: Report, folder: Path) -> Gallery:
     """The report's examples with their pixels, from the files of the run."""
     read = [(one, read_pictures(folder, one)) for one in report.examples]
     shown = tuple((one, pictures) for one, pictures in read if pictures)
-    return Gallery(shown, len(read) - len(shown))
+    return Gallery(shown, len(read) - len(shown), any(pictures.large for _, pictures in shown))

@@ -1,4 +1,4 @@
-"""The pixels behind an example: clean, adversarial, perturbation, purified, residual, each as a PNG in the page."""
+"""The pixels behind an example: clean, adversarial, perturbation, purified, residual, each as a picture in the page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from safetensors import SafetensorError, safe_open
 from cmap_cli.benchmarking.report.values import Example
 
 GAIN, RESIDUAL_GAIN = 10, 3
-LARGEST = 128
+SMALL, LARGEST = 128, 256
+"""Pictures whose sides are all up to the first are shown as PNG; larger ones as WebP, reduced to the second."""
+QUALITY = 90
 
 Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """data: addresses of PNG files; without a purified image the last two are None.
+    """data: addresses of pictures; without a purified image the last two are None.
 
     Attributes:
         clean: the original.
@@ -30,6 +32,7 @@ class Pictures:
         perturbation: ½ + 10 (x_adv − x); grey where nothing was changed.
         purified: what the defence made of that.
         residual: ½ + 3 (purified − x), what is left of the attack and what purification changed itself.
+        large: whether the image is a photograph, say, to be shown in its own size and not enlarged.
     """
 
     clean: str
@@ -37,6 +40,7 @@ class Pictures:
     perturbation: str
     purified: str | None
     residual: str | None
+    large: bool = False
 
 
 def read_pictures(folder: Path, example: Example) -> Pictures | None:
@@ -50,24 +54,30 @@ def read_pictures(folder: Path, example: Example) -> Pictures | None:
             x, x_adv = (file.get_slice(name)[example.row] for name in ("x", "x_adv"))
             purified = file.get_slice("purified")[example.row] if "purified" in names else None
         return Pictures(
-            clean=png(x),
-            adversarial=png(x_adv),
-            perturbation=png(0.5 + GAIN * (x_adv - x)),
-            purified=None if purified is None else png(purified),
-            residual=None if purified is None else png(0.5 + RESIDUAL_GAIN * (purified - x)),
+            clean=encoded(x),
+            adversarial=encoded(x_adv),
+            perturbation=encoded(0.5 + GAIN * (x_adv - x)),
+            purified=None if purified is None else encoded(purified),
+            residual=None if purified is None else encoded(0.5 + RESIDUAL_GAIN * (purified - x)),
+            large=max(x.shape[1:]) > SMALL,
         )
     except (OSError, SafetensorError, IndexError, ValueError):
         return None
 
 
-def png(pixels: Pixels) -> str:
+def encoded(pixels: Pixels) -> str:
     """An image (C, H, W) in [0, 1] with one or three channels, clipped, reduced if it is large."""
     channels, height, width = pixels.shape
     if channels not in (1, 3):
         raise ValueError(f"an image of {channels} channels cannot be shown")
     values = np.nan_to_num(np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(values, (3, height, width)).transpose(1, 2, 0)))
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if max(height, width) <= SMALL:
+        picture.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        picture.save(buffer, "WEBP", quality=QUALITY)
+        kind = "webp"
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

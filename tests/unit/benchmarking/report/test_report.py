@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 import re
@@ -11,7 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from cmap_cli.benchmarking.checks import Flag
 from cmap_cli.benchmarking.report import build_report, save_report, with_flags, write_report
@@ -396,6 +401,21 @@ def test_pictures_that_are_missing_or_outside_the_folder_are_left_out(tmp_path: 
     page = (folder / "report.html").read_text()
     assert "more are left out" in page
     parsed(folder)
+
+
+def test_photographs_are_shown_large_and_small(tmp_path: Path) -> None:
+    """In their own size up to a limit, and in few bytes: 24 examples of five pictures are one page."""
+    write_benchmark(tmp_path, n=6)
+    photographs = {name: np.random.RandomState(0).rand(6, 3, 300, 400).astype(np.float32) for name in ("x", "x_adv")}
+    for path in tmp_path.glob("attacked/*.safetensors"):
+        save_file({name: values[: len(load_file(path)["x"])] for name, values in photographs.items()}, path)
+    write_report(tmp_path)
+    page = parsed(tmp_path)
+    sources = [attributes["src"] or "" for _, attributes in page.tags if "src" in attributes]
+    assert sources and all(source.startswith("data:image/webp;base64,") for source in sources)
+    with Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2]))) as shown:
+        assert shown.size == (256, 192)
+    assert any("large" in (attributes.get("class") or "").split() for tag, attributes in page.tags if tag == "ol")
 
 
 def test_a_run_without_pictures_has_a_page(tmp_path: Path) -> None:
