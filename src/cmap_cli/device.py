@@ -38,7 +38,8 @@ def choose_device(name: str = "auto") -> DeviceChoice:
             return DeviceChoice(torch.device("cuda"), torch.cuda.get_device_name())
         if torch.backends.mps.is_available():
             return DeviceChoice(torch.device("mps"), "Apple GPU")
-        return DeviceChoice(torch.device("cpu"), f"no accelerator found, {torch.get_num_threads()} threads")
+        threads = torch.get_num_threads()
+        return DeviceChoice(torch.device("cpu"), f"no accelerator found, {threads} thread{'' if threads == 1 else 's'}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -84,7 +84,7 @@ def test_list_names_what_the_options_take(invoke: Run) -> None:
     ):
         run = invoke("list", what)
         assert run.returncode == 0, run.stderr
-        assert run.stdout.startswith(name)
+        assert run.stdout.splitlines()[2].startswith(f"| {name} | ")
         assert name in invoke("list", what, "--quiet").stdout.splitlines()
         document = json.loads(invoke("list", what, "--json").stdout)
         assert document["schema"] == "cmap.list/1"
@@ -94,7 +94,7 @@ def test_list_names_what_the_options_take(invoke: Run) -> None:
 def test_info_tests_the_installation(invoke: Run) -> None:
     run = invoke("info")
     assert run.returncode == 0, run.stdout + run.stderr
-    for text in ("cmap 0.", "torch 2.", "device: cpu", "cifar10-unet (bundled)", "self-test: passed"):
+    for text in ("| cmap | 0.", "torch 2.", "| device | cpu", "cifar10-unet (bundled)", "| self-test | passed"):
         assert text in run.stdout
     document = json.loads(invoke("info", "--no-self-test", "--json").stdout)
     assert document["schema"] == "cmap.info/1"

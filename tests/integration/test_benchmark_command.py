@@ -187,6 +187,9 @@ def test_conditions_on_a_folder(invoke: Run, copy: Path) -> None:
     plain = invoke("benchmark", "--report-only", "o")
     assert "Robust accuracy" in plain.stdout
     assert "weak budget: pgd has 4 of 100 steps" in plain.stdout
+    assert "| undefended | " in plain.stdout
+    verdict = json.loads((copy / "report.json").read_text())["verdict"]
+    assert plain.stdout.splitlines()[-1 - len(verdict) :] == [*verdict, "report: o/report.html"]
     clean = invoke("benchmark", "--report-only", "o", "--fail-under-clean", "1", "--fail-on", "interval", "-q")
     assert clean.returncode == 1
     assert "lower end of the 95 % interval" in clean.stderr

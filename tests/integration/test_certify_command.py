@@ -113,7 +113,7 @@ def test_the_sequential_procedure_decides_what_is_true(invoke: Run, data: Path, 
     assert "sigma 0.5" in html
     assert "<script" not in html
     assert "lower bound" in (tmp_path / "out" / "report.md").read_text() + html
-    assert "sigma 0.5, ℓ2 0.1:" in run.stdout
+    assert "| 0.5 | 0.1 | " in run.stdout
 
 
 def test_batches_shards_and_resuming_change_nothing(invoke: Run, data: Path, tmp_path: Path) -> None:

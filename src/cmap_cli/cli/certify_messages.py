@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,31 +109,31 @@ def finish_certify(
     elif quiet:
         console.result(str(folder / REPORT))
     else:
-        for line in summary(report):
-            console.result(line)
+        show_summary(report)
         console.result(f"report: {folder / REPORT}")
     for text in failed:
         console.fail(CmapError(text))
     return code
 
 
-def summary(report: CertificateReport) -> Iterator[str]:
-    """The certified accuracies for people, one line for each noise level and radius."""
+def show_summary(report: CertificateReport) -> None:
+    """The certified accuracies for people, one row for each noise level and radius."""
     from cmap_cli.benchmarking.report.words import percent
 
     if not report.complete:
-        yield "the run is not complete"
+        console.result("the run is not complete")
+    header = ("sigma", "ℓ2 radius", "certified", "95 % interval", "undecided", "of these images alone")
+    rows = []
     for one in report.results:
         for each in one.radii:
             found = each.certified
+            counted = f"{percent(found.value)} ({found.count}/{found.n})"
             interval = f"{percent(found.low)} to {percent(found.high)}"
-            undecided = f", {each.undecided} undecided" if each.undecided else ""
-            yield (
-                f"sigma {one.sigma:g}, ℓ2 {each.radius:g}: {percent(found.value)} certified "
-                f"({found.count} of {found.n}, 95 % interval {interval}{undecided}); "
-                f"of these images alone at least {percent(each.set_low)}"
-            )
-        yield (
+            alone = f"at least {percent(each.set_low)}"
+            rows.append((f"{one.sigma:g}", f"{each.radius:g}", counted, interval, str(each.undecided), alone))
+    console.table(header, rows)
+    for one in report.results:
+        console.result(
             f"sigma {one.sigma:g}: {one.abstained} abstained, {one.wrong} wrong, {one.mean_samples:,.0f} samples and "
             f"{one.seconds:.1f} s per image"
         )

@@ -94,17 +94,14 @@ def reasons_to_fail(found: Comparison) -> list[str]:
 
 def show(found: Comparison) -> None:
     """The comparison as a table, and one sentence."""
-    header = ("condition", "base", "new", "lost", "gained", "difference", "95 % interval", "p", "p adjusted", "")
+    header = ("condition", "base", "new", "lost", "gained", "difference", "p")
     rows = []
     for row in found.rows:
-        verdict = "worse" if row.regression else "better" if row.improvement else ""
-        interval = f"{100 * row.low:+.1f} to {100 * row.high:+.1f}"
+        verdict = " worse" if row.regression else " better" if row.improvement else ""
         accuracies = (f"{100 * row.base / row.n:.1f} %", f"{100 * row.new / row.n:.1f} %")
-        difference = f"{100 * row.difference:+.1f}"
-        tests = (f"{row.p:.3g}", f"{row.p_adjusted:.3g}")
-        rows.append(
-            (str(row.condition), *accuracies, str(row.lost), str(row.gained), difference, interval, *tests, verdict)
-        )
+        difference = f"{100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+        counts = (str(row.lost), str(row.gained))
+        rows.append((str(row.condition), *accuracies, *counts, difference, f"{row.p_adjusted:.3g}{verdict}"))
     console.table(header, rows)
     for problem in found.problems:
         console.warn(problem)

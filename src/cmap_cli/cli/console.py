@@ -29,6 +29,8 @@ PLAIN_SECONDS = 30.0
 PLAIN_SHARE = 0.02
 PLAIN_PAUSE = 2.0
 FORESEEABLE_SHARE = 0.1
+COLUMN_SPACE = 3
+"""Between the columns of a table."""
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -198,17 +200,25 @@ class Reporter:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of the result, on stdout: drawn on a terminal, Markdown when piped."""
-    if not sys.stdout.isatty():
+    stream = results or sys.stdout
+    if not stream.isatty():
         for cells in (header, ["---"] * len(header), *rows):
             result("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         return
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
     from rich.text import Text
 
-    drawn = Table(*header)
+    console = Console(file=stream, highlight=False)
+    words = [
+        max(len(word) for cell in column for word in cell.split() or [""]) for column in zip(header, *rows, strict=True)
+    ]
+    fits = sum(words) + COLUMN_SPACE * len(words) <= console.width  # then no word is cut
+    columns = (Column(name, overflow="fold", min_width=words[at] if fits else None) for at, name in enumerate(header))
+    drawn = Table(*columns, box=SIMPLE_HEAD)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(drawn)
+    console.print(drawn)
 
 
 @contextmanager

@@ -39,33 +39,33 @@ def info(
     if json:
         console.result_json(found)
     else:
-        for line in described(found):
-            console.result(line)
+        console.table(("cmap", found.version), described(found))
     if found.exit_code:
         raise typer.Exit(found.exit_code)
 
 
-def described(found: Diagnosis) -> list[str]:
-    """The diagnosis in lines of text."""
+def described(found: Diagnosis) -> list[tuple[str, str]]:
+    """The diagnosis in rows of a name and a value."""
 
     def listed(versions: dict[str, str | None], missing: str) -> str:
         return ", ".join(f"{name} {version or missing}" for name, version in versions.items())
 
-    lines = [
-        f"cmap {found.version}, Python {found.python}",
-        f"packages: {listed(found.packages, 'missing')}",
-        f"extras: {listed(found.extras, 'not installed')}",
-        f"device: {found.device}, precision {found.precision}, {found.threads} threads, {found.memory_gib} GiB free",
-        f"weights: {', '.join(f'{name} ({state})' for name, state in found.weights.items())}",
-        f"cache: {found.cache}",
+    threads = console.count(found.threads, "thread")
+    rows = [
+        ("Python", found.python),
+        ("packages", listed(found.packages, "missing")),
+        ("extras", listed(found.extras, "not installed")),
+        ("device", f"{found.device}, precision {found.precision}, {threads}, {found.memory_gib} GiB free"),
+        ("weights", ", ".join(f"{name} ({state})" for name, state in found.weights.items())),
+        ("cache", found.cache),
     ]
     if found.environment:
-        lines.append("environment: " + ", ".join(f"{name}={value}" for name, value in found.environment.items()))
+        rows.append(("environment", ", ".join(f"{name}={value}" for name, value in found.environment.items())))
     test = found.self_test
     if test is None:
-        lines.append("self-test: not run")
+        rows.append(("self-test", "not run"))
     elif test.passed:
-        lines.append(f"self-test: passed in {test.seconds} s (PSNR {test.psnr} dB)")
+        rows.append(("self-test", f"passed in {test.seconds} s (PSNR {test.psnr} dB)"))
     else:
-        lines.append(f"self-test: FAILED after {test.seconds} s: {test.error}")
-    return lines
+        rows.append(("self-test", f"FAILED after {test.seconds} s: {test.error}"))
+    return rows

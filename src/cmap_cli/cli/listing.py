@@ -58,12 +58,12 @@ def list_names(
         listed: dict[str, Any] = {what: tuple(ListedName(name=name, about=about) for name, about in rows)}
         console.result_json(ListDocument(**listed))
         return
-    others = [] if quiet else list(OTHERS.get(what, {}).items())
-    width = max(len(name) for name, _ in [*rows, *others])
-    for name, about in rows:
-        console.result(name if quiet else f"{name.ljust(width)}  {about}")
-    for name, about in others:
-        console.result(f"{name.ljust(width)}  {about}")
+    if quiet:
+        for name, _ in rows:
+            console.result(name)
+    else:
+        about = "access, the default first" if what == "attacks" else "about"
+        console.table(("name", about), [*rows, *OTHERS.get(what, {}).items()])
 
 
 def attack_rows() -> list[tuple[str, str]]:

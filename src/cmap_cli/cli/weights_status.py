@@ -65,11 +65,8 @@ def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
         for row in listed.artefacts:
             console.result(row.name)
         return
-    table = [("NAME", "KIND", "SIZE", "LICENCE", "STATE", "PATH")]
-    table += [(r.name, r.kind, about(*r.bytes), r.licence, r.state, r.path or "-") for r in listed.artefacts]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        console.result("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    rows = [(r.name, r.kind, about(*r.bytes), r.licence, r.state) for r in listed.artefacts]
+    console.table(("name", "kind", "size", "licence", "state"), rows)
 
 
 def show_verification(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:

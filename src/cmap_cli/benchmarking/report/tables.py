@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from cmap_cli.benchmarking.report.access import access_levels
 from cmap_cli.benchmarking.report.records import NOISE
 from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
-from cmap_cli.benchmarking.report.values import AttackCost, AttackRow, ClassResult, DefenseResult, Report, ThreatResult
-from cmap_cli.benchmarking.report.words import counted, percent
+from cmap_cli.benchmarking.report.values import (
+    AttackCost,
+    AttackRow,
+    ClassResult,
+    DefenseResult,
+    Headline,
+    Report,
+    ThreatResult,
+)
+from cmap_cli.benchmarking.report.words import counted, interval, percent
 
 Cell = str | Rate | None
 FAILURE_ROWS = 100
@@ -34,6 +42,13 @@ class ReportTable:
     note: str = ""
 
 
+def cell_text(cell: Cell) -> str:
+    """A cell in words: a rate with its interval and counts."""
+    if isinstance(cell, Rate):
+        return f"{percent(cell.value)} ({interval(cell)}; {cell.right}/{cell.n})"
+    return "–" if cell is None else cell
+
+
 def vote(accuracy: Accuracy | None) -> Rate | None:
     """The vote's rate."""
     return accuracy.vote if accuracy else None
@@ -42,6 +57,19 @@ def vote(accuracy: Accuracy | None) -> Rate | None:
 def number(value: float | None, digits: int = 3) -> str | None:
     """A number without needless zeros, thousands set apart."""
     return None if value is None else f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"
+
+
+def summary_table(headline: Headline) -> ReportTable:
+    """The four numbers around the headline."""
+    clean = vote(headline.clean)
+    return ReportTable(
+        "Summary",
+        ("", "clean", "attacked"),
+        (
+            TableRow(("undefended", headline.undefended_clean, headline.undefended_attacked)),
+            TableRow((headline.defense, clean, headline.accuracy.vote), strong=True),
+        ),
+    )
 
 
 def defense_table(report: Report) -> ReportTable:

@@ -9,7 +9,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cmap_cli.benchmarking.report.statistics import Rate
-from cmap_cli.benchmarking.report.words import interval, listed, percent, title
+from cmap_cli.benchmarking.report.words import headline_facts, headline_number, interval, listed, percent, title
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -26,6 +26,8 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {
+        "headline_facts": headline_facts,
+        "headline_number": headline_number,
         "interval": interval,
         "listed": listed,
         "markdown": markdown_text,

@@ -48,6 +48,23 @@ def described_access(access: str, settings: Mapping[str, Any]) -> str:
     return f"{words}{exact}, {reach}{smoothed}"
 
 
+def headline_number(headline: Headline) -> str:
+    """The one number."""
+    return f"Robust accuracy {percent(headline.accuracy.vote.value)}"
+
+
+def headline_facts(headline: Headline) -> str:
+    """What belongs to the number: interval, images, attacks, access, and how the draws differ."""
+    accuracy = headline.accuracy
+    every, vote = accuracy.worst_of_n, accuracy.vote
+    attacks = f"worst of {counted(len(headline.attacks), 'attack')}" if len(headline.attacks) > 1 else "one attack"
+    return (
+        f"95 % interval {interval(vote)}; {vote.right} of {counted(vote.n, 'image')}; {attacks}; access: "
+        f"{', '.join(headline.access)}; {percent(accuracy.average)} on average over draws, {percent(every.value)} "
+        f"({interval(every)}) right in every draw"
+    )
+
+
 def subject(settings: Mapping[str, Any]) -> str:
     """The images and the classifier, as far as the settings name them."""
     data = " ".join(str(settings[name]) for name in ("dataset", "split") if settings.get(name))
