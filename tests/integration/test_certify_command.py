@@ -263,3 +263,32 @@ def test_a_model_denoises_and_python_gives_what_the_command_gives(
     assert records(tmp_path / "a") == records(tmp_path / "b")
     assert result.report is not None
     assert result.report.settings["denoiser"] == "consistency"
+
+
+def test_a_benchmark_of_the_smoothed_classifier_checks_its_certificates(
+    invoke: Run, small_model: Path, tmp_path: Path
+) -> None:
+    x = np.stack([np.full((SIDE, SIDE, 3), 0.5 + offset, dtype=np.float32) for offset in (-0.05, -0.03, 0.03, 0.05)])
+    np.savez(tmp_path / "four.npz", x=x, y=np.array([0, 0, 1, 1]))
+    run = invoke(
+        "benchmark", "--dataset", "four.npz", "--n", "4", "--model", small_model, "--defense", "smoothed", "--sigma",
+        "0.5", "--samples", "40", "--classifier", "tests.toys:brightness_classifier", "--attack", "pgd@white-box",
+        "--attack", "square@black-box", "--queries", "5", "--attack-steps", "4", "--norm", "L2", "--eps", "0.1",
+        "--reevaluations", "4", "--out", "out", "--fail-under", "0.1",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    flag = next(one for one in report(tmp_path / "out")["flags"] if one["name"] == "certificates")
+    assert not flag["fired"]
+    assert "none is violated" in flag["what"]
+    assert "correct and certified in L2 0.1" in flag["what"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    assert all(sum(votes.values()) == 40 for line in lines for votes in line["votes"])
+    for line in lines:  # what a wrong certificate would look like
+        if line["attack"] == "pgd" and line["l2"] < 0.2:
+            line["votes"] = [{str(1 - line["label"]): 40}] * 4
+    (tmp_path / "out" / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert invoke("benchmark", "--report-only", "out").returncode == 0
+    run = invoke("benchmark", "--report-only", "out", "--fail-under", "0")
+    assert run.returncode == 1
+    assert "check certificates" in run.stderr
+    assert "is certified for" in run.stderr

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cmap_cli.attacks.table import ATTACKS, Role
 from cmap_cli.attacks.types import GradientDiagnostics
+from cmap_cli.benchmarking.certificates.violations import check_certificates
 from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.report.build import build_report, with_flags
 from cmap_cli.benchmarking.report.records import RECORDS_FILE
@@ -26,6 +27,9 @@ from cmap_cli.benchmarking.weakness import weak_points
 from cmap_cli.choices import Access
 from cmap_cli.runs.journal import read_lines
 
+CERTIFICATES = "certificates"
+"""The check that no attack breaks a certificate; where it fires, no condition can be met."""
+SMOOTHED = "smoothed"
 DEFAULT_CLASSES = 10
 WHITE: tuple[Access, ...] = ("white-box", "bpda", "adaptive")
 Z = 1.645
@@ -203,7 +207,7 @@ def write_checked_report(folder: Path) -> Report:
         CmapError: the folder holds no run, or a file cannot be read or written.
     """
     report = build_report(folder)
-    flags = [*autoattack_flags(folder)]
+    flags = [*autoattack_flags(folder), *certificate_flags(folder, report)]
     for defense in report.defenses:
         flags += defense_flags(report, defense)
     checked = dataclasses.replace(with_flags(report, flags), weak=weak_points(report))
@@ -218,6 +222,24 @@ def autoattack_flags(folder: Path) -> Iterator[Flag]:
         for text in record.flags:
             seen[f"{record.attack}@{record.access} on {record.defense}: {text}"] = None
     return (Flag("autoattack", True, what) for what in seen)
+
+
+def certificate_flags(folder: Path, report: Report) -> Iterator[Flag]:
+    """Whether the certificates of the defence "smoothed" hold against every attack of the run."""
+    if SMOOTHED not in (one.defense for one in report.defenses):
+        return
+    records = (each for each in read_lines(folder / RECORDS_FILE, BenchmarkRecord) if each.defense == SMOOTHED)
+    values = math.prod(report.provenance.get("image_shape", ()))
+    found = check_certificates(records, report.settings["sigma"], values)
+    shares = "".join(f"; {right} of {n} correct and certified in {ball}" for ball, right, n in found.shares)
+    if found.violations:
+        what = f"{len(found.violations)} of {found.comparisons} comparisons: {found.violations[0]}"
+        yield Flag(CERTIFICATES, True, f"{what}; a certificate that is violated is an error of the program")
+    elif not found.images:
+        yield Flag(CERTIFICATES, False, "needs --reevaluations 2 or more", checked=False)
+    else:
+        what = f"{found.certified} of {found.images} images have one, {found.comparisons} attacked images lie inside"
+        yield Flag(CERTIFICATES, False, f"{what}, and none is violated{shares}", checked=bool(found.comparisons))
 
 
 def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:

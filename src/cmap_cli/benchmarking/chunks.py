@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +79,27 @@ def do_chunk(
     stored = {"x": x, "x_adv": found.x_adv, "y": y}
     records: list[BenchmarkRecord] = []
     for name in campaign.evaluated(item):
-        draws, purified = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
+        draws, purified, votes = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
         if purified is not None and (name == "cmap" or "purified" not in stored):
             stored["purified"] = purified
         records += [
             BenchmarkRecord(
-                **made[row], defense=name, undefended=undefended[row], draws=tuple(draw[row] for draw in draws)
+                **made[row],
+                defense=name,
+                undefended=undefended[row],
+                draws=tuple(draw[row] for draw in draws),
+                votes=tuple(dict(counted(draw[row])) for draw in votes if draw),
             )
             for row in range(len(x))
         ]
     if relative is not None:
         folder.write_images(relative, stored)
     yield from records
+
+
+def counted(votes: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """The classes that have votes, and how many."""
+    return ((str(label), count) for label, count in enumerate(votes) if count)
 
 
 def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
@@ -102,6 +111,7 @@ def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str
         "gradient": found.gradient,
         "flags": found.flags,
     }
+    about["l2"] = float((found.x_adv[row].double() - x[row].double()).norm())
     about |= {"forward": found.passes.forward / len(x), "backward": found.passes.backward / len(x)}
     if item.spec is None or item.threat is None:
         absent = dict.fromkeys(("access", "norm", "eps", "eps_value"))

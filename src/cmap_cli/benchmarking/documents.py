@@ -56,6 +56,8 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
         defense: the defence that was evaluated.
         undefended: the class that the bare classifier sees in the attacked image.
         draws: the class that the defended classifier sees, once per re-evaluation.
+        votes: of the defence "smoothed", how many noisy samples have each class, once per re-evaluation.
+        l2: the distance between the attacked image and the clean one in ℓ2, whatever the ball.
     """
 
     image: int
@@ -83,6 +85,8 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
     defense: str
     undefended: int
     draws: tuple[int, ...]
+    votes: tuple[dict[str, int], ...] = ()
+    l2: float | None = None
 
 
 class StoredFlag(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> A
     write_image(folder / relative, x_adv, None)
     rounded = (to_uint8(x_adv).float() / 255)[None].to(campaign.device)
     threat = next(t for t in campaign.threats if t.spelled == record.eps)
-    draws, _ = campaign.defenses.evaluate(record.defense, rounded, 1)
+    draws = campaign.defenses.evaluate(record.defense, rounded, 1).draws
     return AttackLine(
         key=record.key,
         label=record.label,

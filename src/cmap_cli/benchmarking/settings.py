@@ -49,6 +49,8 @@ class RunSettings:
     disruption_steps: int = 100
     unroll: str = "all"
     smoothing: float = 0.0
+    sigma: float = 0.25
+    samples: int = 100
     defense: Sequence[str] = ("cmap",)
     classifier: str = DEFAULT_CLASSIFIER
     normalisation: str | None = None

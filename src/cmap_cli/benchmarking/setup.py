@@ -79,13 +79,15 @@ def parse_budget(settings: AnySettings) -> Budget:
     """How much attacks may try (all problems at once as UsageError)."""
     problems: list[CmapError] = []
     least = {"attack_steps": 1, "restarts": 1, "eot": 1, "queries": 1, "disruption_steps": 5, "reevaluations": 1}
-    least |= dict.fromkeys(("n", "steps", "num_latents", "batch_size", "chunk"), 1)
+    least |= dict.fromkeys(("n", "steps", "num_latents", "batch_size", "chunk", "samples"), 1)
     for name, minimum in least.items():
         value = getattr(settings, name)
         if value is not None and value < minimum:
             problems.append(UsageError(f"--{name.replace('_', '-')} {value} is below {minimum}"))
     if settings.unroll != "all" and not (settings.unroll.isdecimal() and int(settings.unroll) > 0):
         problems.append(UsageError(f"--unroll {settings.unroll} is neither all nor a number above 0"))
+    if not 0 < settings.sigma < math.inf:
+        problems.append(UsageError(f"--sigma {settings.sigma} is not a finite number above 0"))
     if not 0 <= settings.smoothing < math.inf:
         problems.append(UsageError(f"--smoothing {settings.smoothing} is not a finite number of 0 or more"))
     raise_all(problems)
@@ -180,10 +182,11 @@ def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -
     batch = settings.batch_size or common_batch_size(
         team.exchange(patch_batch_size(purifier, chosen.device, team.sharers))
     )
+    defenses = Defenses(parsed.defenses, classifier.module, purifier, settings.vote, batch, settings.seed)
     campaign = Campaign(
         dataset,
         classifier,
-        Defenses(parsed.defenses, classifier.module, purifier, settings.vote, batch, settings.seed),
+        dataclasses.replace(defenses, sigma=settings.sigma, samples=settings.samples),
         parsed.specs,
         parsed.threats,
         parsed.budget,
@@ -227,6 +230,9 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
     """The settings of benchmark.json."""
     dataset, purifier = campaign.dataset, campaign.defenses.purifier
     own_labels = hashlib.sha256(dataset.labels.numpy().tobytes()).hexdigest()[:16] if settings.labels else None
+    of_smoothed: dict[str, dict[str, Any]] = (
+        {} if "smoothed" in campaign.defenses.names else {"sigma": {}, "samples": {}}
+    )
     within_budget = ("restarts", "eot", "queries", "disruption_steps", "unroll", "smoothing")
     resolved: dict[str, dict[str, Any]] = {
         "n": {"n": len(dataset), "indices": list(dataset.indices)},
@@ -238,6 +244,7 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         "eps": {"eps": [each.spelled for each in campaign.threats]},
         "attack_steps": {"budget": dataclasses.asdict(campaign.budget)},
         **{name: {} for name in within_budget},  # part of "budget"
+        **of_smoothed,
         "defense": {"defenses": list(campaign.defenses.names)},
         "classifier": {"classifier": campaign.classifier.name},
         "model": {"model": loaded.name, "model_sha256": loaded.sha256},
@@ -261,6 +268,7 @@ def provenance(
         "machine": platform.machine(),
         "command": shlex.join(["cmap", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "image_shape": list(loaded.model.image_shape),
         "weights": {loaded.name: loaded.sha256, classifier.name: classifier.sha256},
         "classes": list(dataset.classes or classifier.classes),
     }

@@ -14,6 +14,8 @@ from cmap_cli.choices import Access, FailOn
 from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, suggestion
 
+ALWAYS_FATAL = ("certificates",)
+"""Checks without which no run passes: a certificate that an attack breaks means that the program is wrong."""
 CLASS = "class:"
 HINT = "write 0.5, white-box=0.3, white-box@4/255=0.2 or 8/255@class:cat=0.1"
 
@@ -166,8 +168,8 @@ def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -
     for access in gate.require_access:
         if not judged or any(access not in threat.access for threat in judged):
             failed.append(f"no {access} attack was made in every ball")
-    if gate.fail_on_flags:
-        failed += [f"check {flag.name}: {flag.what}" for flag in report.flags if flag.fired]
+    fatal = [flag for flag in report.flags if flag.fired and (gate.fail_on_flags or flag.name in ALWAYS_FATAL)]
+    failed += [f"check {flag.name}: {flag.what}" for flag in fatal]
     if gate.fail_on_weak:
         failed += [f"weak budget: {sentence}" for sentence in report.weak]
     return failed

@@ -108,6 +108,8 @@ def attack(
     steps: options.Steps = None,
     num_latents: options.NumLatents = None,
     vote: options.VoteOption = "soft",
+    sigma: options.Sigma = 0.25,
+    samples: options.Samples = 100,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",

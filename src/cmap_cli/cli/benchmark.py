@@ -97,6 +97,8 @@ def benchmark(
     steps: options.Steps = None,
     num_latents: options.NumLatents = None,
     vote: options.VoteOption = "soft",
+    sigma: options.Sigma = 0.25,
+    samples: options.Samples = 100,
     seed: options.Seed = 0,
     fail_under: conditions.FailUnder = None,
     fail_under_clean: conditions.FailUnderClean = None,

@@ -251,3 +251,20 @@ Chunk = Annotated[
 VoteOption = Annotated[
     Vote, typer.Option(help="How the candidates' predictions are combined.", rich_help_panel=METHOD_DETAILS)
 ]
+Sigma = Annotated[
+    float,
+    typer.Option(
+        help="Of the defence smoothed: standard deviation of its noise, for images in [0, 1].",
+        metavar="SIGMA",
+        rich_help_panel=METHOD_DETAILS,
+    ),
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Of the defence smoothed: noisy samples of each vote.",
+        metavar="N",
+        rich_help_panel=METHOD_DETAILS,
+    ),
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,20 @@ class AttackedModule(Protocol):
     def eval(self) -> nn.Module: ...
 
 
+class Evaluation(NamedTuple):
+    """What a deployed defence says about B images.
+
+    Attributes:
+        draws: the predicted classes, draws × B.
+        purified: the images of the first draw, (B, C, H, W); None if nothing is purified.
+        votes: of a defence that counts votes: how many samples have each class, draws × B × classes.
+    """
+
+    draws: list[list[int]]
+    purified: Tensor | None
+    votes: list[list[list[int]]]
+
+
 @dataclass(frozen=True)
 class Defenses:
     """The deployed defences by name, and what stands in for them under attack.
@@ -37,6 +51,8 @@ class Defenses:
         vote: how candidates' predictions are combined.
         batch_size: images at once.
         seed: of the first draw.
+        sigma: of "smoothed": standard deviation of its noise, for images in [0, 1].
+        samples: of "smoothed": noisy samples of each vote.
     """
 
     names: Sequence[str]
@@ -45,6 +61,8 @@ class Defenses:
     vote: Vote
     batch_size: int
     seed: int
+    sigma: float = 0.25
+    samples: int = 100
 
     def target(
         self, access: Access, defense: str | None, *, unroll: int | None = None, smoothing: float = 0.0
@@ -67,7 +85,7 @@ class Defenses:
         return attacked
 
     @torch.no_grad()
-    def evaluate(self, defense: str, x: Tensor, draws: int) -> tuple[list[list[int]], Tensor | None]:
+    def evaluate(self, defense: str, x: Tensor, draws: int) -> Evaluation:
         """What a deployed defence says about images, several times with fresh randomness.
 
         Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
@@ -78,18 +96,22 @@ class Defenses:
             draws: how often; once is enough for a defence without randomness.
 
         Returns:
-            The predicted classes, draws × B, and the purified images of the first draw, None if nothing is purified.
+            What it says.
         """
         entry = DEFENSES[defense]
         draw = partial(imported(entry.draw), **entry.options)
         found: list[list[int]] = []
         first: list[Tensor] = []
+        votes: list[list[list[int]]] = []
         for number in range(draws if entry.is_randomised else 1):
             predicted: list[int] = []
+            counted: list[list[int]] = []
             for part in torch.split(x, self.batch_size if entry.is_randomised else max(1, len(x))):
                 scores, purified = draw(self, part, self.seed + number)
                 predicted += scores.argmax(-1).tolist()
+                counted += scores.tolist() if entry.counts_votes else []
                 if number == 0 and purified is not None:
                     first.append(purified)
             found.append(predicted)
-        return found, torch.cat(first) if first else None
+            votes.append(counted)
+        return Evaluation(found, torch.cat(first) if first else None, votes)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cmap_cli.choices import Denoiser
 from cmap_cli.core.consistency import clip, to_model_range, to_unit_range
+from cmap_cli.core.sizes import at_any_size
 from cmap_cli.core.types import ConsistencyModel, HasDenoiser
 from cmap_cli.errors import UsageError
 
@@ -116,9 +117,11 @@ class NoisyClassifier(nn.Module):
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.denoiser == "posterior-mean":
                 assert isinstance(self.model, HasDenoiser)
-                images = self.model.denoise(x, levels)
+                posterior_mean = self.model.denoise
+                images = at_any_size(self.model, lambda x: posterior_mean(x, levels), x)
             else:
-                images = self.model(x, levels)
+                consistency = self.model
+                images = at_any_size(self.model, lambda x: consistency(x, levels), x)
         return to_unit_range(clip(images.to(noisy.dtype), straight_through=images.requires_grad))
 
     def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:

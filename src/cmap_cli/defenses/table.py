@@ -23,6 +23,7 @@ class DefenseEntry:
         draw: called with the deployed defences, images (B, C, H, W) in [0, 1] and a seed; returns scores or votes
             (B, classes) and the purified images, None if nothing is purified.
         is_randomised: whether another seed gives another result.
+        counts_votes: whether the scores are numbers of votes, which records keep.
         options: further keyword arguments of both functions, where they serve several rows.
     """
 
@@ -31,6 +32,7 @@ class DefenseEntry:
     target: str
     draw: str
     is_randomised: bool = True
+    counts_votes: bool = False
     options: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -58,6 +60,13 @@ DEFENSES: dict[str, DefenseEntry] = {
         frozenset({"transfer", "surrogate", "white-box", "black-box"}),
         "cmap_cli.defenses.onestep:attacked_module",
         "cmap_cli.defenses.onestep:denoise_and_classify",
+    ),
+    "smoothed": DefenseEntry(
+        "vote over denoised noisy samples, with certificates",
+        frozenset({"transfer", "surrogate", "white-box", "black-box"}),
+        "cmap_cli.defenses.smoothed:attacked_module",
+        "cmap_cli.defenses.smoothed:vote_on_samples",
+        counts_votes=True,
     ),
     "jpeg": jpeg_entry(75),
     "jpeg-50": jpeg_entry(50),

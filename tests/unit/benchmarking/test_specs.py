@@ -68,7 +68,7 @@ def test_controls_go_with_what_they_check() -> None:
 @pytest.fixture
 def defenses() -> Defenses:
     purifier = Purifier(IsotropicGaussian(), PurifyConfig(num_latents=3, steps=2))
-    return Defenses(("cmap", "onestep", "jpeg", "none"), BrightnessClassifier(), purifier, "soft", 2, 0)
+    return Defenses(("cmap", "onestep", "smoothed", "jpeg", "none"), BrightnessClassifier(), purifier, "soft", 2, 0)
 
 
 def test_an_attacker_is_pointed_at_what_the_access_says(defenses: Defenses) -> None:
@@ -101,11 +101,14 @@ def test_the_papers_protocol_is_the_published_one(defenses: Defenses) -> None:
 def test_evaluations_depend_on_the_image_and_the_draw_alone(defenses: Defenses) -> None:
     x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for name in defenses.names:
-        draws, purified = defenses.evaluate(name, x, 3)
+        draws, purified, votes = defenses.evaluate(name, x, 3)
         single = [defenses.evaluate(name, image[None], 3) for image in x]
-        assert len(draws) == (3 if name in ("cmap", "onestep") else 1)
+        assert len(draws) == (3 if name in ("cmap", "onestep", "smoothed") else 1)
         assert draws == [[one[0][k][0] for one in single] for k in range(len(draws))]
-        assert (purified is None) == (name in ("jpeg", "none"))
+        assert (purified is None) == (name in ("jpeg", "none", "smoothed"))
+        if name == "smoothed":
+            assert votes == [[one.votes[k][0] for one in single] for k in range(3)]
+            assert all(sum(each) == defenses.samples for draw in votes for each in draw)
 
 
 def test_every_row_of_the_tables_resolves(defenses: Defenses) -> None:

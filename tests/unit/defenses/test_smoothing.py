@@ -7,6 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cmap_cli.core.purifier import Purifier
+from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.defenses.deployed import Defenses
+from cmap_cli.defenses.smoothed import SmoothedDefense, vote_on_samples
 from cmap_cli.defenses.smoothing import (
     GRID,
     NoisyClassifier,
@@ -112,3 +116,41 @@ def test_blocks_have_one_shape() -> None:
     assert shapes == {(block_size(8, 8, torch.device("cpu")), 3, 8, 8)}
     assert block_size(32, 32, torch.device("cpu")) == 64
     assert block_size(2000, 2000, torch.device("cpu")) == 1
+
+
+def defended(samples: int = 100, s: float = 0.4) -> Defenses:
+    purifier = Purifier(DenoisingGaussian(s=s), PurifyConfig(num_latents=2, steps=1))
+    return Defenses(("smoothed",), BrightnessClassifier(), purifier, "soft", 2, 0, sigma=0.5, samples=samples)
+
+
+def test_the_smoothed_defence_votes_over_the_samples_of_certificates() -> None:
+    x = torch.stack([IMAGE, torch.full((3, 8, 8), 0.52)])
+    votes, purified = vote_on_samples(defended(), x, 5)
+    assert purified is None
+    assert votes.sum(1).tolist() == [100, 100]
+    h = NoisyClassifier(DenoisingGaussian(), BrightnessClassifier())
+    noisy = noisy_samples(x[1], 0.5, noise_key(x[1], 0.5, 5), range(100))
+    classes = classify_blocks(h, noisy, torch.full((100,), 0.5), torch.device("cpu"))
+    assert votes[1].tolist() == [classes.count(0), classes.count(1)]
+
+
+def test_the_gradient_of_the_smoothed_defence_is_that_of_finite_differences() -> None:
+    module = SmoothedDefense(NoisyClassifier(DenoisingGaussian(), BrightnessClassifier()).double(), 0.1, samples=4)
+    module.freeze([3])
+    x = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(module(x)[:, 1].sum(), x)
+    step = torch.zeros_like(x)
+    step[0, 0, 0, 0] = 1e-3
+    with torch.no_grad():
+        difference = (module(x + step) - module(x - step))[0, 1] / 2e-3
+    assert float(gradient.abs().sum()) > 0
+    assert float(gradient[0, 0, 0, 0]) == pytest.approx(float(difference), rel=1e-2)
+
+
+def test_fresh_noise_differs_and_frozen_noise_does_not() -> None:
+    module = SmoothedDefense(NoisyClassifier(DenoisingGaussian(), BrightnessClassifier()), 0.5, seed=1)
+    x = IMAGE[None]
+    assert not torch.equal(module(x), module(x))
+    module.freeze([7])
+    assert torch.equal(module(x), module(x))
+    assert module.passes.forward == 4

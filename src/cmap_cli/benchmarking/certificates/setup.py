@@ -20,7 +20,7 @@ from cmap_cli.benchmarking.certificates.procedure import Plan
 from cmap_cli.benchmarking.certificates.settings import CertifySettings, check, compared_settings, labels_digest
 from cmap_cli.benchmarking.certificates.work import Certification
 from cmap_cli.benchmarking.settings import DEFAULT_IMAGES
-from cmap_cli.core.types import num_classes
+from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.data.catalogue import Dataset, load_dataset, match_classes
 from cmap_cli.defenses.smoothing import NoisyClassifier, block_size, choose_denoiser
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
@@ -73,21 +73,20 @@ def prepare(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
     loaded = None if settings.denoiser == "none" else load_denoiser(settings, chosen)
-    dataset = load_images(name, settings, None if loaded is None else loaded.model.image_shape[1:])
-    shape = dataset.image_shape
-    if shape is None:
-        raise UsageError(f"the images of {name} have several sizes", "bring them to one size")
+    fixed = loaded is not None and not isinstance(loaded.model, TakesAnySize)
+    dataset = load_images(name, settings, loaded.model.image_shape[1:] if loaded is not None and fixed else None)
+    first = dataset.batch(0, 1).x.shape
     classifier = load_classifier(
         settings.classifier,
         chosen.device,
-        image_size=shape[1:],
+        image_size=(first[2], first[3]),
         normalisation=settings.normalisation,
         weights_dir=settings.weights_dir,
     )
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
     dtype = choose_dtype(settings.precision, chosen.device)
     noisy = NoisyClassifier(None if loaded is None else loaded.model, classifier.module, settings.denoiser, dtype)
-    batch = settings.batch_size or block_size(*shape[1:], chosen.device)
+    batch = settings.batch_size or block_size(first[2], first[3], chosen.device)
     run = Certification(dataset, noisy, tuple(settings.sigma), plan, settings.seed, batch, chosen.device)
     about = provenance(chosen, loaded, classifier, run)
     return PreparedCertification(run, compared(settings, run, loaded, classifier), about, chosen, classifier.name), team

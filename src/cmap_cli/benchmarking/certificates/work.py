@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -156,18 +157,20 @@ def certify(
 
 def classify(run: Certification, batch: Batch, began: float) -> None:
     """Draw and classify a batch, tell every job, and share out the time."""
-    noisy = [
-        noisy_samples(job.pixels, job.tally.sigma, job.key, range(job.tally.taken, job.tally.taken + count))
-        for job, count in batch.counts
-    ]
-    sigma = torch.cat([torch.full((count,), job.tally.sigma) for job, count in batch.counts])
-    classes = classify_blocks(run.classifier, torch.cat(noisy), sigma, run.device)
+    classes: dict[int, list[int]] = {}
+    for shape in dict.fromkeys(job.pixels.shape for job, _ in batch.counts):
+        alike = [(job, count) for job, count in batch.counts if job.pixels.shape == shape]
+        noisy = [
+            noisy_samples(job.pixels, job.tally.sigma, job.key, range(job.tally.taken, job.tally.taken + count))
+            for job, count in alike
+        ]
+        sigma = torch.cat([torch.full((count,), job.tally.sigma) for job, count in alike])
+        found = iter(classify_blocks(run.classifier, torch.cat(noisy), sigma, run.device))
+        classes |= {id(job): list(islice(found, count)) for job, count in alike}
     seconds = time.perf_counter() - began
-    start = 0
     for job, count in batch.counts:
-        job.observe(classes[start : start + count])
+        job.observe(classes[id(job)])
         job.seconds += seconds * count / batch.size
-        start += count
 
 
 def record_of(run: Certification, job: Job) -> CertificateRecord:
