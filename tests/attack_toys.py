@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -55,8 +57,8 @@ class Noisy(nn.Module):
         self.std = std
         self.generator = torch.Generator().manual_seed(0)
 
-    def reseed(self, seed: int) -> None:
-        self.generator.manual_seed(seed)
+    def reseed(self, seeds: Sequence[int]) -> None:
+        self.generator.manual_seed(seeds[0])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(x + self.std * torch.randn(x.shape, generator=self.generator))

@@ -157,15 +157,15 @@ def test_no_defense_is_pyautoattack_itself(invoke: Run, toy: tuple[str, ...], da
     network = QuadrantClassifier().eval()
     attacked = [r for r in records(tmp_path / "o") if r["attack"] == "autoattack"]
     assert len(attacked) == 6
-    for part in (slice(0, 4), slice(4, 6)):
+    for record in attacked:
         direct = pyautoattack.AutoAttack(network, norm="Linf", eps=0.02, seed=3)
         direct.apgd_targeted.n_target_classes = direct.fab.n_target_classes = 3  # all there are
-        expected, _ = direct.run_standard_evaluation(x[part], y[part], batch_size=8)
-        for record in attacked[part]:
-            tensors = load_file(tmp_path / "o" / record["file"])
-            assert torch.equal(tensors["x_adv"][record["row"]], expected[record["row"]])
-            right = int(network(expected[record["row"]][None]).argmax()) == record["label"]
-            assert (record["draws"] == [record["label"]]) == right
+        here = slice(record["image"], record["image"] + 1)
+        expected, _ = direct.run_standard_evaluation(x[here], y[here], batch_size=1)
+        tensors = load_file(tmp_path / "o" / record["file"])
+        assert torch.equal(tensors["x_adv"][record["row"]], expected[0])
+        right = int(network(expected).argmax()) == record["label"]
+        assert (record["draws"] == [record["label"]]) == right
 
 
 def test_a_threshold_that_is_missed_fails(invoke: Run, toy: tuple[str, ...]) -> None:
@@ -257,13 +257,68 @@ def test_a_dry_run_says_what_it_would_cost(invoke: Run, toy: tuple[str, ...], tm
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     assert document["settings"]["attacks"] == ["pgd@transfer", "pgd@bpda", "pgd@white-box"]
-    assert 0 < document["estimate"]["seconds"] < document["estimate"]["thorough"]
+    estimate = document["estimate"]
+    assert 0 < estimate["remaining"]["low"] < estimate["remaining"]["high"] < estimate["thorough"]["high"]
+    assert (estimate["done"], estimate["tasks"]) == (0, 12 * 9)
     assert not (tmp_path / "o").exists()
+
+
+def test_images_attacked_at_once_do_not_change_the_results(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    attacks = ("pgd@white-box", "apgd-ce@bpda", "square@black-box", "disruption", "noise")
+    chosen = [argument for name in attacks for argument in ("--attack", name)]
+    command = ("benchmark", *without(toy, "--n"), "--n", "5", *chosen, "--disruption-steps", "10")
+    for chunk, out in (("1", "one"), ("4", "four")):
+        run = invoke(*command, "--chunk", chunk, "--out", out)
+        assert run.returncode == 0, run.stderr
+    one, four = (
+        {(r["item"], r["image"], r["defense"]): r for r in records(tmp_path / name)} for name in ("one", "four")
+    )
+    assert one.keys() == four.keys()
+    for key, record in one.items():
+        if record["file"]:
+            pair = [load_file(tmp_path / folder / record["file"])["x_adv"] for folder in ("one", "four")]
+            torch.testing.assert_close(*pair, rtol=0, atol=1e-4)
+        assert four[key]["draws"] == record["draws"]
+    # a run that was begun with one goes on with another
+    lines = (tmp_path / "one" / "records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "one" / "records.jsonl").write_text("".join(lines[:20]))
+    assert invoke(*command, "--chunk", "3", "--out", "one").returncode == 0
+    assert len(records(tmp_path / "one")) == len(lines)
+
+
+def test_an_interruption_loses_at_most_one_image(
+    toy: tuple[str, ...], small_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C arrives in the middle of the fourth attack: of the records of the tasks before it none is lost."""
+    calls = 0
+    predict = QuadrantClassifier.forward
+
+    def interrupted(self: QuadrantClassifier, x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 200:
+            raise KeyboardInterrupt
+        return predict(self, x)
+
+    monkeypatch.setattr(QuadrantClassifier, "forward", interrupted)
+    options: dict[str, Any] = {"model": str(small_model), "classifier": "tests.toys:quadrant_classifier", "steps": 3}
+    options |= {"num_latents": 2, "reevaluations": 3, "attack_steps": 10, "eps": "0.02", "attack": "pgd@bpda", "n": 6}
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(str(data), out=tmp_path / "o", device="cpu", **options)
+    kept = records(tmp_path / "o")
+    assert kept
+    assert len({(r["item"], r["image"]) for r in kept}) == len(kept)
+    files = {path.relative_to(tmp_path / "o").as_posix() for path in (tmp_path / "o").rglob("*.safetensors")}
+    assert {r["file"] for r in kept if r["file"]} == files  # what was attacked is recorded
+    calls = 1000
+    begun = {(r["item"], r["image"]): r["seconds"] for r in kept}
+    benchmark(str(data), out=tmp_path / "o", device="cpu", **options)
+    assert {key: r["seconds"] for r in records(tmp_path / "o") if (key := (r["item"], r["image"])) in begun} == begun
 
 
 def test_kill_9_at_random_moments_changes_nothing(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     small = [*without(toy, "--n"), "--n", "6"]
-    command = ("benchmark", *small, "--attack", "pgd@bpda", "--attack", "fgsm@transfer", "--chunk", "1")
+    command = ("benchmark", *small, "--attack", "pgd@bpda", "--attack", "fgsm@transfer")
     assert invoke(*command, "--out", "whole").returncode == 0
     moments = random.Random(0)
     killed = 0
@@ -316,7 +371,7 @@ def test_attack_writes_floats_pictures_and_a_manifest(
     assert sum(line["success"] for line in lines) >= 6
     with Image.open(tmp_path / "o" / "sheet.png") as sheet:
         assert sheet.width > 300
-    written = "o/adversarial/pgd-transfer-Linf-0.04/000000.safetensors"
+    written = "o/adversarial/pgd-transfer-Linf-0.04"
     options = [*without(toy, "--dataset", "--n"), "--dataset", written, "--n", "8"]
     again = invoke("benchmark", *options, "--attack", "noise", "--access", "transfer", "--out", "p")
     assert again.returncode == 0, again.stderr

@@ -245,7 +245,7 @@ def toy(small_model: Path, tmp_path: Path) -> tuple[str, ...]:
         image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 0.05
     np.savez(tmp_path / "data.npz", x=x, y=y)
     method = ("--model", str(small_model), "--classifier", "tests.toys:quadrant_classifier", "--steps", "3")
-    return (*method, "--num-latents", "2", "--attack-steps", "3", "--n", "8", "--chunk", "3", "--eps", "0.02")
+    return (*method, "--num-latents", "2", "--attack-steps", "3", "--n", "8", "--eps", "0.02")
 
 
 def benchmark_of(toy: tuple[str, ...]) -> tuple[str, ...]:

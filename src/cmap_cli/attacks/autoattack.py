@@ -95,23 +95,33 @@ class AutoAttack:
         return f"{name} ({changed})" if changed else name
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`.
+        """Attack one image after the other, see :class:`~cmap_cli.attacks.types.Attack`.
+
+        Not all at once: pyautoattack draws for all images of a batch from one generator, so an image's result would
+        depend on those beside it.
 
         Raises:
             UsageError: the model has too few classes for this version.
         """
         x = x.detach().contiguous()
-        with seeded(model, seed):
+        found = [self._run_one(model, x[row : row + 1], y[row : row + 1], seed) for row in range(len(x))]
+        flags = dict.fromkeys(flag for each in found for flag in each.flags)
+        x_adv = torch.cat([each.x_adv for each in found])
+        return AttackResult(x_adv, torch.cat([each.reported_success for each in found]), flags=tuple(flags))
+
+    def _run_one(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
+        """Attack one image, (1, C, H, W)."""
+        with seeded(model, x, seed):
             with torch.no_grad():
-                classes = model(x[:1]).shape[1]
+                classes = model(x).shape[1]
             if classes < NEEDED_CLASSES.get(self.version, 2):
                 raise UsageError(
                     f"{self.name} needs {NEEDED_CLASSES[self.version]} classes at least, the model has {classes}",
                     "run apgd-ce, fab or square",
                 )
             suite = self._suite(model, x.device, classes, seed)
-        with seeded(model, seed), recorded_flags() as flags:
-            x_adv, y_adv = suite.run_standard_evaluation(x, y, batch_size=len(x))
+        with seeded(model, x, seed), recorded_flags() as flags:
+            x_adv, y_adv = suite.run_standard_evaluation(x, y, batch_size=1)
         return AttackResult(x_adv.detach(), y_adv != y, flags=tuple(flags))
 
     def _suite(self, model: nn.Module, device: torch.device, classes: int, seed: int) -> pyautoattack.AutoAttack:

@@ -68,8 +68,7 @@ class Climb:
     @classmethod
     def start(cls, threat: ThreatModel, x: Tensor, y: Tensor, generators: Sequence[Generator]) -> Climb:
         """At a random image of each ball, with steps of 2·eps."""
-        starts = [threat.random_start(x[row : row + 1], generator) for row, generator in enumerate(generators)]
-        x_adv = torch.cat(starts) if starts else x
+        x_adv = threat.random_start(x, generators) if len(x) else x
         never, index = torch.full((len(x),), -torch.inf, device=x.device), torch.arange(len(x), device=x.device)
         zeros, size = torch.zeros(len(x), device=x.device), torch.full((len(x),), 2 * threat.eps, device=x.device)
         return cls(threat, index, x, y, list(generators), x_adv, x_adv, size, x_adv, never, never, never, zeros, never,

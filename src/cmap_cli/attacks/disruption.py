@@ -23,7 +23,6 @@ from cmap_cli.core.consistency import to_unit_range
 from cmap_cli.core.descent import Descent
 from cmap_cli.core.predict import classify
 from cmap_cli.core.purifier import Purifier
-from cmap_cli.defenses.base import RowSeeds
 from cmap_cli.defenses.deployed import Defenses
 
 
@@ -63,8 +62,8 @@ class ConsistencyDisruption:
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`; ``model`` is the deployed defence."""
-        with seeded(model, seed):
-            draw = self.purifier.draw(x, RowSeeds(seed).generators(len(x)))
+        with seeded(model, x, seed) as generators:
+            draw = self.purifier.draw(x, generators)
             candidates = self._optimise(self.purifier.descent(x, draw), x, y)
             best = x.clone()
             best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)

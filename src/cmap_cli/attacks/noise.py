@@ -12,6 +12,7 @@ from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
+from cmap_cli.core.purifier import standard_normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class RandomNoise:
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """One random image for each, see :class:`~cmap_cli.attacks.types.Attack`."""
-        with seeded(model, seed) as generator, torch.no_grad():
-            noise = torch.randn(x.shape, generator=generator).to(x)
+        with seeded(model, x, seed) as generators, torch.no_grad():
+            noise = standard_normal(x.shape[1:], generators).to(x)
             if self.threat.norm == "Linf":
                 noise = noise.sign()
             length = self.threat.distance(noise, torch.zeros_like(noise))[:, None, None, None]

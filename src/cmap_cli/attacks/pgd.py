@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,22 +58,22 @@ class PGD:
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`."""
-        with seeded(model, seed) as generator:
+        with seeded(model, x, seed) as generators:
             probe = GradientProbe(model, y, self.loss, self.eot)
             best = x.clone()
             best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
             for _ in range(self.restarts):
-                for candidate in self._climb(probe, x, generator):
+                for candidate in self._climb(probe, x, generators):
                     loss, fooled = probe.evaluate(candidate)
                     better = is_better(fooled, loss, best_fooled, best_loss)
                     best = torch.where(better[:, None, None, None], candidate, best)
                     best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
             return AttackResult(best, best_fooled > 0.5, probe.diagnostics(x))
 
-    def _climb(self, probe: GradientProbe, x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _climb(self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator]) -> tuple[Tensor, Tensor]:
         """One restart: the best iterate as its own draws saw it, and the last."""
         size = self.threat.eps * (2.5 / self.steps if self.step is None else self.step)
-        x_adv = self.threat.random_start(x, generator) if self.random_start else x
+        x_adv = self.threat.random_start(x, generators) if self.random_start else x
         best = x_adv
         best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
         for _ in range(self.steps):

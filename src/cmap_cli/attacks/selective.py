@@ -193,7 +193,7 @@ class SelectiveAttack:
             raise UsageError("hammer needs a defence with purified candidates", "--defense cmap or --defense onestep")
         probe = Probe(model, self.loss, self.draws)
         found, success = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        with seeded(model, seed):
+        with seeded(model, x, seed):
             climb = Climb.start(self.threat, x, y, image_generators(x, seed))
             begun, checkpoints = 0, halving_checkpoints(self.steps)
             for iteration in range(self.steps):

@@ -19,8 +19,14 @@ Role = Literal["iterative", "single-step", "noise", "other"]
 GRADIENT_ACCESS: tuple[Access, ...] = ("transfer", "surrogate", "bpda", "white-box")
 APGD_STEPS = 100
 AUTOATTACK_QUERIES = 5000
-PAPER_PASSES = 200 * 20
 SELECTIVE_DRAWS = 10
+AUTOATTACK_CHECKS = 10
+"""Passes that pyautoattack makes before the first attack, to look at the model."""
+PAPER_STEPS, PAPER_DRAWS = 200, 20
+DISRUPTION_EVALUATIONS = 5 * 10
+"""Of each of ten latents."""
+EARLY = 0.1
+"""Share of its passes that an attack needs where it ends early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +56,19 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPasses:
-    """Passes of the attacked model per image that an attack is expected to need.
+    """Passes of the attacked model per image that an attack needs, if it does not end early.
 
     Attributes:
         forward: all of them.
         backward: those with a gradient.
+        steps: optimisation steps of the purification's own objective.
+        least: share of all this that is enough where the attack succeeds at once, or the image is misclassified.
     """
 
     forward: int
     backward: int = 0
+    steps: int = 0
+    least: float = 1.0
 
 
 Plan = Callable[[Budget, Access], PlannedPasses]
@@ -72,7 +82,7 @@ class AttackEntry:
         builder: "package.module:function", called with the threat model, the access, the budget and the deployed
             defences; returns the attack. Imported when the attack is built.
         accesses: what an attacker can be given; the first is the default.
-        plan: passes that it is expected to need.
+        plan: passes that it needs.
         role: for the masking checks.
         arguments: further ones of the builder, where one function builds several attacks.
         needs_gradients: whether it needs the gradient of the classifier.
@@ -103,9 +113,12 @@ def gradient_draws(budget: Budget, access: Access) -> int:
 
 
 def plan_pgd(budget: Budget, access: Access) -> PlannedPasses:
-    """Every step is a gradient over all draws."""
-    passes = PAPER_PASSES if budget.paper else budget.steps * budget.restarts * gradient_draws(budget, access)
-    return PlannedPasses(passes, passes)
+    """Every step is a gradient over all draws; two images of a restart are evaluated, two gradients compared."""
+    draws, steps, restarts = gradient_draws(budget, access), budget.steps, budget.restarts
+    if budget.paper:
+        draws, steps, restarts = PAPER_DRAWS, PAPER_STEPS, 1
+    gradients = steps * restarts * draws + 2
+    return PlannedPasses(gradients + 2 * restarts * draws, gradients)
 
 
 def selective_draws(budget: Budget) -> int:
@@ -119,37 +132,33 @@ def plan_selective(budget: Budget, access: Access) -> PlannedPasses:
 
 
 def plan_fgsm(budget: Budget, access: Access) -> PlannedPasses:
-    """One gradient."""
-    return PlannedPasses(gradient_draws(budget, access), gradient_draws(budget, access))
+    """As :func:`plan_pgd` with one step."""
+    draws = gradient_draws(budget, access)
+    return PlannedPasses(3 * draws + 2, draws + 2)
 
 
 def plan_component(budget: Budget, access: Access) -> PlannedPasses:
-    """One of AutoAttack's attacks."""
-    passes = APGD_STEPS * gradient_draws(budget, access)
-    return PlannedPasses(passes, passes)
+    """One of AutoAttack's attacks, after its checks."""
+    passes = (APGD_STEPS + 1) * gradient_draws(budget, access)
+    return PlannedPasses(passes + AUTOATTACK_CHECKS, passes, least=EARLY)
 
 
 def plan_autoattack(budget: Budget, access: Access) -> PlannedPasses:
-    """All of its attacks; on the bare classifier it stops early, because its first attack succeeds."""
+    """All of its attacks; on the bare classifier nearly always the first one alone, because it succeeds."""
     one = plan_component(budget, access)
     if access == "transfer":
         return one
-    return PlannedPasses(10 * one.forward + AUTOATTACK_QUERIES, 10 * one.backward)
+    return PlannedPasses(10 * one.forward + AUTOATTACK_QUERIES, 10 * one.backward, least=EARLY)
 
 
 def plan_square(budget: Budget, access: Access) -> PlannedPasses:
     """One pass per query."""
-    return PlannedPasses(budget.queries)
+    return PlannedPasses(budget.queries + AUTOATTACK_CHECKS, least=EARLY)
 
 
 def plan_disruption(budget: Budget, access: Access) -> PlannedPasses:
-    """Steps on the objective of purification, counted as a share of a purification."""
-    return PlannedPasses(budget.disruption // 10)
-
-
-def plan_noise(budget: Budget, access: Access) -> PlannedPasses:
-    """It looks at nothing."""
-    return PlannedPasses(0)
+    """Steps on the objective of purification; then the defence evaluates what each of its latents became."""
+    return PlannedPasses(DISRUPTION_EVALUATIONS, steps=budget.disruption)
 
 
 AUTOATTACK = "cmap_cli.attacks.autoattack:build_autoattack"
@@ -168,7 +177,7 @@ ATTACKS: dict[str, AttackEntry] = {
     "square": AttackEntry(
         AUTOATTACK,
         ("black-box", "transfer"),
-        lambda budget, _: PlannedPasses(budget.queries),
+        plan_square,
         arguments=("square",),
         needs_gradients=False,
     ),
@@ -180,7 +189,7 @@ ATTACKS: dict[str, AttackEntry] = {
     "noise": AttackEntry(
         "cmap_cli.attacks.noise:build_noise",
         ("transfer",),
-        lambda *_: PlannedPasses(0),
+        lambda *_: PlannedPasses(1),
         role="noise",
         needs_gradients=False,
     ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cmap_cli.choices import Norm
+from cmap_cli.core.purifier import standard_normal
 from cmap_cli.errors import UsageError
 
 NORMS: dict[str, Norm] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -45,13 +47,18 @@ class ThreatModel:
         factor = (self.eps / distance).clamp(max=1)[:, None, None, None]
         return (x + factor * (x_adv - x)).clamp(0, 1)
 
-    def random_start(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random image of the ball: uniform for Linf; a random direction at a uniform share of eps otherwise."""
+    def random_start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """A random image of the ball: uniform for Linf; a random direction at a uniform share of eps otherwise.
+
+        Args:
+            x: images, (B, C, H, W).
+            generators: one for each.
+        """
         if self.norm == "Linf":
-            noise = 2 * torch.rand(x.shape, generator=generator) - 1
+            noise = torch.stack([2 * torch.rand(x.shape[1:], generator=each) - 1 for each in generators])
             return self.project(x + self.eps * noise.to(x), x)
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        share = torch.rand(len(x), generator=generator).to(x)[:, None, None, None]
+        noise = standard_normal(x.shape[1:], generators).to(x)
+        share = torch.cat([torch.rand(1, generator=each) for each in generators]).to(x)[:, None, None, None]
         size = self.distance(noise, torch.zeros_like(noise)).clamp(min=1e-12)[:, None, None, None]
         return self.project(x + self.eps * share * noise / size, x)
 

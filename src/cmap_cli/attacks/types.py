@@ -60,11 +60,11 @@ class Attack(Protocol):
     def access(self) -> Access: ...
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """Attack all images at once; whoever calls cuts large sets.
+        """Attack all images at once; whoever calls cuts large sets. No image's result depends on the others.
 
         Args:
-            model: images in [0, 1] (B, C, H, W) -> scores (B, classes), in evaluation mode; a randomised one owns its
-                generator and starts it again in ``reseed(seed)``.
+            model: images in [0, 1] (B, C, H, W) -> scores (B, classes), in evaluation mode; a randomised one owns a
+                generator for each image and starts them again in ``reseed(seeds)``.
             x: images in [0, 1].
             y: their labels, (B,) int64.
             seed: of all randomness; the result depends on no other, and the global generators stay as they were.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.benchmarking.documents import GradientRecord
 from cmap_cli.benchmarking.specs import AttackSpec
 from cmap_cli.defenses.base import Passes
-from cmap_cli.defenses.deployed import Defenses
+from cmap_cli.defenses.deployed import AttackedModule, Defenses
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def attack_images(
     budget: Budget,
     x: Tensor,
     y: Tensor,
+    on_target: Callable[[AttackedModule], None] | None = None,
 ) -> AttackOutcome:
     """Attack a batch of images.
 
@@ -54,8 +56,11 @@ def attack_images(
         budget: how much it may try.
         x: images in [0, 1], (B, C, H, W), on the classifier's device.
         y: their classes, (B,) int64.
+        on_target: called with the module that is attacked, before it is.
     """
     target = defenses.target(spec.access, defense, unroll=budget.unroll, smoothing=budget.smoothing)
+    if on_target is not None:
+        on_target(target)
     attack = ATTACKS[spec.name].build(threat, spec.access, budget, defenses)
     result = attack.run(target.eval(), x, y, defenses.seed)
     found = result.diagnostics

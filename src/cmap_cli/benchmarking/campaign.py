@@ -1,4 +1,4 @@
-"""All that a benchmark does: which attacks on which defences, in which chunks of images, in which order."""
+"""All that a benchmark does: which attacks on which defences and images, in which order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cmap_cli.benchmarking.specs import LARGE, AttackSpec, controls, large_contr
 from cmap_cli.data.catalogue import Dataset
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.models.classifiers import LoadedClassifier
-from cmap_cli.runs.shard import Shard
+from cmap_cli.runs.shard import WHOLE, Shard
 
 CONTROL_IMAGES = 16
 
@@ -42,22 +42,44 @@ class Item:
         parts = [*control, self.spec.name, self.spec.access, self.threat.norm, eps]
         return "-".join(parts if self.target is None else [*parts, self.target])
 
+    @property
+    def title(self) -> str:
+        """For people: "pgd@white-box 8/255 on cmap", "control fgsm@bpda 8/255 on cmap", "clean images"."""
+        if self.spec is None or self.threat is None:
+            return "clean images"
+        control = "control " if self.spec.control else ""
+        return f"{control}{self.spec} {self.threat.spelled}" + (f" on {self.target}" if self.target else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One item with one image: the unit that is recorded, divided among shards and lost at most."""
+
+    item: Item
+    image: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What its records say of it: name of the item, and image."""
+        return self.item.name, self.image
+
 
 @dataclass(frozen=True)
 class Campaign:
-    """All that determines a benchmark's records.
+    """All that determines a benchmark's records, and how many images are attacked at once.
 
     Attributes:
         dataset: the images, all labelled.
         classifier: undefended.
         defenses: what stands before it.
         specs: the attacks.
-        with_controls: whether attacks that only serve the masking checks run besides.
         threats: the balls.
         budget: of each attack.
         reevaluations: how often each defence is asked again about each image, with fresh randomness.
-        chunk: images that are attacked together; an attack's random numbers depend on it.
+        chunk: images that are attacked at once; results do not depend on it, apart from rounding.
         device: where to compute.
+        with_controls: whether attacks that only serve the masking checks run besides, on ``control_images`` images.
+        control_images: see ``with_controls``.
     """
 
     dataset: Dataset
@@ -70,9 +92,10 @@ class Campaign:
     chunk: int
     device: torch.device
     with_controls: bool = True
+    control_images: int = CONTROL_IMAGES
 
     def items(self) -> Iterator[Item]:
-        """What is done with each chunk of images, in this order."""
+        """What is done with each image, in this order."""
         yield Item(None, None, None)
         for threat in self.threats:
             for spec in dict.fromkeys((*self.specs, *(controls(self.specs) if self.with_controls else ()))):
@@ -89,11 +112,10 @@ class Campaign:
         else:
             yield from (Item(spec, threat, name) for name in self.defenses.names if spec.applies_to(name))
 
-    def chunks(self, item: Item) -> Iterator[tuple[int, int]]:
-        """(start, stop) of the images that an item is done with: all of them, a few for a control nobody asked for."""
+    def images(self, item: Item) -> range:
+        """The images that an item is done with: all of them, a few for a control nobody asked for."""
         control = item.spec is not None and item.spec.control and item.spec not in self.specs
-        count = min(len(self.dataset), CONTROL_IMAGES) if control else len(self.dataset)
-        return ((start, min(start + self.chunk, count)) for start in range(0, count, self.chunk))
+        return range(min(len(self.dataset), self.control_images) if control else len(self.dataset))
 
     def evaluated(self, item: Item) -> list[str]:
         """The defences that are shown what an item makes."""
@@ -101,17 +123,16 @@ class Campaign:
             return [item.target]
         return [name for name in self.defenses.names if item.spec is None or item.spec.applies_to(name)]
 
-    def work(self) -> list[tuple[Item, int, int]]:
-        """Everything there is to do: all items of the first chunk, then of the next."""
-        listed = [(item, start, stop) for item in self.items() for start, stop in self.chunks(item)]
-        return sorted(listed, key=lambda each: each[1])
+    def tasks(self, shard: Shard = WHOLE) -> list[Task]:
+        """What a shard does, in the order in which one process does it: all items of the first image, then of the next.
 
-    def work_of(self, shard: Shard) -> list[tuple[Item, int, int]]:
-        """The part of the work that a shard does.
-
-        Chunks stay whole, because an attack's random numbers depend on the images attacked together. They are dealt
-        out, not hashed: they are few, their numbers are the same wherever the settings are, and what is dealt out by
-        item and chunk gives each shard as much of an expensive attack as the others.
+        Tasks are dealt out, not hashed: their numbers are the same wherever the settings are, and what is dealt out by
+        item and image gives each shard as much of an expensive attack as the others.
         """
-        number = {item.name: position for position, item in enumerate(self.items())}
-        return [each for each in self.work() if shard.takes(number[each[0].name] + each[1] // self.chunk)]
+        listed = [
+            Task(item, image)
+            for number, item in enumerate(self.items())
+            for image in self.images(item)
+            if shard.takes(number + image)
+        ]
+        return sorted(listed, key=lambda task: task.image)

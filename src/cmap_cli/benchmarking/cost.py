@@ -1,19 +1,31 @@
-"""What a benchmark will take: a few passes are timed, the rest is arithmetic."""
+"""What a benchmark will take: a few short passes are timed, the rest is arithmetic. Nothing else estimates it."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from cmap_cli.attacks.table import ATTACKS, Budget
-from cmap_cli.benchmarking.campaign import Campaign, Item
+from cmap_cli.benchmarking.campaign import Campaign, Item, Task
+from cmap_cli.choices import Access
+from cmap_cli.defenses.deployed import Defenses
+from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.runs.forecast import Forecast, Span, measured
 
 THOROUGH_IMAGES = 500
 THOROUGH_DRAWS = 20
 THOROUGH = Budget(steps=100, restarts=1, eot=20, queries=5000)
-TIMED_IMAGES = 2
+QUICK = 0.2
+"""A pass that takes more seconds than this is not timed a second time."""
+NOISE = 0.2
+"""A second step that adds less than this share of the first is none: the module does not optimise."""
+WITHOUT_GRADIENTS: tuple[Access, ...] = ("black-box", "adaptive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,62 +33,151 @@ class Cost:
     """Seconds, estimated.
 
     Attributes:
-        seconds: of the run as it is set.
+        remaining: of what the run still has to do.
         thorough: of 500 images, 100 steps, 20 draws in every gradient, 5000 queries and 20 re-evaluations.
     """
 
-    seconds: float
-    thorough: float
+    remaining: Span
+    thorough: Span
 
 
-def measure_cost(campaign: Campaign) -> Cost:
-    """Time one evaluation of each defence and one gradient of each kind of attack on two images, and add up."""
-    batch = campaign.dataset.batch(0, TIMED_IMAGES)
-    x, y = batch.x.to(campaign.device), batch.y.clamp(min=0).to(campaign.device)
-    evaluation = {}
-    for name in campaign.defenses.names:
-        began = time.perf_counter()
-        campaign.defenses.evaluate(name, x, 1)
-        evaluation[name] = (time.perf_counter() - began) / len(x)
-    timed: dict[tuple[object, object], tuple[float, float]] = {}
-    seconds = thorough = 0.0
-    for item in campaign.items():
-        count = sum(stop - start for start, stop in campaign.chunks(item))
-        many = THOROUGH_IMAGES if count == len(campaign.dataset) else count
-        for name in campaign.evaluated(item):
-            seconds += count * campaign.reevaluations * evaluation[name]
-            thorough += many * THOROUGH_DRAWS * evaluation[name]
+@dataclass(frozen=True, slots=True)
+class PassSeconds:
+    """Seconds per image of one pass of a module whose purification takes one step, and of each further step.
+
+    Attributes:
+        first: with one step.
+        step: of a further one.
+    """
+
+    first: float
+    step: float
+
+    def at(self, steps: int) -> float:
+        """With that many steps."""
+        return self.first + max(0, steps - 1) * self.step
+
+
+@dataclass
+class CostModel:
+    """The seconds of every task of a campaign; each kind of pass is timed when it is first asked for.
+
+    Purification is timed with one step and with two: more steps are extrapolated, so that this takes a few seconds
+    however many there are.
+
+    Attributes:
+        campaign: what is run; images and budgets may change later, see :meth:`task`.
+    """
+
+    campaign: Campaign
+    timed: dict[tuple[str, ...], PassSeconds] = field(default_factory=dict)
+
+    def task(self, item: Item, budget: Budget, reevaluations: int) -> Span:
+        """One image under one attack, or clean, and its evaluations."""
+        total = measured(self.evaluation("none"))  # the bare classifier looks at every image
+        for name in self.campaign.evaluated(item):
+            draws = reevaluations if DEFENSES[name].is_randomised else 1
+            total += measured(draws * self.evaluation(name))
         if item.spec is None:
-            continue
-        key = (item.spec.access, item.target)
-        if key not in timed:
-            timed[key] = time_passes(campaign, item, x, y)
-        forward, both = timed[key]
-        for budget, images in ((campaign.budget, count), (THOROUGH, many)):
-            passes = ATTACKS[item.spec.name].plan(budget, item.spec.access)
-            cost = images * ((passes.forward - passes.backward) * forward + passes.backward * both)
-            if budget is THOROUGH:
-                thorough += cost
+            return total
+        passes = ATTACKS[item.spec.name].plan(budget, item.spec.access)
+        forward, both = self.passes(item, budget.unroll)
+        seconds = max(0, passes.forward - passes.backward) * forward + passes.backward * both
+        if passes.steps:
+            seconds += passes.steps * self.time("evaluation", "cmap").step
+        return total + measured(seconds, passes.least)
+
+    def evaluation(self, defense: str) -> float:
+        """One draw of a deployed defence."""
+        return self.time("evaluation", defense).at(self.steps)
+
+    def passes(self, item: Item, unroll: int | None) -> tuple[float, float]:
+        """The module that an item attacks: forward, and forward with the gradient."""
+        assert item.spec is not None
+        access, target = item.spec.access, item.target or ""
+        one = self.time("evaluation", target) if target else self.time("forward", access, target)
+        forward = one.at(self.steps)
+        if access in WITHOUT_GRADIENTS or not ATTACKS[item.spec.name].needs_gradients:
+            return forward, forward
+        swept = self.steps if unroll is None else min(unroll, self.steps)
+        return forward, self.time("gradient", access, target).at(swept) + (self.steps - swept) * one.step
+
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of the purification."""
+        return self.campaign.defenses.purifier.config.steps
+
+    def time(self, kind: str, *where: str) -> PassSeconds:
+        """One pass, timed once in the life of this object."""
+        key = (kind, *where)
+        if key not in self.timed:
+            batch = self.campaign.dataset.batch(0, min(self.campaign.chunk, len(self.campaign.dataset)))
+            x, y = batch.x.to(self.campaign.device), batch.y.clamp(min=0).to(self.campaign.device)
+            one = timed_pass(self.pass_of(kind, where, x, y, 1), len(x))
+            if kind == "gradient" and where[0] == "bpda":  # no gradient goes through the steps
+                step = self.time("evaluation", where[1]).step
             else:
-                seconds += cost
-    return Cost(seconds, thorough)
+                step = timed_pass(self.pass_of(kind, where, x, y, 2), len(x)) - one
+            self.timed[key] = PassSeconds(one, step if step > NOISE * one else 0.0)
+        return self.timed[key]
+
+    def pass_of(self, kind: str, where: tuple[str, ...], x: Tensor, y: Tensor, steps: int) -> Callable[[], object]:
+        """What is timed."""
+        defenses = with_steps(self.campaign.defenses, steps)
+        if kind == "evaluation":
+            return lambda: defenses.evaluate(where[0], x, 1)
+        access, target = where
+        model = defenses.target(access, target or None).eval()  # type: ignore[arg-type]
+        return (lambda: score(model, x)) if kind == "forward" else (lambda: differentiate(model, x, y))
 
 
-def time_passes(campaign: Campaign, item: Item, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """Seconds an image of the attacked module: forward alone, and forward with backward."""
-    assert item.spec is not None
-    model = campaign.defenses.target(
-        item.spec.access, item.target, unroll=campaign.budget.unroll, smoothing=campaign.budget.smoothing
-    ).eval()
-    with torch.no_grad():
-        model(x)
+def with_steps(defenses: Defenses, steps: int) -> Defenses:
+    """The defences with another number of optimisation steps."""
+    purifier = defenses.purifier
+    return replace(defenses, purifier=replace(purifier, config=dataclasses.replace(purifier.config, steps=steps)))
+
+
+def timed_pass(run: Callable[[], object], images: int) -> float:
+    """Seconds per image: of the quicker of two passes; the first one may allocate memory and choose kernels."""
+    seconds = []
+    for _ in range(2):
         began = time.perf_counter()
-        float(model(x).sum())
-    forward = (time.perf_counter() - began) / len(x)
-    if item.spec.access in ("black-box", "adaptive"):
-        return forward, forward
-    began = time.perf_counter()
-    with torch.enable_grad():
-        inside = x.clone().requires_grad_()
-        float(torch.autograd.grad(model(inside).gather(1, y[:, None]).sum(), inside)[0].sum())
-    return forward, (time.perf_counter() - began) / len(x)
+        run()
+        seconds.append((time.perf_counter() - began) / images)
+        if seconds[0] * images > QUICK:
+            break
+    return min(seconds)
+
+
+@torch.no_grad()
+def score(model: torch.nn.Module, x: Tensor) -> float:
+    """Scores; reading them makes an accelerator finish."""
+    return float(model(x).sum())
+
+
+@torch.enable_grad()
+def differentiate(model: torch.nn.Module, x: Tensor, y: Tensor) -> float:
+    """A gradient with respect to the images."""
+    inside = x.clone().requires_grad_()
+    return float(torch.autograd.grad(model(inside).gather(1, y[:, None]).sum(), inside)[0].sum())
+
+
+def forecast_of(costs: CostModel, tasks: Iterable[Task]) -> Forecast:
+    """A forecast for tasks, by the names of their items."""
+    campaign, items = costs.campaign, {}
+    counts: Counter[str] = Counter()
+    for task in tasks:
+        items[task.item.name] = task.item
+        counts[task.item.name] += 1
+    spans = {name: costs.task(item, campaign.budget, campaign.reevaluations) for name, item in items.items()}
+    return Forecast(spans, counts)
+
+
+def thorough_span(costs: CostModel) -> Span:
+    """What a thorough run of the same attacks takes."""
+    campaign, total = costs.campaign, Span()
+    for item in campaign.items():
+        count = len(campaign.images(item))
+        many = THOROUGH_IMAGES if count == len(campaign.dataset) else count
+        total += costs.task(item, THOROUGH, THOROUGH_DRAWS) * many
+    return total

@@ -169,17 +169,46 @@ class BenchmarkShardOutput(Document, frozen=True, kw_only=True):
     records: str
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that a run is estimated to take, and that a thorough run would take."""
+class Seconds(msgspec.Struct, frozen=True, kw_only=True):
+    """A duration that is estimated as a range, in seconds."""
 
-    seconds: float
-    thorough: float
+    low: float
+    high: float
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run will take on this device.
+
+    Attributes:
+        remaining: of the tasks that are not done yet.
+        thorough: of 500 images, 100 steps, 20 draws in every gradient, 5000 queries and 20 re-evaluations.
+        tasks: of this process: an image under one attack, or clean.
+        done: of these, finished by earlier runs in the output folder.
+        chosen: the settings that ``--budget`` chose.
+        weak: what the report will call weak whatever its outcome; with ``--budget``.
+    """
+
+    remaining: Seconds
+    thorough: Seconds
+    tasks: int
+    done: int
+    chosen: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    weak: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class BenchmarkDryRunOutput(Document, frozen=True, kw_only=True):
     """What ``cmap benchmark --dry-run --json`` prints."""
 
     schema: str = "cmap.benchmark-result/1"
+    dry_run: Literal[True] = True
+    settings: dict[str, Any]
+    estimate: Estimate
+
+
+class AttackDryRunOutput(Document, frozen=True, kw_only=True):
+    """What ``cmap attack --dry-run --json`` prints."""
+
+    schema: str = "cmap.attack/1"
     dry_run: Literal[True] = True
     settings: dict[str, Any]
     estimate: Estimate

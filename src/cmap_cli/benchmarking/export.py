@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from cmap_cli.benchmarking.campaign import Campaign
-from cmap_cli.benchmarking.chunks import predict
 from cmap_cli.benchmarking.documents import AttackLine, BenchmarkRecord, Successes
-from cmap_cli.benchmarking.folder import BenchmarkFolder, chunk_of
+from cmap_cli.benchmarking.folder import BenchmarkFolder
+from cmap_cli.benchmarking.loop import predict
 from cmap_cli.data.images import to_uint8, write_image
 from cmap_cli.data.sheets import SheetRow, write_comparison
 from cmap_cli.errors import CmapError
@@ -36,12 +36,12 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
     """
     manifest = Journal(folder.folder, MANIFEST, folder.shard)
     manifest.rewrite([])
-    own = {(item.name, start) for item, start, _ in campaign.work_of(folder.shard)}
+    own = {task.key for task in campaign.tasks(folder.shard)}
     seen = set()
     # another shard may have attacked what is now this one's
     for path in folder.journal.paths():
         for record in read_lines(path, BenchmarkRecord):
-            if record.file is None or chunk_of(record, campaign.chunk) not in own or record.image in seen:
+            if record.file is None or (record.item, record.image) not in own or record.image in seen:
                 continue
             seen.add(record.image)
             line = export_image(campaign, folder.folder, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from cmap_cli.benchmarking.documents import BENCHMARK_SCHEMA, BenchmarkRecord
 from cmap_cli.files import write_with
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings, refuse_other_settings
 from cmap_cli.runs.shard import WHOLE, Shard
 
 ADVERSARIAL = "adversarial"
@@ -25,7 +25,7 @@ ADVERSARIAL = "adversarial"
 class BenchmarkFolder:
     """benchmark.json (settings, provenance) and records.jsonl of a run.
 
-    Records of a chunk are appended together after its adversarial images are in place, so after a kill the file never
+    Records of a task are appended together after its adversarial image is in place, so after a kill the file never
     claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
     a shard and records of its own; what any of them has done is done. Use it in a ``with`` statement.
 
@@ -72,20 +72,11 @@ class BenchmarkFolder:
         self.journal.close()
 
     def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
-        """The (item, first image) of every chunk whose records are all there, in the file of any shard.
-
-        The others are taken out of the file of this process.
-        """
-        expected = {
-            (item.name, start): (stop - start) * len(campaign.evaluated(item)) for item, start, stop in campaign.work()
-        }
-        complete = set()
-        for path in self.journal.paths():
-            found = Counter(chunk_of(record, campaign.chunk) for record in read_lines(path, BenchmarkRecord))
-            here = {key for key, count in expected.items() if found[key] == count}
-            if path == self.journal.path:  # also when nothing is incomplete: a half line may be at its end
-                self.journal.rewrite(record for record in self.records() if chunk_of(record, campaign.chunk) in here)
-            complete |= here
+        """The keys of finished tasks, see :func:`finished_tasks`; what is incomplete is taken out of the own file."""
+        complete = finished_tasks(self.journal.paths(), campaign)
+        if self.journal.path.exists():  # also when nothing is incomplete: a half line may be at its end
+            own = finished_tasks([self.journal.path], campaign)
+            self.journal.rewrite(record for record in self.records() if (record.item, record.image) in own)
         return complete
 
     def records(self) -> Iterator[BenchmarkRecord]:
@@ -93,15 +84,29 @@ class BenchmarkFolder:
         return self.journal.read(BenchmarkRecord)
 
     def append(self, records: Sequence[BenchmarkRecord]) -> None:
-        """Add the records of a chunk (OutOfSpaceError when the disk is full)."""
+        """Add the records of tasks (OutOfSpaceError when the disk is full)."""
         self.journal.append(records)
 
     def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
-        """Write a chunk's images losslessly (OutOfSpaceError when the disk is full)."""
+        """Write a task's images losslessly (OutOfSpaceError when the disk is full)."""
         stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
 
 
-def chunk_of(record: BenchmarkRecord, chunk: int) -> tuple[str, int]:
-    """(item, first image) of the chunk that a record belongs to."""
-    return record.item, record.image // chunk * chunk
+def look_for_finished(folder: Path, settings: Mapping[str, Any], campaign: Campaign) -> set[tuple[str, int]]:
+    """The keys of the finished tasks of a folder, which is not touched (SettingsMismatchError for other settings)."""
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return set()
+    refuse_other_settings(path, settings)
+    return finished_tasks(Journal(folder, RECORDS).paths(), campaign)
+
+
+def finished_tasks(paths: Iterable[Path], campaign: Campaign) -> set[tuple[str, int]]:
+    """The (item, image) of every task whose records are all there, in one of these files."""
+    expected = {task.key: len(campaign.evaluated(task.item)) for task in campaign.tasks()}
+    complete = set()
+    for path in paths:
+        found = Counter((record.item, record.image) for record in read_lines(path, BenchmarkRecord))
+        complete |= {key for key, count in found.items() if expected.get(key) == count}
+    return complete

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmap_cli.benchmarking.budget import changed
 from cmap_cli.benchmarking.checks import write_checked_report
-from cmap_cli.benchmarking.chunks import run_campaign
-from cmap_cli.benchmarking.cost import Cost, measure_cost
-from cmap_cli.benchmarking.documents import Successes
+from cmap_cli.benchmarking.documents import Successes, read_benchmark
+from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks, OnMessage, OnPhase, OnPlan, OnProgress, ignore
 from cmap_cli.benchmarking.export import count_successes, export_images, write_sheet
 from cmap_cli.benchmarking.folder import BenchmarkFolder
+from cmap_cli.benchmarking.loop import run_campaign
+from cmap_cli.benchmarking.plan import announce, plan_benchmark
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
@@ -24,35 +26,7 @@ from cmap_cli.runs.shard import WHOLE, Shard, launched_shard
 from cmap_cli.runs.team import Team
 
 UNLABELLED = "images without labels are attacked away from what the classifier sees in them"
-RESIZED = "images of another size are resized and cropped to the model's"
-
-OnProgress = Callable[[int, int], None]
-"""Called with the number of chunks that are done, those of earlier runs included, and of all chunks."""
-OnMessage = Callable[[str], None]
-"""Called with a warning."""
-
-
-@dataclass(frozen=True)
-class BenchmarkPlan:
-    """What will be done, and about how long it takes on this device.
-
-    Attributes:
-        prepared: the run, with its settings and device.
-        folder: where it is written.
-        shard: of this process.
-        chunks: of this shard; ``all_chunks`` of the run.
-        cost: of this shard.
-    """
-
-    prepared: PreparedBenchmark
-    folder: Path
-    shard: Shard
-    chunks: int
-    all_chunks: int
-    cost: Cost
-
-
-OnPlan = Callable[[BenchmarkPlan], None]
+REPORTING, EXPORTING = "writing the report", "writing and scoring PNG files"
 
 
 @dataclass(frozen=True)
@@ -65,9 +39,10 @@ class BenchmarkResult:
         report: None for a dry run, for a shard, and in the processes of torchrun that do not lead.
         plan: of a dry run; None if it was not asked for.
         shard: of this process.
-        chunks: of this shard.
+        tasks: of this shard: an image under one attack, or clean.
         records: the file of this shard's records; None for a dry run.
         team: the processes of the job.
+        unfinished: tasks for which the time of ``budget`` was too short.
     """
 
     folder: Path
@@ -75,9 +50,10 @@ class BenchmarkResult:
     report: Report | None
     plan: BenchmarkPlan | None
     shard: Shard
-    chunks: int
+    tasks: int
     records: Path | None
     team: Team
+    unfinished: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,12 +82,14 @@ def benchmark(
     settings: BenchmarkSettings | None = None,
     *,
     out: str | Path | None = None,
+    budget: str | float | None = None,
     shard: Shard | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
+    on_phase: OnPhase | None = None,
     **options: Any,
 ) -> BenchmarkResult:
     """Attack a defended classifier, evaluate it again, and write a report with intervals.
@@ -120,12 +98,14 @@ def benchmark(
         dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
         settings: the options of ``cmap benchmark``.
         out: the output folder; None for one of the user's cache that these settings always get.
+        budget: time for this call, "10m" or seconds; chooses what keeps its default among images, steps and draws.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
         overwrite: forget what is in ``out``.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done; estimating takes a few seconds.
-        on_progress: called after every chunk of images.
+        on_progress: called at every call of a network with what is in work, and how long the rest takes.
         on_message: called with warnings.
+        on_phase: called when something begins that cannot be counted.
         **options: fields of :class:`~cmap_cli.benchmarking.settings.BenchmarkSettings` to change in ``settings``.
 
     Raises:
@@ -135,29 +115,28 @@ def benchmark(
     """
     chosen = dataclasses.replace(settings or BenchmarkSettings(), **options)
     own = launched_shard() or WHOLE if shard is None else shard
-    prepared, team = prepare([dataset], chosen, own)
-    if not prepared.campaign.dataset.labelled:
-        raise UsageError(
-            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
-        )
-    folder = prepared.default_folder() if out is None else Path(out)
-    plan = announce(prepared, folder, own, team, dry_run=dry_run, on_plan=on_plan, on_message=on_message)
-    work = prepared.campaign.work_of(own)
-    result = BenchmarkResult(folder, prepared.settings, None, plan, own, len(work), None, team)
+    tell = Callbacks(on_plan, on_message, on_phase or ignore)
+    run = plan_benchmark(
+        dataset, chosen, {*options, *changed(chosen)}, own, out, budget, overwrite=overwrite, dry_run=dry_run, tell=tell
+    )
+    prepared, team, folder = run.prepared, run.team, run.folder
+    tasks = prepared.campaign.tasks(own)
+    result = BenchmarkResult(folder, prepared.settings, None, run.plan, own, len(tasks), None, team)
     if dry_run:
         return result
     with open_folder(prepared, folder, own, team, overwrite=overwrite) as results:
-        part = Part(own, len(prepared.campaign.work()), len(work))
+        part = Part(own, len(prepared.campaign.tasks()), len(tasks))
         write_part(folder, part)
-        run_campaign(prepared.campaign, results, on_progress)
+        left = run_campaign(prepared.campaign, results, on_progress, costs=run.costs, deadline=run.deadline)
         write_part(folder, dataclasses.replace(part, finished=True))
         records = results.journal.path
     team.exchange(None)
-    report = None
-    if team.leads and not team.partial:
-        merge_folder(folder, final=True)
-        report = write_checked_report(folder)
-    return dataclasses.replace(result, records=records, report=report)
+    result = dataclasses.replace(result, records=records, unfinished=left)
+    if team.partial or not team.leads:
+        return result
+    tell.on_phase(REPORTING)
+    merge_folder(folder, final=True)
+    return dataclasses.replace(result, report=write_checked_report(folder))
 
 
 def attack(
@@ -171,6 +150,7 @@ def attack(
     on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
+    on_phase: OnPhase | None = None,
     on_image: Callable[[str], None] | None = None,
     **options: Any,
 ) -> AttackRunResult:
@@ -186,6 +166,7 @@ def attack(
         on_plan: see ``shard``.
         on_progress: see ``shard``.
         on_message: see ``shard``.
+        on_phase: see ``shard``.
         on_image: called with the name of each PNG file, relative to ``out``.
         **options: fields of :class:`~cmap_cli.benchmarking.settings.AttackSettings` to change in ``settings``.
 
@@ -199,27 +180,33 @@ def attack(
     prepared, team = prepare(names, dataclasses.replace(settings or AttackSettings(), **options), own)
     if on_message and not prepared.campaign.dataset.labelled:
         on_message(UNLABELLED)
-    plan = announce(prepared, folder, own, team, dry_run=dry_run, on_plan=on_plan, on_message=on_message)
+    plan, costs = announce(
+        prepared, folder, own, team, overwrite, dry_run, Callbacks(on_plan, on_message, on_phase or ignore)
+    )
     result = AttackRunResult(folder, prepared.settings, None, (), plan, own, team)
     if dry_run:
         return result
-    written, campaign = [], prepared.campaign
     with open_folder(prepared, folder, own, team, overwrite=overwrite) as results:
-        part = Part(own, len(campaign.work()), len(campaign.work_of(own)))
+        part = Part(own, len(prepared.campaign.tasks()), len(prepared.campaign.tasks(own)))
         write_part(folder, part)
-        run_campaign(campaign, results, on_progress)
-        for line in export_images(campaign, results):
+        run_campaign(prepared.campaign, results, on_progress, costs=costs)
+        (on_phase or ignore)(EXPORTING)
+        written = []
+        for line in export_images(prepared.campaign, results):
             written.append(line.png)
-            if on_image is not None:
-                on_image(line.png)
+            (on_image or ignore)(line.png)
         write_part(folder, dataclasses.replace(part, finished=True))
     team.exchange(None)
-    result = dataclasses.replace(result, images=tuple(written))
-    if team.partial or not team.leads:
+    return merge_attack(dataclasses.replace(result, images=tuple(written)))
+
+
+def merge_attack(result: AttackRunResult) -> AttackRunResult:
+    """Gather what all processes wrote, if this one does that, and draw the sheet."""
+    if result.team.partial or not result.team.leads:
         return result
-    merge_folder(folder, final=True)
-    write_sheet(folder, prepared.provenance["classes"])
-    return dataclasses.replace(result, successes=count_successes(folder))
+    merge_folder(result.folder, final=True)
+    write_sheet(result.folder, read_benchmark(result.folder).provenance["classes"])
+    return dataclasses.replace(result, successes=count_successes(result.folder))
 
 
 def open_folder(
@@ -230,28 +217,3 @@ def open_folder(
         return BenchmarkFolder(
             folder, prepared.settings, prepared.provenance, overwrite=team.forgets(overwrite), shard=shard
         )
-
-
-def announce(
-    prepared: PreparedBenchmark,
-    folder: Path,
-    shard: Shard,
-    team: Team,
-    *,
-    dry_run: bool,
-    on_plan: OnPlan | None,
-    on_message: OnMessage | None,
-) -> BenchmarkPlan | None:
-    """Measure what the run will cost and tell the caller; only in the process that leads, and if it is wanted."""
-    if on_message is not None and prepared.campaign.dataset.resized:
-        on_message(RESIZED)
-    if not team.leads or (on_plan is None and not dry_run):
-        return None
-    cost = measure_cost(prepared.campaign)
-    own, work = len(prepared.campaign.work_of(shard)), len(prepared.campaign.work())
-    plan = BenchmarkPlan(
-        prepared, folder, shard, own, work, dataclasses.replace(cost, seconds=cost.seconds * own / work)
-    )
-    if on_plan is not None:
-        on_plan(plan)
-    return plan

@@ -21,6 +21,7 @@ from cmap_cli.choices import (
 UNCOMPARED = {
     "device": "where it is computed",
     "batch_size": "how many images are computed at once",
+    "chunk": "how many images are attacked at once; each has random numbers of its own",
     "weights_dir": "where weights are kept; the weights themselves are compared by their SHA-256",
 }
 """The settings that do not change results, and why: a run resumes with other values of these, and of no others."""
@@ -81,10 +82,12 @@ class BenchmarkSettings(RunSettings):
         n: images; None for 8, or all there are if they are fewer.
         protocol: "end-to-end", or "paper".
         reevaluations: evaluations of each defence per image, with fresh randomness.
+        control_images: images of each control, an attack that only serves a check.
     """
 
     protocol: Protocol | None = "end-to-end"
     reevaluations: int = 5
+    control_images: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,7 @@ class AttackSettings(RunSettings):
     disruption_steps: int = 1000
     protocol: ClassVar[Protocol | None] = None
     reevaluations: ClassVar[int] = 1
+    control_images: ClassVar[int] = 16
 
 
 AnySettings = BenchmarkSettings | AttackSettings

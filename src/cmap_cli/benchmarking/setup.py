@@ -40,7 +40,8 @@ from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
 
 DEFAULT_EPS: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
-CHUNK = {"cpu": 8, "mps": 16, "cuda": 64}
+CHUNK = {"cpu": 1, "mps": 16, "cuda": 64}
+"""Images attacked at once. On a CPU one alone takes about a third longer, and an interruption loses no more than it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,19 @@ class PreparedBenchmark:
         settings: what determines its records.
         provenance: what is known besides.
         chosen: the device.
+        loaded: the consistency model.
     """
 
     campaign: Campaign
     settings: dict[str, Any]
     provenance: dict[str, Any]
     chosen: DeviceChoice
+    loaded: LoadedModel
 
-    def default_folder(self) -> Path:
-        """A folder of the user's cache that these settings always get."""
-        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+    def default_folder(self, seconds: float | None = None) -> Path:
+        """A folder of the user's cache that these settings always get; another one for every time of --budget."""
+        known = self.settings if seconds is None else {**self.settings, "budget_seconds": seconds}
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return user_cache_path("cmap", appauthor=False) / "benchmarks" / digest[:16]
 
 
@@ -79,7 +83,7 @@ def parse_budget(settings: AnySettings) -> Budget:
     """How much attacks may try (all problems at once as UsageError)."""
     problems: list[CmapError] = []
     least = {"attack_steps": 1, "restarts": 1, "eot": 1, "queries": 1, "disruption_steps": 5, "reevaluations": 1}
-    least |= dict.fromkeys(("n", "steps", "num_latents", "batch_size", "chunk", "samples"), 1)
+    least |= dict.fromkeys(("n", "steps", "num_latents", "batch_size", "chunk", "samples", "control_images"), 1)
     for name, minimum in least.items():
         value = getattr(settings, name)
         if value is not None and value < minimum:
@@ -144,13 +148,16 @@ def parse(settings: AnySettings) -> Parsed:
     return Parsed(defenses, specs, threats, budget)
 
 
-def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -> tuple[PreparedBenchmark, Team]:
+def prepare(
+    names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE, *, all_images: bool = False
+) -> tuple[PreparedBenchmark, Team]:
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:
         names: of data sets.
         settings: of the run.
         shard: of this process.
+        all_images: without n take all there are.
 
     Raises:
         UsageError: a setting is wrong, or images have no labels.
@@ -172,7 +179,7 @@ def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -
         normalisation=settings.normalisation,
         weights_dir=settings.weights_dir,
     )
-    dataset = load_images(names, settings, (height, width))
+    dataset = load_images(names, settings, (height, width), all_images=all_images)
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
     published = preset_for(settings.preset, loaded.model)
     config = dataclasses.replace(
@@ -191,15 +198,34 @@ def prepare(names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE) -
         parsed.threats,
         parsed.budget,
         settings.reevaluations,
-        min(settings.chunk or CHUNK.get(chosen.device.type, 8), len(dataset)),
+        min(settings.chunk or CHUNK.get(chosen.device.type, 1), len(dataset)),
         chosen.device,
         with_controls=settings.protocol == "end-to-end",
+        control_images=settings.control_images,
     )
     about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
-    return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen), team
+    return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen, loaded), team
 
 
-def load_images(names: Sequence[str], settings: AnySettings, size: tuple[int, int]) -> Dataset:
+def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
+    """The same models with other images, budgets and re-evaluations."""
+    campaign, (_, height, width) = prepared.campaign, prepared.loaded.model.image_shape
+    dataset = load_images(names, settings, (height, width))
+    classifier = campaign.classifier
+    changed = dataclasses.replace(
+        campaign,
+        dataset=match_classes(dataset, classifier.classes, classifier.num_classes),
+        budget=parse_budget(settings),
+        reevaluations=settings.reevaluations,
+        control_images=settings.control_images,
+        chunk=min(campaign.chunk, len(dataset)),
+    )
+    return dataclasses.replace(prepared, campaign=changed, settings=compared(settings, changed, prepared.loaded))
+
+
+def load_images(
+    names: Sequence[str], settings: AnySettings, size: tuple[int, int], *, all_images: bool = False
+) -> Dataset:
     """The images of all data sets; a benchmark without n takes a few, or all there are if they are fewer."""
 
     def load(name: str, n: int | None) -> Dataset:
@@ -215,7 +241,7 @@ def load_images(names: Sequence[str], settings: AnySettings, size: tuple[int, in
     if len(names) > 1:
         dataset = join([load(name, None) for name in names])
         return dataset if settings.n is None else dataset.select(range(min(settings.n, len(dataset))))
-    if settings.n is not None or isinstance(settings, AttackSettings):
+    if settings.n is not None or all_images or isinstance(settings, AttackSettings):
         return load(names[0], settings.n)
     try:
         return load(names[0], DEFAULT_IMAGES)
@@ -250,7 +276,6 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         "model": {"model": loaded.name, "model_sha256": loaded.sha256},
         "steps": {"purify": dataclasses.asdict(purifier.config)},
         "num_latents": {},  # part of "purify"
-        "chunk": {"chunk": campaign.chunk},
         "precision": {"precision": str(purifier.dtype).removeprefix("torch.")},
     }
     return {"dataset": dataset.name, **compared_settings(settings, resolved)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cmap_cli.benchmarking.report.values import AttackRow, Report
+from cmap_cli.benchmarking.report.statistics import Rate
+from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.defenses.table import DEFENSES
 
 FEW_STEPS, REFERENCE_STEPS = 50, 100
@@ -19,25 +21,53 @@ ONE_DRAW_IS_ENOUGH = ("autoattack-rand", "square", "hammer")
 """Attacks that average over draws, or use no gradient, whatever --eot is."""
 
 
+@dataclass(frozen=True, slots=True)
+class TriedAttack:
+    """An attack on a defence, with the attacker's access."""
+
+    defense: str
+    attack: str
+    access: str
+
+
 def weak_points(report: Report) -> tuple[str, ...]:
     """The weak budgets of a run, one sentence each; none if there is nothing to say."""
-    budget, settings = report.settings.get("budget"), report.settings
-    rows = [(one.defense, row) for one in report.defenses for threat in one.threats for row in threat.attacks]
-    found: list[str] = []
+    attacks = [
+        TriedAttack(one.defense, row.attack, row.access or "")
+        for one in report.defenses
+        for threat in one.threats
+        for row in threat.attacks
+    ]
+    found = weak_settings(attacks, [one.defense for one in report.defenses], report.settings)
+    rate = report.headline.accuracy.vote if report.headline is not None else None
+    return tuple(dict.fromkeys([*found, *(weak_interval(rate) if rate else ())]))
+
+
+def weak_settings(attacks: list[TriedAttack], defenses: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """What is weak whatever the outcome.
+
+    Args:
+        attacks: that are tried.
+        defenses: that are evaluated.
+        settings: as benchmark.json holds them.
+    """
+    budget, found = settings.get("budget"), list[str]()
     if isinstance(budget, Mapping):
-        found += weak_attacks([row for _, row in rows], budget)
-        found += weak_draws(rows, budget)
+        found += weak_attacks(attacks, budget)
+        found += weak_draws(attacks, budget)
     evaluations = settings.get("reevaluations")
-    randomised = [one.defense for one in report.defenses if is_randomised(one.defense)]
+    randomised = [name for name in defenses if is_randomised(name)]
     if randomised and isinstance(evaluations, int) and evaluations < FEW_EVALUATIONS:
         times = "once" if evaluations == 1 else f"{evaluations} times"
         found.append(f"each image is evaluated {times}; the reference is {REFERENCE_EVALUATIONS} (--reevaluations)")
-    headline = report.headline
-    if headline is not None and headline.accuracy.vote.high - headline.accuracy.vote.low > WIDE:
-        rate = headline.accuracy.vote
+    return found
+
+
+def weak_interval(rate: Rate) -> Iterator[str]:
+    """Too few images."""
+    if rate.high - rate.low > WIDE:
         images = "1 image gives" if rate.n == 1 else f"{rate.n} images give"
-        found.append(f"{images} an interval that is {100 * (rate.high - rate.low):.0f} points wide (--n)")
-    return tuple(dict.fromkeys(found))
+        yield f"{images} an interval that is {100 * (rate.high - rate.low):.0f} points wide (--n)"
 
 
 def is_randomised(defense: str) -> bool:
@@ -45,33 +75,33 @@ def is_randomised(defense: str) -> bool:
     return defense not in DEFENSES or DEFENSES[defense].is_randomised
 
 
-def weak_attacks(rows: list[AttackRow], budget: Mapping[str, Any]) -> Iterator[str]:
+def weak_attacks(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterator[str]:
     """Attacks that try little."""
-    names = {row.attack for row in rows}
+    names = {each.attack for each in attacks}
     limits = (
         ("pgd", "steps", FEW_STEPS, REFERENCE_STEPS, "steps", "--attack-steps"),
         ("hammer", "steps", FEW_SELECTIVE_STEPS, REFERENCE_SELECTIVE_STEPS, "steps", "--attack-steps"),
         ("square", "queries", FEW_QUERIES, REFERENCE_QUERIES, "queries", "--queries"),
         ("disruption", "disruption", FEW_DISRUPTION_STEPS, REFERENCE_DISRUPTION_STEPS, "steps", "--disruption-steps"),
     )
-    for attack, key, few, reference, noun, option in limits:
+    for name, key, few, reference, noun, option in limits:
         value = budget.get(key)
-        if attack in names and isinstance(value, int) and value < few and not (attack == "pgd" and budget.get("paper")):
-            yield f"{attack} has {value} of {reference} {noun} ({option})"
+        if name in names and isinstance(value, int) and value < few and not (name == "pgd" and budget.get("paper")):
+            yield f"{name} has {value} of {reference} {noun} ({option})"
     unroll = budget.get("unroll")
-    if isinstance(unroll, int) and any(row.access == "white-box" for row in rows):
+    if isinstance(unroll, int) and any(each.access == "white-box" for each in attacks):
         yield f"white-box gradients go back through the last {unroll} optimisation steps only (--unroll)"
 
 
-def weak_draws(rows: list[tuple[str, AttackRow]], budget: Mapping[str, Any]) -> Iterator[str]:
+def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterator[str]:
     """Gradients of one draw on a randomised defence."""
     if budget.get("paper") or budget.get("eot") != 1:
         return
-    attacks = [
-        f"{row.attack}@{row.access}"
-        for defense, row in rows
-        if is_randomised(defense) and row.access in GRADIENT_ACCESS and row.attack not in ONE_DRAW_IS_ENOUGH
+    single = [
+        f"{each.attack}@{each.access}"
+        for each in attacks
+        if is_randomised(each.defense) and each.access in GRADIENT_ACCESS and each.attack not in ONE_DRAW_IS_ENOUGH
     ]
-    if attacks:
-        listed = ", ".join(dict.fromkeys(attacks))
+    if single:
+        listed = ", ".join(dict.fromkeys(single))
         yield f"{listed} follow gradients of one draw of a randomised defence; the reference is 20 (--eot)"

@@ -13,7 +13,8 @@ import typer
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
 from cmap_cli.cli import completion, console, options
-from cmap_cli.cli.benchmark_messages import reporting_units, settings_of, show_document, show_plan
+from cmap_cli.cli.benchmark_messages import settings_of, show_document, show_dry_run
+from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 from cmap_cli.defenses.table import DEFENSES
 
 if TYPE_CHECKING:
@@ -136,14 +137,15 @@ def attack(
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     values = dict(locals())
-    from cmap_cli.benchmarking import run
-    from cmap_cli.benchmarking.settings import AttackSettings
     from cmap_cli.runs.shard import resolve_shard
 
     own = resolve_shard(shard, overwrite)
     silent = quiet or json or not console.leads()
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
-    with reporting_units("chunks", quiet=silent) as on_progress:
+    with BenchmarkNarrator(silent=silent, plan=dry_run and not json, verbose=verbose) as narrator:
+        from cmap_cli.benchmarking import run
+        from cmap_cli.benchmarking.settings import AttackSettings
+
         result = run.attack(
             names,
             out,
@@ -151,12 +153,15 @@ def attack(
             shard=own,
             overwrite=overwrite,
             dry_run=dry_run,
-            on_plan=None if silent and not dry_run else lambda plan: show_plan(plan, verbose=verbose),
-            on_progress=on_progress,
+            on_plan=narrator.plan if narrator.wants_plan else None,
+            on_progress=None if silent else narrator.progress,
             on_message=console.warn,
+            on_phase=narrator.phase,
             on_image=(lambda name: console.result(str(out / name))) if quiet and not json else None,
         )
-    if result.team.partial and not dry_run:
+    if dry_run:
+        show_dry_run(result, json=json)
+    elif result.team.partial:
         show_shard(result, json=json, quiet=quiet)
     elif result.successes is not None:
         show(out, result.settings, result.successes, json=json, quiet=quiet)

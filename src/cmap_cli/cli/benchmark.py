@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,19 +12,23 @@ from cmap_cli.cli import completion, conditions, console, data_options, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
     finish,
-    reporting_units,
     settings_of,
     show_dry_run,
-    show_plan,
     show_shard,
 )
+from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.run import BenchmarkResult
+
+PARTIAL = 3
 DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
 
 def benchmark(
+    context: typer.Context,
     dataset: data_options.DatasetName = "cifar10",
     split: data_options.SplitName = "subset",
     n: data_options.FirstImages = None,
@@ -64,6 +68,16 @@ def benchmark(
             rich_help_panel=options.THREAT,
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Choose images, steps, draws and re-evaluations that you do not give so that the run takes no longer "
+            "than this on this device: 90s, 10m, 2h.",
+            show_default=False,
+            rich_help_panel=options.THREAT,
+        ),
+    ] = None,
     attack_steps: options.AttackSteps = 10,
     restarts: options.Restarts = 1,
     eot: options.EOT = 1,
@@ -80,6 +94,15 @@ def benchmark(
             rich_help_panel=options.THREAT,
         ),
     ] = 5,
+    control_images: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images of each control, an attack that only serves a check for masked gradients.",
+            metavar="N",
+            rich_help_panel=options.THREAT_DETAILS,
+        ),
+    ] = 16,
     defense: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,6 +149,8 @@ def benchmark(
 
       cmap benchmark --dataset cifar10 --attack autoattack
 
+      cmap benchmark --budget 10m --out report
+
       cmap benchmark --n 100 --attack pgd@white-box --attack-steps 100 --eot 20 --out report
 
       cmap benchmark --report-only report --fail-under 0.5 --fail-on interval
@@ -151,25 +176,28 @@ def benchmark(
             raise typer.Exit(code)
         return
     own = data_options.check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
-    from cmap_cli.benchmarking import run
-    from cmap_cli.benchmarking.settings import BenchmarkSettings
-    from cmap_cli.benchmarking.setup import parse
-
-    settings = settings_of(BenchmarkSettings, values)
-    parsed = parse(settings)
-    refuse_in_advance(gate, parsed.specs, parsed.defenses)
     silent = quiet or json or not console.leads()
-    with reporting_units("chunks", quiet=silent) as on_progress:
+    with BenchmarkNarrator(silent=silent, plan=dry_run and not json, verbose=verbose) as narrator:
+        from cmap_cli.benchmarking import run
+        from cmap_cli.benchmarking.settings import BenchmarkSettings
+        from cmap_cli.benchmarking.setup import parse
+
+        settings = settings_of(BenchmarkSettings, values)
+        parsed = parse(settings)
+        refuse_in_advance(gate, parsed.specs, parsed.defenses)
         result = run.benchmark(
             dataset,
             settings,
             out=out,
+            budget=budget,
             shard=own,
             overwrite=overwrite,
             dry_run=dry_run,
-            on_plan=None if silent and not (dry_run and not json) else lambda plan: show_plan(plan, verbose=verbose),
-            on_progress=on_progress,
+            on_plan=narrator.plan if narrator.wants_plan else None,
+            on_progress=None if silent else narrator.progress,
             on_message=console.warn,
+            on_phase=narrator.phase,
+            **given(context, values),
         )
     code = 0
     if dry_run:
@@ -177,6 +205,23 @@ def benchmark(
     elif result.team.partial:
         show_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet)
+        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet, **cut_short(result, budget))
     if code := result.team.leave(code):
         raise typer.Exit(code)
+
+
+def given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Of the options that --budget chooses, those that the user has given, also with their default values."""
+    from cmap_cli.benchmarking.budget import SMALLEST
+
+    sources = {name: context.get_parameter_source(name) for name in SMALLEST}
+    return {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
+def cut_short(result: BenchmarkResult, budget: str | None) -> dict[str, Any]:
+    """What :func:`finish` has to know of a run that its time was too short for: it passes no condition."""
+    if not result.unfinished:
+        return {}
+    missing = f"the time of --budget {budget} was over with {result.unfinished} of {result.tasks} tasks left"
+    console.warn(f"{missing}; the same command continues")
+    return {"missing": (missing,), "merged": {"exit_code": PARTIAL}}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,13 +13,14 @@ import msgspec
 
 from cmap_cli.cli import console
 from cmap_cli.errors import CmapError
-from cmap_cli.runs.documents import encode
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.settings import CertifySettings
     from cmap_cli.benchmarking.compare import Comparison
+    from cmap_cli.benchmarking.documents import Estimate
+    from cmap_cli.benchmarking.events import BenchmarkPlan
     from cmap_cli.benchmarking.report.values import Report
-    from cmap_cli.benchmarking.run import BenchmarkPlan, BenchmarkResult
+    from cmap_cli.benchmarking.run import AttackRunResult, BenchmarkResult
     from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
     from cmap_cli.benchmarking.thresholds import Gate
     from cmap_cli.runs.merge import Merged
@@ -45,54 +45,32 @@ NO_OUTPUTS = Outputs()
 def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
     """The settings among the options of a command, which have the same names; options not given keep the default."""
     names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: values[name] for name in names if values[name] is not None})
+    return kind(**{name: values[name] for name in names if values.get(name) is not None})
 
 
-@contextmanager
-def reporting_units(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how many units are done; the bar appears when the number of units is known."""
-    with ExitStack() as stack:
-        reporters: list[console.Reporter] = []
+def estimate_of(plan: BenchmarkPlan) -> Estimate:
+    """The estimate of a plan, as documents hold it."""
+    from cmap_cli.benchmarking.documents import Estimate, Seconds
 
-        def report(done: int, total: int) -> None:
-            if not reporters:
-                reporters.append(stack.enter_context(console.reporting(total, unit, quiet=quiet)))
-            reporters[0].reach(done)
-
-        yield report
-
-
-def show_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
-    """Say what will be done, about how long this shard takes, and what a thorough run would take."""
-    from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
-    from cmap_cli.runs.shard import WHOLE
-
-    campaign, chosen = plan.prepared.campaign, plan.prepared.chosen
-    attacks, defenses = ", ".join(map(str, campaign.specs)), ", ".join(campaign.defenses.names)
-    balls = f"{campaign.threats[0].norm} {', '.join(threat.spelled for threat in campaign.threats)}"
-    count = len(campaign.dataset)
-    console.say(
-        f"{count} image{'' if count == 1 else 's'} of {campaign.dataset.name}, {campaign.classifier.name} behind "
-        f"{defenses}; {attacks}; {balls}; {campaign.reevaluations} re-evaluations"
+    cost = plan.cost
+    return Estimate(
+        remaining=Seconds(low=round(cost.remaining.low, 1), high=round(cost.remaining.high, 1)),
+        thorough=Seconds(low=round(cost.thorough.low, 1), high=round(cost.thorough.high, 1)),
+        tasks=plan.tasks,
+        done=plan.done,
+        chosen=msgspec.UNSET if plan.time is None else dict(plan.time.chosen),
+        weak=msgspec.UNSET if plan.time is None else plan.time.weak,
     )
-    of_shard = "" if plan.shard == WHOLE else f"; shard {plan.shard}: {plan.chunks} of {plan.all_chunks} chunks"
-    took = console.duration(plan.cost.seconds)
-    console.say(f"{chosen.device} ({chosen.reason}): about {took}, into {plan.folder}{of_shard}")
-    console.say(
-        f"a thorough run ({THOROUGH_IMAGES} images, 100 steps, 20 draws in every gradient, 5000 queries, 20 "
-        f"re-evaluations) would take about {console.duration(plan.cost.thorough)} on this device"
-    )
-    if verbose:
-        console.say(encode(plan.prepared.settings))
 
 
-def show_dry_run(result: BenchmarkResult, *, json: bool) -> None:
+def show_dry_run(result: BenchmarkResult | AttackRunResult, *, json: bool) -> None:
     """The estimate of a dry run as a document; for people the plan was printed before."""
-    from cmap_cli.benchmarking.documents import BenchmarkDryRunOutput, Estimate
+    from cmap_cli.benchmarking.documents import AttackDryRunOutput, BenchmarkDryRunOutput
+    from cmap_cli.benchmarking.run import BenchmarkResult
 
     if json and result.plan is not None:
-        estimate = Estimate(seconds=result.plan.cost.seconds, thorough=result.plan.cost.thorough)
-        show_document(BenchmarkDryRunOutput(settings=result.settings, estimate=estimate))
+        kind = BenchmarkDryRunOutput if isinstance(result, BenchmarkResult) else AttackDryRunOutput
+        show_document(kind(settings=result.settings, estimate=estimate_of(result.plan)))
 
 
 def show_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
@@ -105,7 +83,7 @@ def show_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
     elif quiet:
         console.result(str(result.records))
     else:
-        console.result(f"{result.chunks} chunks of shard {result.shard} are in {result.records}")
+        console.result(f"{result.tasks} tasks of shard {result.shard} are in {result.records}")
         console.say(f"when all shards are done: cmap merge {shlex.quote(str(result.folder))}")
 
 

@@ -9,8 +9,9 @@ import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, Denoiser, FailOn, Procedure
 from cmap_cli.cli import conditions, console, data_options, options
-from cmap_cli.cli.benchmark_messages import reporting_units, settings_of
+from cmap_cli.cli.benchmark_messages import settings_of
 from cmap_cli.cli.certify_messages import finish_certify, show_dry_run, show_plan, show_shard
+from cmap_cli.cli.progress import reporting_units
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold

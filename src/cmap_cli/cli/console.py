@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import wraps
@@ -19,16 +19,11 @@ from cmap_cli.errors import CmapError
 from cmap_cli.runs.shard import launched_shard
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from cmap_cli.runs.documents import Document
+    from cmap_cli.runs.forecast import Span
 
 P = ParamSpec("P")
 
-PLAIN_SECONDS = 30.0
-PLAIN_SHARE = 0.02
-PLAIN_PAUSE = 2.0
-FORESEEABLE_SHARE = 0.1
 COLUMN_SPACE = 3
 """Between the columns of a table."""
 
@@ -149,53 +144,15 @@ def duration(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
-class Reporter:
-    """Progress over images with steps inside: a bar on a terminal, else a plain line now and then."""
-
-    def __init__(self, total: int, unit: str, bar: Progress | None) -> None:
-        self.total = total
-        self.unit = unit
-        self.done = 0
-        self.before: int | None = None
-        self.began = self.told_at = time.monotonic()
-        self.told = 0
-        self.bar = bar
-        self.task = bar.add_task("", total=total, detail="") if bar else None
-
-    def advance(self, count: int = 1) -> None:
-        """``count`` more are done."""
-        self.done += count
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=self.done)
-            return
-        now = time.monotonic()
-        waited, progressed = now - self.told_at, self.done - self.told
-        if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= self.total * PLAIN_SHARE):
-            before = self.before or 0
-            known = self.done > before and self.done - before >= (self.total - before) * FORESEEABLE_SHARE
-            left = (now - self.began) / max(1, self.done - before) * (self.total - self.done)
-            say(f"{self.done}/{self.total} {self.unit}" + (f", about {duration(left)} left" if known else ""))
-            self.told_at, self.told = now, self.done
-
-    def reach(self, done: int) -> None:
-        """``done`` are done in all; what an earlier run did, the first call's, says nothing about the speed."""
-        if self.before is not None:
-            self.advance(done - self.done)
-            return
-        self.before = self.done = self.told = done
-        self.began = self.told_at = time.monotonic()
-        if self.bar is not None and self.task is not None:
-            self.bar.reset(self.task, completed=done)
-
-    @property
-    def shows_detail(self) -> bool:
-        """Whether :meth:`detail` is seen by anyone; if not, what it costs can be saved."""
-        return self.bar is not None
-
-    def detail(self, text: str) -> None:
-        """What is going on inside the current one."""
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, detail=text)
+def time_range(span: Span) -> str:
+    """An estimate as a person says it: "4 to 9 min", "40 s to 2 min", "about 3 min"."""
+    units = ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h"), (math.inf, 86400, "days"))
+    size, unit = next((size, unit) for limit, size, unit in units if span.high < limit)
+    digits = 1 if unit == "h" else 0
+    low, high = (f"{each / size:.{digits}f}" for each in (span.low, span.high))
+    if high == low or span.high < 1:
+        return "less than 1 s" if span.high < 1 else f"about {high} {unit}"
+    return f"{low} to {high} {unit}" if span.low >= 0.95 * size else f"{duration(span.low)} to {high} {unit}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -232,27 +189,6 @@ def working(text: str, *, quiet: bool = False) -> Iterator[None]:
     else:
         say(f"{text} ...")
         yield
-
-
-@contextmanager
-def reporting(total: int, unit: str, *, quiet: bool = False) -> Iterator[Reporter]:
-    """A Reporter for the duration of a loop; ``quiet`` shows nothing."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if quiet:
-        yield Reporter(total, unit, Progress(disable=True))
-    elif not errors.is_terminal:
-        yield Reporter(total, unit, None)
-    else:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-        )
-        with Progress(*columns, console=errors, redirect_stdout=False, transient=True) as bar:
-            yield Reporter(total, unit, bar)
 
 
 def stdin_is_terminal() -> bool:

@@ -64,7 +64,7 @@ class MergedParts(Document, frozen=True, kw_only=True):
         exit_code: of the command.
         command: that wrote the parts: purify, attack, benchmark or certify.
         out: folder of the whole.
-        there: finished images; of an attack or benchmark finished chunks of images.
+        there: finished images; of an attack or benchmark tasks: an image under one attack, or clean.
         listed: how many there are in all; null if no part has their number.
         missing: what is missing, a sentence each.
         failed: number of images that could not be processed.

@@ -13,6 +13,7 @@ import typer
 
 from cmap_cli.cli import completion, console, options
 from cmap_cli.cli.command import DETAILS_OF
+from cmap_cli.cli.progress import reporting
 from cmap_cli.cli.weights_status import show_plan, show_status
 from cmap_cli.errors import CmapError, UsageError
 
@@ -157,7 +158,7 @@ class Bars:
         if progress.name != self.name:
             self.stack.close()
             self.name = progress.name
-            self.bar = self.stack.enter_context(console.reporting(progress.most >> 20, "MiB", quiet=self.quiet))
+            self.bar = self.stack.enter_context(reporting(progress.most >> 20, "MiB", quiet=self.quiet))
         self.bar.reach(progress.done >> 20)
 
 

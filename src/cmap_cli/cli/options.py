@@ -242,8 +242,8 @@ Chunk = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Images attacked together; a run resumes at chunks, with 1 at every image.",
-        show_default="8 on a CPU, 64 on CUDA",
+        help="Images attacked at once; an interruption loses the work on these.",
+        show_default="1 on a CPU, 64 on CUDA",
         metavar="N",
         rich_help_panel=RUNTIME_DETAILS,
     ),

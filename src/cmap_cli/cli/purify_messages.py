@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cmap_cli.cli import console
+from cmap_cli.cli.progress import Reporter, reporting
 from cmap_cli.purify.events import Listed, Message, Progress, PurifyPlan
 from cmap_cli.purify.settings import PurifySettings
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from cmap_cli.purify.run import PurifyResult
     from cmap_cli.purify.summary import Summary
 
+LOADING = "loading the models"
 LOSS_STEPS = 10
-"""The loss is shown every so many steps; reading it makes an accelerator wait."""
+"""The loss is shown every so many steps at most; reading it makes an accelerator wait."""
 
 
 class Narrator(ExitStack):
@@ -38,9 +40,12 @@ class Narrator(ExitStack):
         self.silent = silent
         self.paths = paths
         self.verbose = verbose
-        self.reporter: console.Reporter | None = None
+        self.reporter: Reporter | None = None
+        self.loss = ""
 
     def __enter__(self) -> Self:
+        if not self.silent:
+            self.reporter = self.enter_context(reporting(None, "images", loading=LOADING))
         return self
 
     def message(self, message: Message) -> None:
@@ -54,32 +59,44 @@ class Narrator(ExitStack):
 
     def progress(self, progress: Progress) -> None:
         """Show progress; print failures, and the paths of results where they are asked for."""
-        if self.reporter is None and not self.silent:
-            quiet = not console.leads()
-            self.reporter = self.enter_context(console.reporting(progress.total, "images", quiet=quiet))
+        if self.reporter is not None and self.reporter.total is None:
+            self.reporter.begin(progress.total, "images")
         if progress.step is not None:
-            step = progress.step
-            if self.reporter is not None and self.reporter.shows_detail and step.index % LOSS_STEPS == 0:
-                self.reporter.detail(f"step {step.index}/{step.steps} loss {progress.loss:.0f}")
+            if self.reporter is not None and (self.reporter.shows_detail or progress.step.index == 0):
+                self.reporter.detail(self.in_work(progress))
             return
         if self.reporter is not None:
-            self.reporter.reach(progress.done)
+            self.reporter.reach(progress.done, progress.left)
         if progress.failure is not None:
             console.fail(progress.failure.error)
         if progress.image is not None and self.paths:
             console.result(str(self.out / progress.image.output))
 
+    def in_work(self, progress: Progress) -> str:
+        """What is in work: "photo.png, tile 3 of 12, step 4 of 8, loss 120"."""
+        step, patch = progress.step, progress.patch
+        assert step is not None
+        parts = [] if patch is None else [patch.source]
+        if patch is not None and patch.count > 1:
+            parts.append(f"tile {patch.number} of {patch.count}")
+        parts.append(f"step {step.index + 1} of {step.steps}")
+        often = max(1, min(LOSS_STEPS, step.steps // 4))
+        if self.reporter is not None and self.reporter.shows_detail and step.index % often == 0:
+            self.loss = f"loss {progress.loss:.0f}"
+        return ", ".join([*parts, self.loss] if self.loss else parts)
+
 
 def announce(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
     """Print what will be done and about how long it takes; warn about images that will be cut or resized."""
     config, (height, width), looked, seconds = plan.config, plan.patch_size, plan.survey, plan.seconds_per_patch
+    took = f"{console.time_range(plan.patches(looked.patches))}" if looked.patches else "nothing is left to do"
     if plan.already_there:
         console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
     console.say(
         f"{plan.model} on {plan.device} ({plan.reason}): preset {plan.preset}, "
         f"{config.num_latents} latents × {config.steps} steps, "
         f"{console.count(looked.patches, 'patch', 'patches')} of {width}×{height}, "
-        f"about {console.duration(looked.patches * seconds)}"
+        f"{took}"
     )
     if verbose:
         console.say(f"{plan.batch_size} patches at once, {plan.precision}, {console.duration(seconds)} per patch")
@@ -87,15 +104,15 @@ def announce(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> No
     if looked.tiled:
         console.warn(
             f"{console.count(looked.tiled, 'image is', 'images are')} not {width}×{height} and will be cut into "
-            f"{looked.tiled_patches} tiles, about {console.duration(looked.tiled_patches * seconds)}; the model was "
+            f"{looked.tiled_patches} tiles, {console.time_range(plan.patches(looked.tiled_patches))}; the model was "
             "not made for tiles of larger images"
         )
     if looked.resized:
-        cost = console.duration(looked.resized_patches * seconds)
+        cost = console.time_range(plan.patches(looked.resized_patches))
         console.warn(
             f"{console.count(looked.resized, 'image needs', 'images need')} more than {settings.max_tiles} tiles and "
             f"will be resized to {width}×{height}; --fit tile keeps the size, with {looked.resized_patches} tiles and "
-            f"about {cost}"
+            f"{cost}"
         )
 
 
@@ -104,8 +121,9 @@ def document(result: PurifyResult) -> Any:
     from cmap_cli.purify.documents import DryRunDocument, PurifyCost, PurifyDocument
 
     if result.dry_run or result.summary is None:
-        patches, seconds = result.plan.survey.patches, result.plan.seconds_per_patch
-        cost = PurifyCost(patches=patches, seconds=round(patches * seconds, 1))
+        patches = result.plan.survey.patches
+        left, there = result.plan.patches(patches), result.plan.already_there
+        cost = PurifyCost(patches=patches, low=round(left.low, 1), high=round(left.high, 1), already_there=there)
         return DryRunDocument(settings=result.settings, estimate=cost)
     return PurifyDocument(
         exit_code=result.exit_code,

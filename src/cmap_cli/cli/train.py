@@ -11,6 +11,7 @@ import typer
 
 from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset, Tuning
 from cmap_cli.cli import console, options
+from cmap_cli.cli.progress import reporting
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class TrainingBars:
         if progress.unit != self.unit:
             self.stack.close()
             self.unit = progress.unit
-            self.bar = self.stack.enter_context(console.reporting(progress.total, progress.unit, quiet=self.quiet))
+            self.bar = self.stack.enter_context(reporting(progress.total, progress.unit, quiet=self.quiet))
         self.bar.reach(progress.done)
         if self.bar.shows_detail and progress.loss is not None and progress.done % 10 == 0:
             self.bar.detail(f"loss {float(progress.loss):.2f}")

@@ -58,6 +58,23 @@ def list_array(path: Path, key: str | None, usual: Sequence[str] = ()) -> Listin
     return Listing(sources, tuple(map(int, labels)), tuple(map(str, places)))
 
 
+def list_array_folder(folder: Path, usual: Sequence[str] = ()) -> Listing | None:
+    """The images of all .safetensors files of a folder, as cmap attack writes them; None if it holds anything else.
+
+    Raises:
+        UsageError: as :func:`list_array`.
+    """
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not paths or any(path.suffix.lower() != ".safetensors" or not path.is_file() for path in paths):
+        return None
+    listings = [list_array(path, None, usual) for path in paths]
+    return Listing(
+        tuple(source for each in listings for source in each.sources),
+        tuple(label for each in listings for label in each.labels),
+        tuple(key for each in listings for key in each.keys),
+    )
+
+
 def _array_names(path: Path) -> tuple[str, ...]:
     """The names of the arrays in a file; none in .npy (ImageError if it is damaged)."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cmap_cli.choices import Split
-from cmap_cli.data.arrays import list_array, read_array
+from cmap_cli.data.arrays import list_array, list_array_folder, read_array
 from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.listing import Listing, list_class_folders, list_images, list_table
@@ -24,6 +24,8 @@ __all__ = ["Dataset", "ImageBatch", "Split", "draw", "join", "load_dataset", "ma
 
 
 KNOWN = "cifar10, imagenet100:FOLDER, a folder of class folders, a CSV file with file,label, .npz, .safetensors or .npy"
+ADVERSARIAL_FIRST = ("x_adv", "x", "x_test")
+"""Names of arrays of images in a file, the first that is there is taken."""
 OTHER_LISTS = (
     "These are the 100 of Kaggle's ambityga/imagenet100; other lists called ImageNet-100 (CMC's, PODNet's) have other "
     "classes. Any folder of class folders is a data set by its own name, without imagenet100:"
@@ -150,6 +152,9 @@ def _own(name: str, split: Split, labels: Path | None) -> Dataset:
         return _dataset(name, "", list_table(read_labels(path)))
     if suffix in {".npy", ".npz", ".safetensors"}:
         if split == "subset":
-            return _dataset(name, "", list_array(path, key, ("x_adv", "x", "x_test")))
+            return _dataset(name, "", list_array(path, key, ADVERSARIAL_FIRST))
         return _dataset(name, split, list_array(path, f"x_{split}"))
+    arrays = list_array_folder(path, ADVERSARIAL_FIRST) if path.is_dir() and labels is None else None
+    if arrays is not None:
+        return _dataset(name, "", arrays)
     return _dataset(name, "", list_images(name, read_labels(labels) if labels else None))

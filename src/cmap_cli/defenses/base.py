@@ -37,17 +37,19 @@ class Passes:
 class RowSeeds:
     """The random numbers of a defence under attack: fresh ones for every row of every call, or frozen ones.
 
+    Each image under attack has a generator that its fresh seeds come from, so they do not depend on the others.
+
     Args:
-        seed: of the one generator that fresh seeds come from.
+        seed: of the generator until :meth:`reseed` gives each image its own.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self.generator = Generator().manual_seed(seed)
+        self.sources = [Generator().manual_seed(seed)]
         self.frozen: tuple[int, ...] | None = None
 
-    def reseed(self, seed: int) -> None:
-        """Start the fresh seeds again."""
-        self.generator.manual_seed(seed)
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Start the fresh seeds again, one generator for each image; a call with other rows takes the first one."""
+        self.sources = [Generator().manual_seed(seed) for seed in seeds]
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Use these seeds at every call, one a row or one for all; None for fresh ones again."""
@@ -60,7 +62,8 @@ class RowSeeds:
             ValueError: the frozen seeds are neither one nor as many as rows.
         """
         if self.frozen is None:
-            seeds = torch.randint(1 << 62, (rows,), generator=self.generator).tolist()
+            sources = self.sources if len(self.sources) == rows else self.sources[:1] * rows
+            seeds = [int(torch.randint(1 << 62, (), generator=source)) for source in sources]
         elif len(self.frozen) in (1, rows):
             seeds = list(self.frozen) * (rows // len(self.frozen))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -85,7 +85,9 @@ class Defenses:
         return attacked
 
     @torch.no_grad()
-    def evaluate(self, defense: str, x: Tensor, draws: int) -> Evaluation:
+    def evaluate(
+        self, defense: str, x: Tensor, draws: int, on_draw: Callable[[int, int], None] | None = None
+    ) -> Evaluation:
         """What a deployed defence says about images, several times with fresh randomness.
 
         Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
@@ -94,6 +96,7 @@ class Defenses:
             defense: which.
             x: images in [0, 1], (B, C, H, W).
             draws: how often; once is enough for a defence without randomness.
+            on_draw: called before each with its number, from 1, and how many there will be.
 
         Returns:
             What it says.
@@ -103,7 +106,10 @@ class Defenses:
         found: list[list[int]] = []
         first: list[Tensor] = []
         votes: list[list[list[int]]] = []
-        for number in range(draws if entry.is_randomised else 1):
+        count = draws if entry.is_randomised else 1
+        for number in range(count):
+            if on_draw is not None:
+                on_draw(number + 1, count)
             predicted: list[int] = []
             counted: list[list[int]] = []
             for part in torch.split(x, self.batch_size if entry.is_randomised else max(1, len(x))):

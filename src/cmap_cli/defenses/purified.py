@@ -100,9 +100,9 @@ class DefendedClassifier(nn.Module):
         self.seeds = RowSeeds(seed)
         self.passes = Passes()
 
-    def reseed(self, seed: int) -> None:
+    def reseed(self, seeds: Sequence[int]) -> None:
         """Start the sequence of fresh latents again."""
-        self.seeds.reseed(seed)
+        self.seeds.reseed(seeds)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Frozen latents from these seeds, one a row or one for all rows; None for fresh latents again."""

@@ -46,9 +46,9 @@ class SmoothedDefense(nn.Module):
         self.seeds = RowSeeds(seed)
         self.passes = Passes()
 
-    def reseed(self, seed: int) -> None:
-        """Start the sequence of fresh noise again."""
-        self.seeds.reseed(seed)
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Start the sequence of fresh noise again, from a seed for each image."""
+        self.seeds.reseed(seeds)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Frozen noise from these seeds, one a row or one for all rows; None for fresh noise again."""

@@ -103,12 +103,16 @@ class PurifyCost(Struct, frozen=True, kw_only=True):
     """What a run will take.
 
     Attributes:
-        patches: of the model's size, in all images.
-        seconds: about how long they take.
+        patches: of the model's size, in all images that are not done yet.
+        low: seconds that they take at least, probably, and at most in ``high``.
+        high: see ``low``.
+        already_there: images that earlier runs have purified.
     """
 
     patches: int
-    seconds: float
+    low: float
+    high: float
+    already_there: int
 
 
 class DryRunDocument(Document, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cmap_cli.choices import Preset
+from cmap_cli.runs.forecast import Span, measured
 
 if TYPE_CHECKING:
     from cmap_cli.core.settings import PurifyConfig
@@ -81,6 +82,10 @@ class PurifyPlan:
     survey: Survey
     seconds_per_patch: float
 
+    def patches(self, count: int) -> Span:
+        """How long this many patches take."""
+        return measured(self.seconds_per_patch) * count
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -91,20 +96,39 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchInWork:
+    """The first patch of a batch in work.
+
+    Attributes:
+        source: its image.
+        number: of the patch, from 1; there are ``count`` of the image.
+        count: see ``number``.
+    """
+
+    source: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Something has happened: the loop begins, a step was taken, an image is done or has failed.
 
     Attributes:
         total: images of this process.
         done: images that are purified or have failed, of earlier runs too.
+        left: how long the rest takes; None if nothing was measured.
         step: a step of the optimisation, reported from another thread.
+        patch: what is in work, of a step.
         image: record of an image that was written now.
         failure: an image that has failed now.
     """
 
     total: int
     done: int
+    left: Span | None = None
     step: Step | None = None
+    patch: PatchInWork | None = None
     image: ImageRecord | None = None
     failure: Failed | None = None
 

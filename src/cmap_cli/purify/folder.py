@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from cmap_cli.errors import CmapError, ImageError, UsageError, raise_all
 from cmap_cli.purify.documents import ImageRecord, Origin, RunDocument
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RUN_FILE, claim_settings
+from cmap_cli.runs.settings import MANIFEST, RUN_FILE, claim_settings, refuse_other_settings
 from cmap_cli.runs.shard import WHOLE, Shard
 
 
@@ -141,6 +142,38 @@ def is_same(recorded: str, source: Source) -> bool:
     """Whether a recorded source is this one, under another path."""
     name = str(source).removeprefix(str(source.path))  # which image of an array file
     return recorded.endswith(name) and Path(recorded.removesuffix(name)).resolve() == source.path.resolve()
+
+
+def look_for_finished(folder: Path, settings: Mapping[str, Any], sources: Iterable[Source], extension: str) -> set[str]:
+    """The sources that a folder, which is not touched, has results of.
+
+    Args:
+        folder: the output folder.
+        settings: of the run.
+        sources: that are looked for.
+        extension: of the files that are written.
+
+    Raises:
+        SettingsMismatchError: the folder holds results of other settings.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        return set()
+    refuse_other_settings(path, settings)
+    made = {
+        record.output: record
+        for manifest in Journal(folder, MANIFEST).paths()
+        for record in read_lines(manifest, ImageRecord)
+        if (folder / record.output).exists()
+    }
+    finished = set()
+    for source in sources:
+        record = made.get(str(output_path(source, extension)))
+        if record is not None and (record.source == str(source) or is_same(record.source, source)):
+            with suppress(ImageError):  # it is reported when its turn comes
+                if source_origin(source).version == record.version:
+                    finished.add(str(source))
+    return finished
 
 
 def source_origin(source: Source) -> Origin:

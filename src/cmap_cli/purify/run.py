@@ -129,6 +129,7 @@ def purify_request(
     """Purify what was checked; arguments and errors as of :func:`purify_folder`."""
     began = time.monotonic()
     # torch is imported from here on, when everything that is cheap to check is right
+    from cmap_cli.purify.folder import look_for_finished
     from cmap_cli.purify.prepare import class_names, prepare
     from cmap_cli.purify.work import FolderRun, Tally
 
@@ -137,7 +138,8 @@ def purify_request(
     run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
     true_labels = class_names(request.labels, prepared.job.classifier)
     if dry_run:
-        plan = run.plan(run.sources, measure=team.leads)
+        there = set() if overwrite else look_for_finished(out, prepared.compared, run.sources, run.extension)
+        plan = run.plan([source for source in run.sources if str(source) not in there], measure=team.leads)
         planned = PurifyResult(out, out / MANIFEST_FILE, prepared.compared, run.partial_shard, plan, dry_run=True)
         return dataclasses.replace(planned, exit_code=team.leave(0), seconds=time.monotonic() - began)
     with run.open_results(overwrite) as results:

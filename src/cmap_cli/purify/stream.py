@@ -15,7 +15,7 @@ from cmap_cli.data.inputs import Source
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.channel import Channel, Closed
 from cmap_cli.purify.documents import ImageRecord
-from cmap_cli.purify.events import Failed
+from cmap_cli.purify.events import Failed, PatchInWork
 from cmap_cli.purify.folder import ResultFolder, source_origin
 from cmap_cli.purify.job import Job, condition_image, purify_patches
 from cmap_cli.purify.record import FileInWork, open_image, write_and_record
@@ -23,6 +23,10 @@ from cmap_cli.purify.record import FileInWork, open_image, write_and_record
 AHEAD = 3
 """Batches read ahead; as many patches wait to be written at most, and one image more in both cases."""
 OUTCOMES = 64
+
+
+OnPatch = Callable[[Step, PatchInWork], None]
+"""Called at every optimisation step of a batch, with its first patch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Stream:
     job: Job
     results: ResultFolder
     extension: str
-    on_step: Callable[[Step], None] | None
+    on_step: OnPatch | None
     opened: Channel[FileInWork]
     purified: Channel[FileInWork]
     outcomes: Channel[ImageRecord | Failed | Broken]
@@ -100,15 +104,17 @@ class Stream:
 
     def purify_batch(self, batch: list[tuple[FileInWork, Tensor]]) -> None:
         """Hand on the images that a batch completes."""
-        for image in purify_patches(self.job, batch, self.step):
+        first = batch[0][0]
+        patch = PatchInWork(str(first.source), len(first.terms) + 1, len(first.patches))
+        for image in purify_patches(self.job, batch, lambda step: self.step(step, patch)):
             self.purified.put(image, len(image.patches))
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step, patch: PatchInWork) -> None:
         """Between two steps a batch can be given up."""
         if self.stop.is_set():
             raise Closed
         if self.on_step is not None:
-            self.on_step(step)
+            self.on_step(step, patch)
 
     def write(self) -> None:
         """Write and record, also what is left when nobody wants to hear of it any more."""
@@ -128,7 +134,7 @@ def purify_sources(
     sources: Iterable[Source],
     results: ResultFolder,
     extension: str,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: OnPatch | None = None,
 ) -> Iterator[ImageRecord | Failed]:
     """Purify the sources that ``results`` does not have yet.
 
@@ -137,7 +143,7 @@ def purify_sources(
         sources: which images; read shortly before their turn comes, so memory does not grow with their number.
         results: where they go; each record is appended after its image is written.
         extension: of the files written, with its dot.
-        on_step: called at every optimisation step, in another thread.
+        on_step: called at every optimisation step, in another thread, with the first patch in work.
 
     Yields:
         The record of each image when it is written, or why it could not be done.

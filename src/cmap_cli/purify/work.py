@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from cmap_cli.files import make_folder
 from cmap_cli.purify.checks import Request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
 from cmap_cli.purify.estimate import seconds_per_patch, survey
-from cmap_cli.purify.events import Failed, OnMessage, OnProgress, Progress, PurifyPlan
+from cmap_cli.purify.events import Failed, OnMessage, OnProgress, PatchInWork, Progress, PurifyPlan
 from cmap_cli.purify.folder import ResultFolder
 from cmap_cli.purify.job import Job
 from cmap_cli.purify.prepare import PreparedPurification
@@ -24,6 +25,7 @@ from cmap_cli.purify.record import comparisons
 from cmap_cli.purify.settings import PurifySettings
 from cmap_cli.purify.stream import purify_sources
 from cmap_cli.purify.summary import Summary, summarise
+from cmap_cli.runs.forecast import Forecast, Span
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import MOST_FAILURES, Part, read_parts, write_part
 from cmap_cli.runs.settings import COMPARISON_FILE, MANIFEST_FILE, RUN_FILE
@@ -31,6 +33,7 @@ from cmap_cli.runs.shard import WHOLE
 from cmap_cli.runs.team import Team
 
 FAILED, PARTIAL = 1, 3
+PATCH = "patch"
 COMPARED = 24
 """Images of the comparison sheet."""
 
@@ -59,6 +62,29 @@ class Tally:
         if not self.failed:
             return 0
         return PARTIAL if self.written or self.already_there else FAILED
+
+
+class PatchClock:
+    """How long the rest takes, from the plan and from the batches that are done."""
+
+    def __init__(self, plan: PurifyPlan) -> None:
+        self.forecast = Forecast({PATCH: plan.patches(1)}, {PATCH: plan.survey.patches})
+        self.batch_size = plan.batch_size
+        self.began, self.waiting = time.monotonic(), 0
+
+    def finish(self, patches: int) -> None:
+        """Patches are done; those of a batch become known together, so they are counted together."""
+        self.waiting += patches
+        if self.waiting >= self.batch_size:
+            now = time.monotonic()
+            self.forecast.finish(PATCH, now - self.began, self.waiting)
+            self.began, self.waiting = now, 0
+
+    @property
+    def left(self) -> Span | None:
+        """None while nothing is known."""
+        left = self.forecast.left()
+        return left if left.high else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +202,23 @@ class FolderRun:
     def outcomes(self, results: ResultFolder, plan: PurifyPlan) -> Iterator[ImageRecord | Failed]:
         """The outcome of each image; tells it to ``on_progress``."""
         tell = self.on_progress or (lambda progress: None)
-        total, done = len(self.sources), plan.already_there
+        total, done, clock = len(self.sources), plan.already_there, PatchClock(plan)
 
-        def on_step(step: Step) -> None:
-            tell(Progress(total, done, step=step))
+        def on_step(step: Step, patch: PatchInWork) -> None:
+            tell(Progress(total, done, clock.left, step=step, patch=patch))
 
-        tell(Progress(total, done))
+        tell(Progress(total, done, clock.left))
         for failure in self.request.failures:
-            tell(Progress(total, done, failure=failure))
+            tell(Progress(total, done, clock.left, failure=failure))
             yield failure
         told = None if self.on_progress is None else on_step
         for outcome in purify_sources(self.job(plan), self.sources, results, self.extension, told):
             done += 1
             if isinstance(outcome, Failed):
-                tell(Progress(total, done, failure=outcome))
+                tell(Progress(total, done, clock.left, failure=outcome))
             else:
-                tell(Progress(total, done, image=outcome))
+                clock.finish(outcome.tiles)
+                tell(Progress(total, done, clock.left, image=outcome))
             yield outcome
 
     def gather(self, manifest: Path, manifests: list[Path]) -> Path:

@@ -37,7 +37,7 @@ from cmap_cli.runs.settings import (
 Kind = Literal["purify", "attack", "benchmark", "certify"]
 PARTIAL = 3
 """Exit code of a merge that lacks something."""
-NOUNS: dict[Kind, str] = {"purify": "images", "attack": "chunks", "benchmark": "chunks", "certify": "certificates"}
+NOUNS: dict[Kind, str] = {"purify": "images", "attack": "tasks", "benchmark": "tasks", "certify": "certificates"}
 """What is counted of a run."""
 
 
@@ -113,7 +113,7 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
     *others, content = contents(folder, kind)
     for other in others:
         gather_lines(folder, other, final=final)
-    found = gather_lines(folder, content, unit=3 if noun == "chunks" else None, final=final)
+    found = gather_lines(folder, content, unit=3 if noun == "tasks" else None, final=final)
     missing = list(found.absent)
     if found.lost:
         missing.append(f"{found.lost} files that are recorded are not there")

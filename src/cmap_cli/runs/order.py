@@ -38,7 +38,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a benchmark that its records are ordered by."""
 
-    chunk: int | None = None
     defenses: tuple[str, ...] = ()
 
 
@@ -58,14 +57,12 @@ class OrderDocument(msgspec.Struct, frozen=True, kw_only=True):
 def record_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
     """Of a record of a benchmark: the order in which one process makes them."""
     run = read_document(folder / SETTINGS_FILE, OrderDocument, UsageError)
-    chunk = max(1, run.settings.chunk or 1)
     items = {name: number for number, name in enumerate(run.provenance.items)}
     defenses = {name: number for number, name in enumerate(run.settings.defenses)}
 
     def key(line: Line) -> tuple[Any, ...]:
-        start = line.image // chunk * chunk
         item, defense = items.get(line.item, len(items)), defenses.get(line.defense, len(defenses))
-        return (start, item, line.item, defense, line.defense, line.image)
+        return (line.image, item, line.item, defense, line.defense)
 
     return key
 

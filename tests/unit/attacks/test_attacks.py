@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pyautoattack
@@ -75,7 +76,7 @@ def test_results_are_in_the_ball_and_depend_on_the_seed_alone(attack: Attack) ->
     again = attack.run(model, x, y, 0)
     assert torch.equal(first.x_adv, again.x_adv)
     assert torch.equal(first.reported_success, again.reported_success)
-    assert attack.threat.distance(first.x_adv, x).max() <= attack.threat.eps + 1e-6  # type: ignore[attr-defined]
+    assert attack.threat.distance(first.x_adv, x).max() <= attack.threat.eps * (1 + 1e-6)  # type: ignore[attr-defined]
     assert first.x_adv.min() >= 0
     assert first.x_adv.max() <= 1
     assert first.reported_success.shape == (3,)
@@ -147,15 +148,15 @@ def test_one_lucky_draw_is_no_success() -> None:
     class Moody(nn.Module):
         """Wrong in three of ten draws, whatever it is shown."""
 
-        def reseed(self, seed: int) -> None:
-            self.generator = torch.Generator().manual_seed(seed)
+        def reseed(self, seeds: Sequence[int]) -> None:
+            self.generator = torch.Generator().manual_seed(seeds[0])
 
         def forward(self, x: Tensor) -> Tensor:
             right = torch.rand((len(x), 1), generator=self.generator) > 0.3
             return torch.cat([right.float(), 1 - right.float()], 1) + 0 * x.mean((1, 2, 3))[:, None]
 
     x, _ = images(8)
-    result = PGD(threat("Linf"), "bpda", steps=20, eot=20).run(Moody(), x, torch.zeros(8, dtype=torch.int64), 0)
+    result = PGD(threat("Linf"), "bpda", steps=20, eot=60).run(Moody(), x, torch.zeros(8, dtype=torch.int64), 0)
     assert not result.reported_success.any()
 
 
@@ -210,8 +211,9 @@ def test_autoattack_is_pyautoattacks_bit_for_bit(version: str, norm: Norm) -> No
         apgd.n_iter_2, apgd.n_iter_min, apgd.size_decr = 2, 1, 1
     direct.fab.n_iter = 10
     direct.square.n_queries = 50
-    with torch.random.fork_rng():
-        expected, labels = direct.run_standard_evaluation(x, y, batch_size=4)
+    with torch.random.fork_rng():  # image by image, as the random numbers of a batch depend on all of it
+        parts = [direct.run_standard_evaluation(x[i : i + 1], y[i : i + 1], batch_size=1) for i in range(len(x))]
+    expected, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     for model in (classifier, Undefended(classifier)):
         result = attack.run(model, x, y, 3)
         assert torch.equal(result.x_adv, expected)
@@ -224,8 +226,9 @@ def test_the_sets_of_autoattack_are_pyautoattacks_bit_for_bit(version: str) -> N
     x, classifier = images(4)[0], ConvClassifier()
     y = own_labels(classifier, x)
     direct = pyautoattack.AutoAttack(classifier, eps=4 / 255, seed=3, version=version)
-    with torch.random.fork_rng():
-        expected, labels = direct.run_standard_evaluation(x, y, batch_size=4)
+    with torch.random.fork_rng():  # image by image, as the random numbers of a batch depend on all of it
+        parts = [direct.run_standard_evaluation(x[i : i + 1], y[i : i + 1], batch_size=1) for i in range(len(x))]
+    expected, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     result = AutoAttack(threat("Linf", "4/255"), "transfer", version).run(classifier, x, y, 3)  # type: ignore[arg-type]
     assert torch.equal(result.x_adv, expected)
     assert torch.equal(result.reported_success, labels != y)
@@ -366,7 +369,7 @@ def test_through_the_defence_is_stronger_than_past_it() -> None:
     deployed = DefendedClassifier(purifier, classifier, gradient="unrolled")
 
     def accuracy(x: Tensor) -> float:
-        deployed.reseed(77)
+        deployed.reseed([77])
         with torch.no_grad():
             return sum(float((deployed(x).argmax(1) == y).float().mean()) for _ in range(5)) / 5
 

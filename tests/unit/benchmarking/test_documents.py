@@ -55,7 +55,7 @@ def test_a_damaged_part_file(folder: Path, damage: bytes) -> None:
 
 def test_settings_of_other_types(folder: Path) -> None:
     run = json.loads((folder / "benchmark.json").read_text())
-    run["settings"]["chunk"] = "many"
+    run["settings"]["defenses"] = "many"
     (folder / "benchmark.json").write_text(json.dumps(run))
     with pytest.raises(UsageError, match=r"benchmark\.json"):
         merge_folder(folder)

@@ -49,6 +49,7 @@ OTHER: dict[str, Any] = {
     "chunk": 1,
     "protocol": "paper",
     "reevaluations": 2,
+    "control_images": 1,
 }
 """Another value of every field; model, labels and weights_dir are paths that the test makes."""
 

@@ -5,14 +5,15 @@ import sys
 
 import pytest
 
-from cmap_cli.cli import console
+from cmap_cli.cli import console, progress
+from cmap_cli.runs.forecast import Span
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that the test sets, and a Reporter that tells its lines to it."""
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -21,22 +22,22 @@ def test_what_an_earlier_run_did_says_nothing_about_the_speed(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
-    reporter = console.Reporter(100, "iterations", None)
+    reporter = progress.Reporter(100, "iterations", None)
     reporter.reach(50)
     clock[0] = 40.0
     reporter.reach(52)
     clock[0] = 200.0
     reporter.reach(60)
-    assert lines == ["52/100 iterations", "60/100 iterations, about 13 min left"]
+    assert lines == ["52/100 iterations", "60/100 iterations, 11 to 16 min left"]
 
 
 def test_a_fresh_run_is_told_from_its_start(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
-    reporter = console.Reporter(10, "images", None)
+    reporter = progress.Reporter(10, "images", None)
     clock[0] = 30.0
     reporter.advance(3)
-    assert lines == ["3/10 images, about 70 s left"]
+    assert lines == ["3/10 images, 54 s to 2 min left"]
 
 
 class Terminal(io.StringIO):
@@ -65,3 +66,20 @@ def test_a_table_is_drawn_on_a_terminal_and_is_markdown_in_a_pipe(
         else:
             assert lines[0] == "| name | about |"
             assert lines[2].startswith("| a\\|b | yyy")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.3, "less than 1 s"),
+        (3, 8, "3 to 8 s"),
+        (250, 540, "4 to 9 min"),
+        (30, 200, "30 s to 3 min"),
+        (300, 320, "about 5 min"),
+        (5000, 9000, "1.4 to 2.5 h"),
+        (2400, 7300, "40 min to 2.0 h"),
+        (200000, 900000, "2 to 10 days"),
+    ],
+)
+def test_estimates_are_ranges(low: float, high: float, said: str) -> None:
+    assert console.time_range(Span(low, high)) == said

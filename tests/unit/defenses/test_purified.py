@@ -89,7 +89,7 @@ def test_randomness_is_fresh_repeatable_or_frozen(kind: str) -> None:
     )
     first, second = model(x), model(x)
     assert not torch.equal(first, second)
-    model.reseed(0)
+    model.reseed([0])
     assert torch.equal(model(x), first)
     model.freeze([7, 8, 9])
     frozen = model(x)
@@ -114,7 +114,7 @@ def test_scores_and_gradients_do_not_depend_on_the_batch_size(mode: str) -> None
     for batch_size in (None, 2, 1):
         model = DefendedClassifier(PURIFIER, classifier, gradient=mode, batch_size=batch_size)  # type: ignore[arg-type]
         scores = model(x)
-        model.reseed(0)
+        model.reseed([0])
         found.append((scores, gradient(model, x)))
     for scores, grads in found[1:]:
         torch.testing.assert_close(scores, found[0][0], rtol=0, atol=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,75 +11,100 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.benchmarking.attack import AttackOutcome, attack_images
-from cmap_cli.benchmarking.campaign import Campaign, Item
+from cmap_cli.benchmarking.campaign import Campaign, Item, Task
+from cmap_cli.benchmarking.cost import CostModel, forecast_of
 from cmap_cli.benchmarking.documents import BenchmarkRecord
+from cmap_cli.benchmarking.events import OnProgress
 from cmap_cli.benchmarking.folder import ADVERSARIAL, BenchmarkFolder
-from cmap_cli.data.dataset import ImageBatch
+from cmap_cli.benchmarking.watch import OutOfTimeError, Watch
 
 
 def run_campaign(
-    campaign: Campaign, folder: BenchmarkFolder, on_progress: Callable[[int, int], None] | None = None
-) -> None:
+    campaign: Campaign,
+    folder: BenchmarkFolder,
+    on_progress: OnProgress | None = None,
+    *,
+    costs: CostModel | None = None,
+    deadline: float | None = None,
+) -> int:
     """Do what is not done yet of the folder's shard.
 
     Args:
         campaign: what.
         folder: where the records go.
-        on_progress: called with the number of the shard's chunks that are done, those of earlier runs included, and
-            of all its chunks.
+        on_progress: told how far it is, at every call of a network.
+        costs: what the tasks take, for a forecast.
+        deadline: of ``time.monotonic()``, when the work has to end; what is in work then is not recorded.
+
+    Returns:
+        Tasks that are not done because the deadline came first.
 
     Raises:
         OutOfSpaceError: nothing more can be written; the same call goes on from there.
         ImageError: an image cannot be read.
     """
-    own = campaign.work_of(folder.shard)
-    done = folder.resume(campaign) & {(item.name, start) for item, start, _ in own}
-    report = on_progress or (lambda done, total: None)
-    report(len(done), len(own))
-    batch, batch_start = None, -1
-    for item, start, stop in own:
-        if (item.name, start) in done:
-            continue
-        if batch is None or (start, len(batch.x)) != (batch_start, stop - start):
-            batch, batch_start = campaign.dataset.batch(start, stop), start
-        folder.append(list(do_chunk(campaign, folder, item, batch, start)))
-        done.add((item.name, start))
-        report(len(done), len(own))
+    own = campaign.tasks(folder.shard)
+    finished = folder.resume(campaign)
+    remaining = [task for task in own if task.key not in finished]
+    forecast = None if costs is None else forecast_of(costs, remaining)
+    watch = Watch(campaign, len(own), len(own) - len(remaining), forecast, on_progress, deadline)
+    try:
+        with watch.watching():
+            for group in groups(remaining, campaign.chunk):
+                watch.begin(group)
+                folder.append(do_tasks(campaign, folder, group, watch))
+                watch.finish()
+    except OutOfTimeError:
+        return watch.total - watch.done
+    return 0
 
 
-def do_chunk(
-    campaign: Campaign, folder: BenchmarkFolder, item: Item, batch: ImageBatch, start: int
-) -> Iterator[BenchmarkRecord]:
-    """Attack a chunk of images, write what came out, ask the defences about it."""
+def groups(tasks: Sequence[Task], size: int) -> list[tuple[Task, ...]]:
+    """Tasks of the same item, at most ``size`` together, in the order of their first images."""
+    of_item: dict[Item, list[Task]] = {}
+    for task in tasks:
+        of_item.setdefault(task.item, []).append(task)
+    cut = [tuple(those[at : at + size]) for those in of_item.values() for at in range(0, len(those), size)]
+    order = {item: number for number, item in enumerate(of_item)}
+    return sorted(cut, key=lambda group: (group[0].image, order[group[0].item]))
+
+
+def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task], watch: Watch) -> list[BenchmarkRecord]:
+    """Attack a few images at once, write what came out, ask the defences about it."""
+    item, images = group[0].item, [task.image for task in group]
+    batch = campaign.dataset.select(images).batch(0, len(images))
     x, y = batch.x.to(campaign.device), batch.y.to(campaign.device)
     unlabelled = y < 0
     if bool(unlabelled.any()):
         y = torch.where(unlabelled, torch.tensor(predict(campaign.classifier.module, x)).to(y), y)
     began = time.perf_counter()
     if item.spec is None or item.threat is None:
-        found, relative = AttackOutcome("clean", x, torch.zeros(len(x), dtype=torch.bool)), None
+        found = AttackOutcome("clean", x, torch.zeros(len(x), dtype=torch.bool))
     else:
-        found = attack_images(campaign.defenses, item.spec, item.threat, item.target, campaign.budget, x, y)
-        relative = Path(ADVERSARIAL) / item.name / f"{start:06d}.safetensors"
+        found = attack_images(
+            campaign.defenses, item.spec, item.threat, item.target, campaign.budget, x, y, watch.attack
+        )
     seconds = (time.perf_counter() - began) / len(x)
+    above = Path(ADVERSARIAL) / item.name
+    files = [None if item.spec is None else above / f"{image:06d}.safetensors" for image in images]
     made = [
         {
-            "image": start + row,
+            "image": images[row],
             "key": batch.keys[row],
             "label": int(y[row]),
             "label_is_prediction": bool(unlabelled[row]),
             **described(item, found, x, row),
             "seconds": round(seconds, 4),
-            "file": None if relative is None else relative.as_posix(),
-            "row": None if relative is None else row,
+            "file": None if file is None else file.as_posix(),
+            "row": None if file is None else 0,
         }
-        for row in range(len(x))
+        for row, file in enumerate(files)
     ]
     undefended = predict(campaign.classifier.module, found.x_adv)
     stored = {"x": x, "x_adv": found.x_adv, "y": y}
     records: list[BenchmarkRecord] = []
     for name in campaign.evaluated(item):
-        draws, purified, votes = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations)
+        draws, purified, votes = campaign.defenses.evaluate(name, found.x_adv, campaign.reevaluations, watch.evaluate)
         if purified is not None and (name == "cmap" or "purified" not in stored):
             stored["purified"] = purified
         records += [
@@ -92,9 +117,10 @@ def do_chunk(
             )
             for row in range(len(x))
         ]
-    if relative is not None:
-        folder.write_images(relative, stored)
-    yield from records
+    for row, file in enumerate(files):
+        if file is not None:
+            folder.write_images(file, {name: tensor[row : row + 1] for name, tensor in stored.items()})
+    return records
 
 
 def counted(votes: Sequence[int]) -> Iterator[tuple[str, int]]:

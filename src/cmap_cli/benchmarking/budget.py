@@ -1,0 +1,251 @@
+"""Images, steps and draws for a given time on this device, and what they buy."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmap_cli.attacks.table import ATTACKS
+from cmap_cli.benchmarking.campaign import CONTROL_IMAGES
+from cmap_cli.benchmarking.cost import CostModel
+from cmap_cli.benchmarking.documents import read_benchmark
+from cmap_cli.benchmarking.report.statistics import wilson_interval
+from cmap_cli.benchmarking.settings import BenchmarkSettings
+from cmap_cli.benchmarking.setup import PreparedBenchmark
+from cmap_cli.benchmarking.weakness import (
+    FEW_DISRUPTION_STEPS,
+    FEW_EVALUATIONS,
+    FEW_QUERIES,
+    FEW_STEPS,
+    REFERENCE_DISRUPTION_STEPS,
+    REFERENCE_EVALUATIONS,
+    REFERENCE_QUERIES,
+    REFERENCE_STEPS,
+    TriedAttack,
+    weak_settings,
+)
+from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.errors import UsageError
+from cmap_cli.runs.forecast import Span
+from cmap_cli.runs.settings import SETTINGS_FILE
+from cmap_cli.runs.shard import WHOLE, Shard
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+RESERVE = 10.0
+"""Seconds that are kept for reading the records and writing the report."""
+SMALLEST = {
+    "n": 2,
+    "control_images": 2,
+    "attack_steps": 5,
+    "reevaluations": 1,
+    "eot": 1,
+    "queries": 25,
+    "disruption_steps": 50,
+}
+REFERENCE_DRAWS = 20
+LADDER: tuple[tuple[str, int], ...] = (
+    ("n", 4),
+    ("attack_steps", 10),
+    ("reevaluations", 3),
+    ("n", 8),
+    ("control_images", 4),
+    ("queries", 50),
+    ("n", 16),
+    ("disruption_steps", 200),
+    ("attack_steps", 20),
+    ("reevaluations", 5),
+    ("queries", 200),
+    ("n", 25),
+    ("attack_steps", FEW_STEPS),
+    ("reevaluations", FEW_EVALUATIONS),
+    ("control_images", 8),
+    ("disruption_steps", FEW_DISRUPTION_STEPS),
+    ("queries", FEW_QUERIES),
+    ("eot", 5),
+    ("n", 100),
+    ("control_images", CONTROL_IMAGES),
+    ("attack_steps", REFERENCE_STEPS),
+    ("reevaluations", REFERENCE_EVALUATIONS),
+    ("eot", REFERENCE_DRAWS),
+    ("disruption_steps", REFERENCE_DISRUPTION_STEPS),
+    ("queries", REFERENCE_QUERIES),
+    ("n", 500),
+)
+"""What is increased in turn while the time suffices: first images, for the interval, then the attacks' strength."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePlan:
+    """Settings that were chosen for a time, and what they buy.
+
+    Attributes:
+        seconds: the time.
+        chosen: the settings, by the names of their fields.
+        widths: of the 95 % interval in points: if no image stays correct, and if half of them do.
+        weak: what the report will call weak whatever its outcome, a sentence each.
+    """
+
+    seconds: float
+    chosen: Mapping[str, int]
+    widths: tuple[float, float]
+    weak: tuple[str, ...]
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "10m" or "2h" (UsageError for anything else)."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"--budget {text} is not a duration", "write 90s, 10m or 2h")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def seconds_of(budget: str | float, shard: Shard) -> float:
+    """The time of a run (UsageError: it is none, or other processes do a part of the run)."""
+    if shard != WHOLE:
+        raise UsageError(
+            "--budget plans for one process, and this one does a part of a run",
+            "plan with --budget and --dry-run, then give each part the settings that it prints",
+        )
+    return parse_duration(budget) if isinstance(budget, str) else float(budget)
+
+
+def changed(settings: BenchmarkSettings) -> set[str]:
+    """The fields that may be planned but have another value than their default: the user has chosen them."""
+    return {name for name in SMALLEST if getattr(settings, name) != getattr(BenchmarkSettings(), name)}
+
+
+def plan_time(
+    costs: CostModel, settings: BenchmarkSettings, fixed: Collection[str], seconds: float, left: float
+) -> dict[str, int]:
+    """Choose what is not fixed so that the run ends in time, also if it takes as long as the estimate allows.
+
+    Args:
+        costs: of a campaign with all images.
+        settings: of the user.
+        fixed: fields that the user has chosen.
+        seconds: the whole time.
+        left: of it, for attacks and evaluations.
+
+    Raises:
+        UsageError: even the smallest plan takes longer.
+    """
+    available, used = len(costs.campaign.dataset), used_fields(costs)
+    chosen = {name: value for name, value in SMALLEST.items() if name in used and name not in fixed}
+    if "n" in chosen:
+        chosen["n"] = min(chosen["n"], available)
+    if (least := span_of(costs, settings, chosen).high) > left:
+        raise UsageError(
+            f"{seconds:.0f} s is too short: {describe(chosen)} may take {least:.0f} s on this device now",
+            "a longer --budget, or fewer attacks (--attack) or a quicker --preset",
+        )
+    for name, wanted in LADDER:
+        value = min(wanted, available) if name == "n" else wanted
+        if name in chosen and value > chosen[name]:
+            more = chosen | {name: value}
+            if span_of(costs, settings, more).high <= left:
+                chosen = more
+    if "n" in chosen:  # what time is left buys images
+        low, high = chosen["n"], available
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = span_of(costs, settings, chosen | {"n": middle}).high <= left
+            low, high = (middle, high) if fits else (low, middle - 1)
+        chosen["n"] = low
+    return chosen
+
+
+def used_fields(costs: CostModel) -> frozenset[str]:
+    """The settings that change how long these attacks and defences take."""
+    campaign = costs.campaign
+    names = {item.spec.name for item in campaign.items() if item.spec is not None}
+    used = {"n"}
+    used |= {"control_images"} if campaign.with_controls else set()
+    used |= {"attack_steps"} if "pgd" in names and not campaign.budget.paper else set()
+    randomised = any(DEFENSES[name].is_randomised for name in campaign.defenses.names)
+    used |= {"reevaluations"} if randomised else set()
+    gradients = any(
+        spec.through_defense and ATTACKS[spec.name].needs_gradients and spec.access != "adaptive"
+        for spec in campaign.specs
+    )
+    used |= {"eot"} if randomised and gradients and not campaign.budget.paper else set()
+    used |= {"queries"} if "square" in names else set()
+    used |= {"disruption_steps"} if "disruption" in names else set()
+    return frozenset(used)
+
+
+def span_of(costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, int]) -> Span:
+    """How long a run takes with these settings instead of the campaign's."""
+    campaign, own = costs.campaign, costs.campaign.budget
+    budget = dataclasses.replace(
+        own,
+        steps=chosen.get("attack_steps", own.steps),
+        eot=chosen.get("eot", own.eot),
+        queries=chosen.get("queries", own.queries),
+        disruption=chosen.get("disruption_steps", own.disruption),
+    )
+    n = chosen.get("n", settings.n or len(campaign.dataset))
+    smaller = dataclasses.replace(
+        campaign,
+        dataset=campaign.dataset.select(range(n)),
+        control_images=chosen.get("control_images", campaign.control_images),
+    )
+    total = Span()
+    for item in smaller.items():
+        reevaluations = chosen.get("reevaluations", campaign.reevaluations)
+        total += costs.task(item, budget, reevaluations) * len(smaller.images(item))
+    return total
+
+
+def widths(n: int) -> tuple[float, float]:
+    """Points between the ends of the 95 % interval of n images: if none stays correct, and if half of them do."""
+    none, half = (wilson_interval(right, n) for right in (0, n // 2))
+    return 100 * (none[1] - none[0]), 100 * (half[1] - half[0])
+
+
+def describe(chosen: Mapping[str, Any]) -> str:
+    """The planned settings for people: "16 images, 20 PGD steps"."""
+    words = {
+        "n": "images",
+        "attack_steps": "steps of PGD",
+        "eot": "draws per gradient",
+        "queries": "queries of Square",
+        "disruption_steps": "steps of disruption",
+        "reevaluations": "re-evaluations",
+        "control_images": "images for controls",
+    }
+    return ", ".join(f"{chosen[name]} {words[name]}" for name in words if name in chosen)
+
+
+def weak_plan(prepared: PreparedBenchmark) -> tuple[str, ...]:
+    """What a report of this run will call weak whatever its outcome."""
+    campaign = prepared.campaign
+    attacks = [
+        TriedAttack(name, item.spec.name, item.spec.access)
+        for item in campaign.items()
+        if item.spec is not None and not item.spec.control
+        for name in campaign.evaluated(item)
+    ]
+    return tuple(dict.fromkeys(weak_settings(attacks, campaign.defenses.names, prepared.settings)))
+
+
+def recorded_plan(folder: Path, seconds: float) -> dict[str, int] | None:
+    """The settings that an earlier run with the same time has chosen in a folder; None if it has none.
+
+    Raises:
+        UsageError: it had another time.
+    """
+    if not (folder / SETTINGS_FILE).exists():
+        return None
+    plan = read_benchmark(folder).provenance.get("plan")
+    if not isinstance(plan, dict) or not isinstance(plan.get("chosen"), dict):
+        return None
+    if plan.get("seconds") != seconds:
+        raise UsageError(
+            f"{folder} was planned for {plan.get('seconds'):g} s, not for {seconds:g} s",
+            "the same --budget continues it; another needs another --out, or --overwrite",
+        )
+    return {str(name): int(value) for name, value in plan["chosen"].items()}

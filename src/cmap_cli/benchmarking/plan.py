@@ -1,0 +1,172 @@
+"""What a benchmark will do and how long it takes, told before the work; with ``--budget``, chosen for a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_plan, seconds_of, weak_plan, widths
+from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
+from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
+from cmap_cli.benchmarking.folder import look_for_finished
+from cmap_cli.benchmarking.settings import BenchmarkSettings
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare, with_settings
+from cmap_cli.errors import UsageError
+from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.team import Team
+
+MEASURING = "measuring how long this takes"
+RESIZED = "images of another size are resized and cropped to the model's"
+
+
+@dataclass(frozen=True)
+class PlannedBenchmark:
+    """A benchmark before its work.
+
+    Attributes:
+        prepared: what is run.
+        team: the processes of the job.
+        folder: of the output.
+        plan: what was told; None if nobody wanted to know.
+        costs: measured for it; None if nothing was.
+        deadline: of ``time.monotonic()``, when the work has to end; None without a budget.
+    """
+
+    prepared: PreparedBenchmark
+    team: Team
+    folder: Path
+    plan: BenchmarkPlan | None
+    costs: CostModel | None
+    deadline: float | None
+
+
+def plan_benchmark(
+    dataset: str,
+    settings: BenchmarkSettings,
+    fixed: Collection[str],
+    shard: Shard,
+    out: str | Path | None,
+    budget: str | float | None,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+    tell: Callbacks,
+) -> PlannedBenchmark:
+    """Load everything, choose what a budget leaves open, and tell the plan; arguments as of ``benchmark``.
+
+    Args:
+        dataset: its name.
+        settings: of the run.
+        fixed: of these, what a budget does not choose.
+        shard: of this process.
+        out: the output folder; None for one of the user's cache.
+        budget: the time; None for as long as it takes.
+        overwrite: whether the folder's run is forgotten.
+        dry_run: whether the plan is all that is wanted.
+        tell: whom.
+    """
+    began = time.monotonic()
+    seconds = None if budget is None else seconds_of(budget, shard)
+    prepared, team = prepare([dataset], settings, shard, all_images=seconds is not None)
+    if not prepared.campaign.dataset.labelled:
+        raise UsageError(
+            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
+        )
+    folder = prepared.default_folder(seconds) if out is None else Path(out)
+    if seconds is None:
+        plan, costs = announce(prepared, folder, shard, team, overwrite, dry_run, tell)
+        return PlannedBenchmark(prepared, team, folder, plan, costs, None)
+    deadline = began + seconds - RESERVE
+    prepared, plan, costs = plan_within(prepared, dataset, settings, fixed, folder, seconds, deadline, overwrite, tell)
+    return PlannedBenchmark(prepared, team, folder, plan, costs, deadline)
+
+
+def announce(
+    prepared: PreparedBenchmark,
+    folder: Path,
+    shard: Shard,
+    team: Team,
+    overwrite: bool,
+    dry_run: bool,
+    tell: Callbacks,
+) -> tuple[BenchmarkPlan | None, CostModel | None]:
+    """Measure what the run will cost and tell the caller; only in the process that leads, and if it is wanted.
+
+    Raises:
+        SettingsMismatchError: the folder holds records of other settings.
+    """
+    campaign = prepared.campaign
+    if tell.on_message is not None and campaign.dataset.resized:
+        tell.on_message(RESIZED)
+    if not team.leads or (tell.on_plan is None and not dry_run):
+        return None, None
+    tell.on_phase(MEASURING)
+    costs = CostModel(campaign)
+    return announce_costs(prepared, folder, shard, overwrite, costs, tell), costs
+
+
+def announce_costs(
+    prepared: PreparedBenchmark,
+    folder: Path,
+    shard: Shard,
+    overwrite: bool,
+    costs: CostModel,
+    tell: Callbacks,
+    time_plan: TimePlan | None = None,
+) -> BenchmarkPlan:
+    """Tell the caller what will be done and how long it takes."""
+    campaign = prepared.campaign
+    finished = set() if overwrite else look_for_finished(folder, prepared.settings, campaign)
+    own = campaign.tasks(shard)
+    remaining = [task for task in own if task.key not in finished]
+    cost = Cost(forecast_of(costs, remaining).left(), thorough_span(costs))
+    done = len(own) - len(remaining)
+    plan = BenchmarkPlan(prepared, folder, shard, len(own), len(campaign.tasks()), done, cost, time_plan)
+    if tell.on_plan is not None:
+        tell.on_plan(plan)
+    return plan
+
+
+def plan_within(
+    prepared: PreparedBenchmark,
+    dataset: str,
+    settings: BenchmarkSettings,
+    fixed: Collection[str],
+    folder: Path,
+    seconds: float,
+    deadline: float,
+    overwrite: bool,
+    tell: Callbacks,
+) -> tuple[PreparedBenchmark, BenchmarkPlan, CostModel]:
+    """Choose images, steps and draws for a time, or take what an earlier run in the folder has chosen for it.
+
+    Args:
+        prepared: with all images.
+        dataset: its name.
+        settings: of the user, of whom ``fixed`` are not changed.
+        fixed: see ``settings``.
+        folder: of the output.
+        seconds: the time, which ends at ``deadline`` of ``time.monotonic()``.
+        deadline: see ``seconds``.
+        overwrite: whether the folder's run is forgotten.
+        tell: whom.
+
+    Raises:
+        UsageError: the time is too short, or the folder was planned for another.
+    """
+    tell.on_phase(MEASURING)
+    costs = CostModel(prepared.campaign)
+    selected = None if overwrite else recorded_plan(folder, seconds)
+    if selected is None:
+        selected = plan_time(costs, settings, fixed, seconds, deadline - time.monotonic())
+    options: dict[str, Any] = {name: value for name, value in selected.items() if name not in fixed}
+    prepared = with_settings(prepared, [dataset], dataclasses.replace(settings, **options))
+    recorded = {"seconds": seconds, "chosen": selected}
+    prepared = dataclasses.replace(prepared, provenance={**prepared.provenance, "plan": recorded})
+    costs = CostModel(prepared.campaign, costs.timed)
+    chosen = TimePlan(seconds, selected, widths(len(prepared.campaign.dataset)), weak_plan(prepared))
+    return prepared, announce_costs(prepared, folder, WHOLE, overwrite, costs, tell, chosen), costs

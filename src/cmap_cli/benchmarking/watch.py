@@ -1,0 +1,135 @@
+"""Watches a benchmark at work: which attack, image, pass and step; ends it when its time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from cmap_cli.attacks.table import ATTACKS
+from cmap_cli.benchmarking.campaign import Campaign, Task
+from cmap_cli.benchmarking.events import BenchmarkProgress, OnProgress
+from cmap_cli.defenses.base import Passes
+from cmap_cli.defenses.deployed import AttackedModule
+from cmap_cli.runs.forecast import Forecast, Span
+
+
+class OutOfTimeError(Exception):
+    """The time that a run was given is over."""
+
+
+@dataclass
+class Watch:
+    """What is told to ``on_progress``, from the calls of the networks.
+
+    Attributes:
+        campaign: what is run.
+        total: tasks of this process; ``done`` of them are finished.
+        done: see ``total``.
+        forecast: of the tasks that remain; None if nobody wants to know.
+        on_progress: told at every call of a network.
+        deadline: of ``time.monotonic()``; None for none.
+    """
+
+    campaign: Campaign
+    total: int
+    done: int
+    forecast: Forecast | None = None
+    on_progress: OnProgress | None = None
+    deadline: float | None = None
+    group: tuple[Task, ...] = ()
+    stage: str = "attack"
+    passes: Passes = field(default_factory=Passes)
+    evaluations: int = 0
+    planned: int = 0
+    step: int = 0
+    seen: int = -1
+    began: float = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Listen to the consistency model; a model that is no module is not heard."""
+        model = self.campaign.defenses.purifier.model
+        hook = model.register_forward_hook(lambda *_: self.tick()) if isinstance(model, nn.Module) else None
+        try:
+            self.tell()
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
+
+    @property
+    def left(self) -> Span:
+        """How long the rest will take, without what was spent on the tasks in work."""
+        if self.forecast is None:
+            return Span()
+        left, spent = self.forecast.left(), time.monotonic() - self.began if self.group else 0.0
+        return Span(max(0.0, left.low - spent), max(0.0, left.high - spent))
+
+    def begin(self, group: tuple[Task, ...]) -> None:
+        """Tasks of one item are attacked at once from now on (OutOfTimeError if they would end too late)."""
+        item = group[0].item
+        if self.deadline is not None:
+            left = self.deadline - time.monotonic()
+            if left <= 0 or (self.forecast is not None and self.forecast.task(item.name).low * len(group) > left):
+                raise OutOfTimeError
+        spec = item.spec
+        self.group, self.stage, self.passes, self.step, self.seen = group, "attack", Passes(), 0, -1
+        self.planned = 0 if spec is None else ATTACKS[spec.name].plan(self.campaign.budget, spec.access).forward
+        self.began = time.monotonic()
+
+    def attack(self, target: AttackedModule) -> None:
+        """This module is attacked from now on."""
+        self.passes = target.passes
+        target.eval().register_forward_hook(lambda *_: self.tick(model=False))
+
+    def evaluate(self, number: int, draws: int) -> None:
+        """Evaluation ``number`` of ``draws`` begins."""
+        self.stage, self.evaluations, self.planned, self.step = "evaluation", number, draws, 0
+        self.tell()
+
+    def finish(self) -> None:
+        """The tasks in work are recorded."""
+        if self.forecast is not None:
+            seconds = time.monotonic() - self.began
+            self.forecast.finish(self.group[0].item.name, seconds, len(self.group))
+        self.done += len(self.group)
+        self.group = ()
+        self.tell()
+
+    def tick(self, *, model: bool = True) -> None:
+        """A network was called (OutOfTimeError when the time is over)."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTimeError
+        if self.passes.forward != self.seen:
+            self.seen, self.step = self.passes.forward, 0
+        self.step += model
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell how far it is."""
+        if self.on_progress is None:
+            return
+        if not self.group:
+            self.on_progress(BenchmarkProgress(self.done, self.total, self.left))
+            return
+        first, images = self.group[0], len(self.group)
+        passes = self.passes.forward // images if self.stage == "attack" else self.evaluations
+        self.on_progress(
+            BenchmarkProgress(
+                self.done,
+                self.total,
+                self.left,
+                item=first.item.title,
+                image=first.image + 1,
+                images=images,
+                stage=self.stage,
+                passes=passes,
+                planned=self.planned,
+                step=self.step,
+                steps=self.campaign.defenses.purifier.config.steps,
+            )
+        )

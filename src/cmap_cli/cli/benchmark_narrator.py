@@ -1,0 +1,110 @@
+"""What ``cmap benchmark`` and ``cmap attack`` print before and during the work: the plan, and what is in work."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from cmap_cli.cli import console
+from cmap_cli.cli.progress import Reporter, reporting
+from cmap_cli.runs.documents import encode
+
+if TYPE_CHECKING:
+    from cmap_cli.benchmarking.budget import TimePlan
+    from cmap_cli.benchmarking.events import BenchmarkPlan, BenchmarkProgress
+
+LOADING = "loading the models"
+
+
+class BenchmarkNarrator(ExitStack):
+    """Prints what a benchmark reports while it runs, from the loading of the models on.
+
+    Args:
+        silent: whether progress is left out.
+        plan: whether the plan is printed although progress is left out.
+        verbose: whether the plan names all settings.
+    """
+
+    def __init__(self, *, silent: bool, plan: bool = False, verbose: bool = False) -> None:
+        super().__init__()
+        self.silent = silent
+        self.wants_plan = plan or not silent
+        self.verbose = verbose
+        self.reporter: Reporter | None = None
+
+    def __enter__(self) -> Self:
+        self.reporter = self.enter_context(reporting(None, "tasks", quiet=self.silent, loading=LOADING))
+        return self
+
+    def phase(self, text: str) -> None:
+        """Something that cannot be counted begins."""
+        if self.reporter is not None:
+            self.reporter.work(text)
+
+    def plan(self, plan: BenchmarkPlan) -> None:
+        """What will be done."""
+        show_plan(plan, verbose=self.verbose)
+
+    def progress(self, progress: BenchmarkProgress) -> None:
+        """How far it is, and what is in work."""
+        if self.reporter is None:
+            return
+        if self.reporter.total is None:
+            self.reporter.begin(progress.total, "tasks")
+        self.reporter.detail(in_work(progress))
+        self.reporter.reach(progress.done, progress.left)
+
+
+def in_work(progress: BenchmarkProgress) -> str:
+    """What is in work: "pgd@white-box 8/255 on cmap, image 3, pass 4 of 12, step 6 of 8"."""
+    if not progress.item:
+        return ""
+    last = progress.image + progress.images - 1
+    parts = [progress.item, f"image {progress.image}" if progress.images == 1 else f"images {progress.image} to {last}"]
+    if progress.stage == "evaluation":
+        parts.append(f"evaluation {progress.passes} of {progress.planned}")
+    elif progress.planned:
+        parts.append(f"pass {min(progress.passes + 1, progress.planned)} of {progress.planned}")
+    if progress.step:
+        of = "" if progress.step > progress.steps else f" of {progress.steps}"  # a gradient sweeps over them again
+        parts.append(f"step {progress.step}{of}")
+    return ", ".join(parts)
+
+
+def show_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
+    """Say what will be done, how long what remains of this shard takes, and what a thorough run would take."""
+    from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
+    from cmap_cli.runs.shard import WHOLE
+
+    campaign, chosen = plan.prepared.campaign, plan.prepared.chosen
+    attacks, defenses = ", ".join(map(str, campaign.specs)), ", ".join(campaign.defenses.names)
+    balls = f"{campaign.threats[0].norm} {', '.join(threat.spelled for threat in campaign.threats)}"
+    console.say(
+        f"{console.count(len(campaign.dataset), 'image')} of {campaign.dataset.name}, {campaign.classifier.name} "
+        f"behind {defenses}; {attacks}; {balls}; {console.count(campaign.reevaluations, 're-evaluation')}"
+    )
+    of_shard = "" if plan.shard == WHOLE else f"; shard {plan.shard}: {plan.tasks} of {plan.all_tasks} tasks"
+    there = f", {plan.done} of {console.count(plan.tasks, 'task')} are there already" if plan.done else ""
+    if plan.time is not None:
+        show_time_plan(plan.time)
+    took = console.time_range(plan.cost.remaining) if plan.done < plan.tasks else "nothing is left to do"
+    console.say(f"{chosen.device} ({chosen.reason}): {took}, into {plan.folder}{of_shard}{there}")
+    console.say(
+        f"a thorough run ({THOROUGH_IMAGES} images, 100 steps, 20 draws in every gradient, 5000 queries, 20 "
+        f"re-evaluations) takes {console.time_range(plan.cost.thorough)} on this device"
+    )
+    if verbose:
+        console.say(encode(plan.prepared.settings))
+
+
+def show_time_plan(plan: TimePlan) -> None:
+    """What was chosen for --budget, and what it buys."""
+    from cmap_cli.benchmarking.budget import describe
+
+    none, half = plan.widths
+    console.say(f"for {console.duration(plan.seconds)}: {describe(plan.chosen)}")
+    console.say(
+        f"the 95 % interval will be {none:.0f} points wide if no image stays correct, {half:.0f} if half of them do"
+    )
+    for sentence in plan.weak:
+        console.say(f"weak budget: {sentence}")

@@ -1,0 +1,104 @@
+"""How long work will take, as a range: from a short measurement, corrected by what finished tasks took."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+FASTER, SLOWER = 0.7, 1.5
+"""How far what a task takes may be from a short measurement, on a machine that does other things too."""
+NARROWEST, UNKNOWN = 0.1, 0.5
+"""Half the width of a range as a share of it: however many tasks were seen, and if nothing was measured before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An estimated duration.
+
+    Attributes:
+        low: seconds that it takes at least, probably.
+        high: seconds that it takes at most, probably.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def __add__(self, other: Span) -> Span:
+        """One after the other."""
+        return Span(self.low + other.low, self.high + other.high)
+
+    def __mul__(self, factor: float) -> Span:
+        """Several times."""
+        return Span(self.low * factor, self.high * factor)
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of both ends, or half of ``high`` if ``low`` is 0."""
+        return math.sqrt(self.low * self.high) or self.high / 2
+
+
+def measured(seconds: float, least: float = 1.0) -> Span:
+    """What a short measurement says.
+
+    Args:
+        seconds: computed from it.
+        least: share of this that is enough where the work may end early.
+    """
+    return Span(seconds * least * FASTER, seconds * SLOWER)
+
+
+class Forecast:
+    """The time that is left for tasks of a few kinds. The only place that estimates while work goes on.
+
+    A kind of which tasks have finished is judged by these; the others by the measurement before the work, corrected by
+    how far the finished ones were from theirs.
+
+    Args:
+        spans: of one task of each kind, from a measurement.
+        counts: tasks that remain, of each kind.
+    """
+
+    def __init__(self, spans: Mapping[str, Span], counts: Mapping[str, int]) -> None:
+        self.spans = dict(spans)
+        self.counts = dict(counts)
+        self.seen: dict[str, list[float]] = {}
+
+    def finish(self, kind: str, seconds: float, count: int = 1) -> None:
+        """Tasks are done.
+
+        Args:
+            kind: of them.
+            seconds: that they took together.
+            count: how many.
+        """
+        self.counts[kind] -= count
+        self.seen.setdefault(kind, []).extend([seconds / count] * count)
+
+    def task(self, kind: str) -> Span:
+        """What one more task of a kind will take."""
+        before, seen = self.spans[kind] * self.speed(), self.seen.get(kind, [])
+        if not seen:
+            return before
+        weight, mean = 1 / (1 + len(seen)), sum(seen) / len(seen)
+        if before.middle:
+            mean = weight * before.middle + (1 - weight) * mean
+        wide = max(before.high / before.middle - 1, UNKNOWN) if before.middle else UNKNOWN
+        scatter = statistics.stdev(seen) / mean if len(seen) > 1 and mean else 0.0
+        share = NARROWEST + max((wide - NARROWEST) * math.sqrt(weight), 2.5 * scatter / math.sqrt(len(seen)))
+        return Span(mean / (1 + share), mean * (1 + share))
+
+    def speed(self) -> float:
+        """How long the finished tasks took, as a multiple of what was measured before; 1 before any is finished."""
+        expected = sum(self.spans[kind].middle * len(seen) for kind, seen in self.seen.items())
+        took = sum(sum(seen) for seen in self.seen.values())
+        return min(10.0, max(0.1, took / expected)) if expected and took else 1.0
+
+    def left(self) -> Span:
+        """For all tasks that remain."""
+        total = Span()
+        for kind, count in self.counts.items():
+            if count > 0:
+                total += self.task(kind) * count
+        return total
