@@ -19,7 +19,7 @@ from cmap_cli.choices import (
     Select,
 )
 from cmap_cli.cli import console, options
-from cmap_cli.cli.purify_messages import Narrator, document, print_summary
+from cmap_cli.cli.purify_messages import Narrator, document, print_summary, warn_of_results
 from cmap_cli.purify.settings import PurifySettings
 
 
@@ -158,6 +158,7 @@ def purify(
             on_message=None if silent or not console.leads() else narrator.message,
             on_progress=narrator.progress,
         )
+    warn_of_results(result)
     if json and console.leads():
         console.result_json(document(result))
     elif result.summary is not None and not silent:

@@ -140,6 +140,18 @@ def document(result: PurifyResult) -> Any:
     )
 
 
+def warn_of_results(result: PurifyResult) -> None:
+    """Warn where the results are far from their inputs."""
+    from cmap_cli.purify.summary import FAITHFUL_PSNR
+
+    found = result.summary
+    if found is not None and found.psnr is not None and found.is_unfaithful:
+        console.warn(
+            f"the results are far from their inputs, PSNR {found.psnr:.1f} dB on average (below {FAITHFUL_PSNR:.0f}): "
+            "the model does not suit these images; --compare shows them, cmap train makes a model of your own images"
+        )
+
+
 def print_summary(result: PurifyResult, summary: Summary, settings: PurifySettings) -> None:
     """Print what was done and what it did to the predictions."""
     failed = f", {result.failed} failed" if result.failed else ""

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from cmap_cli.purify.documents import ImageRecord
 
 
+FAITHFUL_PSNR = 20.0
+"""In dB, a root mean square error of a tenth: a mean below it is a model that does not suit the images. The
+perturbations that are to be removed, of 8/255, have 30 dB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Counts and means over the images of an output folder, earlier runs of the same settings included.
@@ -42,6 +47,11 @@ class Summary:
     right_vote: int | None
     regained: int | None
     lost: int | None
+
+    @property
+    def is_unfaithful(self) -> bool:
+        """Whether the results are so far from their inputs that the model does not suit them."""
+        return self.psnr is not None and self.psnr < FAITHFUL_PSNR
 
 
 def summarise(records: Iterable[ImageRecord], labels: Mapping[Path, str]) -> Summary:
