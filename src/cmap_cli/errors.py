@@ -79,11 +79,13 @@ def raise_all(problems: Sequence[CmapError], what: str = "") -> None:
         raise UsageError(f"{begin}: {'; '.join(each.message for each in shown)}", problems=shown)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known: the nearest one, else all of them."""
+def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint for a name that is not known: the nearest one, else what is given for that, else all of them."""
     names = list(known)
-    near = get_close_matches(name.lower(), names, n=1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+    near = get_close_matches(name.lower(), [each.lower() for each in names], n=1)
+    if near:
+        return f"did you mean {next(each for each in names if each.lower() == near[0])}?"
+    return otherwise or f"one of {', '.join(names)}"
 
 
 @contextmanager

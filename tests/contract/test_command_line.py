@@ -128,6 +128,68 @@ def test_usage_errors_are_two_lines_and_exit_2(invoke: Run) -> None:
         assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            "purify nothing.png --out y --model cifar10-unt --classifier resnet --select vot --steps 0",
+            [
+                ("--steps 0 is below 1", "cmap purify --help"),
+                ("--select vot is none of best, mean, medoid, vote", "did you mean vote?"),
+                ("no consistency model is called cifar10-unt", "did you mean cifar10-unet?"),
+                ("no classifier is called resnet", "cmap list classifiers"),
+                ("'nothing.png' cannot be found", "Name a file, a folder, a pattern in quotes, or - for stdin"),
+            ],
+        ),
+        (
+            "purify --steps x --foo 3",
+            [
+                ("there is no option --foo", "did you mean --format?"),
+                ("--out is missing", "cmap purify --help"),
+                ("--steps x is no whole number", "cmap purify --help"),
+            ],
+        ),
+        (
+            "benchmark --eps 8 --attack pdg --smoothing a --fail-under-clean 2",
+            [
+                ("--smoothing a is no number", "cmap benchmark --help"),
+                ("--fail-under-clean 2 is above 1", "cmap benchmark --help"),
+                ("there is no attack 'pdg'", "did you mean pgd?"),
+                ("--eps 8 is above 1, the whole range of a pixel", "pixels are in [0, 1]: write 8/255"),
+            ],
+        ),
+        ("purify x --out", [("--out needs a value", "cmap purify --help")]),
+        ("purify", [("INPUT is missing", "cmap purify --help"), ("--out is missing", "cmap purify --help")]),
+        ("info --json=3", [("--json takes no value", "--json alone")]),
+        ("compare a b c", [("c is too much: there is no such argument", "cmap compare --help")]),
+        ("list model", [("WHAT model is none of models, classifiers, attacks, datasets", "did you mean models?")]),
+        (
+            "download-weights cifar10-cd-lips",
+            [("no weights are called cifar10-cd-lips", "did you mean cifar10-cd-lpips?")],
+        ),
+        ("benchmark --dataset cifar1O", [("no data set, file or folder is called 'cifar1O'", "did you mean cifar10?")]),
+        ("benchmark --access whitebox", [("--access whitebox does not exist", "did you mean white-box?")]),
+        (
+            "benchmark --report-only nothing",
+            [("--report-only nothing is no folder that exists", "cmap benchmark --help")],
+        ),
+        ("purfy", [("there is no command 'purfy'", "did you mean purify?")]),
+        ("", [("no command is given", "cmap purify ./images --out ./clean")]),
+    ],
+)
+def test_all_mistakes_are_named_at_once_in_our_words(
+    invoke: Run, arguments: str, expected: list[tuple[str, str]]
+) -> None:
+    run = invoke(*arguments.split())
+    assert run.returncode == 2
+    errors = [line.removeprefix("error: ")[:-1] for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [message for message, _ in expected]
+    for _, hint in expected:
+        assert f"hint: {hint}" in run.stderr
+    for foreign in ("Value error", "Input should", "Invalid value", "Missing argument", "No such"):
+        assert foreign not in run.stderr
+
+
 def test_json_is_one_document_on_failure_too(invoke: Run) -> None:
     for arguments, code in (
         (["purify", "nothing", "--out", "y", "--json"], 2),

@@ -25,7 +25,8 @@ from cmap_cli.cli.listing import list_names
 from cmap_cli.cli.merge import merge
 from cmap_cli.cli.purify import purify
 from cmap_cli.cli.train import train
-from cmap_cli.errors import CmapError
+from cmap_cli.cli.usage import plain, unknown_command
+from cmap_cli.errors import CmapError, UsageError
 
 EPILOG = "Environment: CMAP_WEIGHTS_DIR, CMAP_DEVICE, CMAP_DEBUG=1 (tracebacks)."
 INTERRUPTED = 130
@@ -73,9 +74,7 @@ def main() -> None:
         except typer.TyperException as error:
             if debugging():
                 raise
-            usage = CmapError(error.format_message().rstrip("."), "cmap --help, cmap COMMAND --help")
-            usage.exit_code = error.exit_code
-            code = leave_with(usage)
+            code = leave_with(usage_error(error))
         except (KeyboardInterrupt, typer.Abort):
             name = signal.Signals(received[0]).name if received else "Ctrl-C"
             interrupted = CmapError(
@@ -87,6 +86,15 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def usage_error(error: typer.TyperException) -> CmapError:
+    """Our words for a command line without a command that there is."""
+    text = plain(error)
+    if not text:  # the help page was printed
+        return UsageError("no command is given", "cmap purify ./images --out ./clean")
+    names = [each.name or (each.callback.__name__ if each.callback else "") for each in app.registered_commands]
+    return unknown_command(text, [name.replace("_", "-") for name in names]) or UsageError(text, "cmap --help")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from cmap_cli.cli import console
-from cmap_cli.errors import CmapError
+from cmap_cli.errors import CmapError, collecting
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.settings import CertifySettings
@@ -46,6 +46,28 @@ def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
     """The settings among the options of a command, which have the same names; options not given keep the default."""
     names = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: values[name] for name in names if values.get(name) is not None})
+
+
+def benchmark_problems(values: Mapping[str, Any]) -> list[CmapError]:
+    """What is wrong with the options of ``cmap benchmark``, as far as it can be seen without loading anything."""
+    from cmap_cli.benchmarking.settings import BenchmarkSettings
+    from cmap_cli.benchmarking.setup import parse
+
+    found: list[CmapError] = []
+    with collecting(found):
+        parse(settings_of(BenchmarkSettings, values))
+    return found
+
+
+def attack_problems(values: Mapping[str, Any]) -> list[CmapError]:
+    """The same of ``cmap attack``."""
+    from cmap_cli.benchmarking.settings import AttackSettings
+    from cmap_cli.benchmarking.setup import parse
+
+    found: list[CmapError] = []
+    with collecting(found):
+        parse(settings_of(AttackSettings, values))
+    return found
 
 
 def estimate_of(plan: BenchmarkPlan) -> Estimate:

@@ -1,4 +1,4 @@
-"""What all commands have in common: a short and a full help page, and a clean stdout."""
+"""What all commands have in common: a short and a full help page, and errors in our words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from cmap_cli.cli.usage import problems_of
+from cmap_cli.errors import raise_all
+
 DETAILS_OF = "Details of"
 """How the names of panels begin that ``--help`` leaves out."""
 FULL_HELP = "cmap_cli.full_help"
@@ -14,7 +17,18 @@ FULL_HELP = "cmap_cli.full_help"
 
 
 class Command(TyperCommand):
-    """A command whose ``--help`` leaves out the panels of details, which ``--help-all`` shows too."""
+    """A command whose ``--help`` leaves out details that ``--help-all`` shows, and that names all mistakes at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments (UsageError: everything that is wrong with them)."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException:
+            if ctx.resilient_parsing:
+                raise
+            raise_all(problems_of(self, ctx, given))
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help page."""

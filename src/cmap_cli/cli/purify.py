@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +22,7 @@ from cmap_cli.choices import (
 )
 from cmap_cli.cli import console, options
 from cmap_cli.cli.purify_messages import Narrator, document, print_summary, warn_of_results
+from cmap_cli.errors import CmapError, collecting
 from cmap_cli.purify.settings import PurifySettings
 
 
@@ -120,29 +123,10 @@ def purify(
 
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
+    values = dict(locals())
     from cmap_cli.purify.run import purify_folder
 
-    settings = PurifySettings(
-        model=model,
-        preset=preset,
-        steps=steps,
-        num_latents=num_latents,
-        select=select,
-        classifier=classifier,
-        normalisation=normalisation,
-        vote=vote,
-        perceptual=perceptual,
-        lpips_trunk=lpips_trunk,
-        class_label=class_label,
-        fit=fit,
-        max_tiles=max_tiles,
-        seed=seed,
-        device=device,
-        precision=precision,
-        format=image_format,
-        batch_size=batch_size,
-        weights_dir=weights_dir,
-    )
+    settings = settings_of(values)
     silent = quiet or json
     with Narrator(out, settings, silent=silent, paths=quiet and not json, verbose=verbose) as narrator:
         result = purify_folder(
@@ -165,3 +149,22 @@ def purify(
         print_summary(result, result.summary, settings)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+def settings_of(values: Mapping[str, Any]) -> PurifySettings:
+    """The settings among the options of the command."""
+    names = {field.name: field.name for field in dataclasses.fields(PurifySettings)} | {"format": "image_format"}
+    return PurifySettings(**{name: values[option] for name, option in names.items()})
+
+
+def problems(values: Mapping[str, Any]) -> list[CmapError]:
+    """What is wrong with the options, as far as it can be seen without loading anything."""
+    from cmap_cli.data.inputs import discover
+    from cmap_cli.purify.checks import unknown_names
+
+    settings = settings_of(values)
+    found = settings.problems() + unknown_names(settings)
+    inputs = [each for each in values["inputs"] or () if each != "-"]
+    with collecting(found):
+        discover(inputs)
+    return found

@@ -15,7 +15,7 @@ from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.listing import Listing, list_class_folders, list_images, list_table
 from cmap_cli.data.table import DATASETS
-from cmap_cli.errors import CmapError, UsageError, raise_all
+from cmap_cli.errors import CmapError, UsageError, raise_all, suggestion
 from cmap_cli.models.classifiers import CIFAR10_CLASSES
 from cmap_cli.models.weights.cache import local_file
 from cmap_cli.models.weights.manifest import find_artefact
@@ -111,7 +111,7 @@ def _dataset(name: str, split: str, listing: Listing) -> Dataset:
 def load_cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -> Dataset:
     """The bundled subset, or the whole test or training set from the cache."""
     if rest:
-        raise UsageError(f"no data set, file or folder is called {name!r}", KNOWN)
+        raise UsageError(f"no data set, file or folder is called {name!r}", suggestion(name, DATASETS, KNOWN))
     path = local_file(find_artefact("cifar10-subset" if split == "subset" else "cifar10", "dataset"), weights_dir)
     listing = list_array(path, "x" if split == "subset" else f"x_{split}")
     dataset = replace(_dataset("cifar10", split, listing), classes=CIFAR10_CLASSES)
@@ -141,7 +141,7 @@ def _own(name: str, split: Split, labels: Path | None) -> Dataset:
     if not os.path.lexists(path) and (array := re.fullmatch(r"(.+\.(?:npz|safetensors)):(.+)", name, re.DOTALL)):
         path, key = Path(array[1]), array[2]
     if not name or (not os.path.lexists(path) and not re.search(r"[*?\[]", name)):
-        raise UsageError(f"no data set, file or folder is called {name!r}", KNOWN)
+        raise UsageError(f"no data set, file or folder is called {name!r}", suggestion(name, DATASETS, KNOWN))
     suffix = path.suffix.lower() if path.is_file() else ""
     if labels is not None and suffix in {".csv", ".npy", ".npz", ".safetensors"}:
         hint = "--labels is for pictures; CSV, .npz and .safetensors files have labels of their own"

@@ -23,7 +23,7 @@ OTHER: dict[str, Any] = {
     "steps": 2,
     "num_latents": 3,
     "select": "best",
-    "classifier": "another",
+    "classifier": "./another",
     "normalisation": "half",
     "vote": "hard",
     "perceptual": "both",
@@ -52,7 +52,7 @@ def settings(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> PurifySettin
     monkeypatch.setattr(prepare, "load_similarity", lambda *_: SSIM())
     monkeypatch.setattr(prepare, "condition", lambda *_: None)
     return PurifySettings(
-        model=str(small_model), preset="fast", classifier="a", perceptual="lpips", precision="fp32", batch_size=1
+        model=str(small_model), preset="fast", classifier="./a", perceptual="lpips", precision="fp32", batch_size=1
     )
 
 

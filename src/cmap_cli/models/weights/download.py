@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.errors import CmapError, UsageError, suggestion
 from cmap_cli.files import sweep_temporaries
 from cmap_cli.models.weights.cache import cache_folder, is_cached
 from cmap_cli.models.weights.documents import Artefact
@@ -119,7 +119,8 @@ def select_artefacts(names: Sequence[str]) -> list[Artefact]:
             artefacts.append(manifest[name])
             continue
         if name.partition(":")[0] not in LIBRARIES:
-            problems.append(UsageError(f"no weights are called {name}", "cmap download-weights --list"))
+            near = suggestion(name, read_manifest(), "cmap download-weights --list")
+            problems.append(UsageError(f"no weights are called {name}", near))
             continue
         try:
             artefacts.append(artefact_of(name, "classifier"))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, suggestion
 from cmap_cli.models.formats import FORMATS
 from cmap_cli.models.weights.documents import Artefact, DownloadSource, Entry, Kind, Scheme
 
@@ -22,6 +22,8 @@ NEEDED_BY_KIND: dict[Kind, tuple[str, ...]] = {
     "lpips-trunk": ("range",),
     "dataset": ("shape", "classes"),
 }
+LISTED: dict[Kind, str] = {"consistency-model": "cmap list models", "classifier": "cmap list classifiers"}
+"""The commands that list the names of a kind."""
 UNPUBLISHED = "unpublished"
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HEX_DIGITS = re.compile(r"[0-9a-f]{64}")
@@ -160,9 +162,15 @@ def check_digest(digest: str) -> None:
 
 
 def find_artefact(name: str, kind: Kind) -> Artefact:
-    """The entry of that name and kind (WeightsError with the known names otherwise)."""
+    """The entry of that name and kind (WeightsError with the nearest known name otherwise)."""
     manifest = read_manifest()
     if name in manifest and manifest[name].kind == kind:
         return manifest[name]
-    known = ", ".join(sorted(a.name for a in manifest.values() if a.kind == kind))
-    raise WeightsError(f"no {kind} is called {name}", f"known names: {known}")
+    known = [artefact.name for artefact in manifest.values() if artefact.kind == kind]
+    raise WeightsError(f"no {kind.replace('-', ' ')} is called {name}", suggestion(name, known, LISTED.get(kind, "")))
+
+
+def check_name(name: str, kind: Kind) -> None:
+    """Refuse what can only be a name of the manifest and is none (WeightsError); for before torch is loaded."""
+    if not (set(name) & set("/\\:") or Path(name).exists()):
+        find_artefact(name, kind)

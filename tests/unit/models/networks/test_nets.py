@@ -111,7 +111,7 @@ def test_files_that_are_no_models_are_refused(tmp_path) -> None:
         read_model(tmp_path / "broken.safetensors")
     with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
         load_model(str(tmp_path))
-    with pytest.raises(WeightsError, match="no consistency-model is called nonsense"):
+    with pytest.raises(WeightsError, match="no consistency model is called nonsense"):
         load_model("nonsense")
     with pytest.raises(WeightsError, match="does not exist"):
         load_model("./nowhere/model")

@@ -131,10 +131,11 @@ def test_a_file_with_other_bytes_is_refused(tmp_path: Path) -> None:
         installed_file(read_manifest(path)["thing"])
 
 
-def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match="no classifier is called x") as caught:
-        artefact_of("x", "classifier")
-    assert "pyautoattack-resnet18" in caught.value.hint
+def test_unknown_names_name_the_nearest_known_one() -> None:
+    for name, hint in (("x", "cmap list classifiers"), ("pyautoattack-resnet", "did you mean pyautoattack-resnet18?")):
+        with pytest.raises(WeightsError, match=f"no classifier is called {name}") as caught:
+            artefact_of(name, "classifier")
+        assert caught.value.hint == hint
 
 
 def test_models_of_libraries_become_artefacts() -> None:
