@@ -166,7 +166,7 @@ def train(
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
-    from cmap_cli.training.plan import plan_training
+    from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training
     from cmap_cli.training.run import run_training
     from cmap_cli.training.settings import TrainSettings
 
@@ -195,6 +195,11 @@ def train(
     silent = quiet or json
     if not silent:
         console.say(plan.sentence())
+    if plan.has_few_images:
+        console.warn(
+            f"{console.count(len(plan.found.sources), 'image')} are too few: the model will restore these and no "
+            f"others; give {ENOUGH_IMAGES} at least, better thousands"
+        )
     if dry_run:
         if json:
             console.result_json(plan.document())

@@ -23,6 +23,8 @@ from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from cmap_cli.training.settings import TrainSettings
 
 FEWEST_IMAGES = 2
+ENOUGH_IMAGES = 500
+"""Of a gaussian or unet: docs/how-to/own-model.md has the measurements."""
 Recipe = TrainingConfig | PhotoConfig
 R = TypeVar("R", TrainingConfig, PhotoConfig)
 
@@ -58,6 +60,11 @@ class TrainPlan:
     def compiled(self) -> bool:
         """Whether torch.compile fuses the kernels."""
         return self.chosen.device.type == "cuda" if self.settings.compiled is None else self.settings.compiled
+
+    @property
+    def has_few_images(self) -> bool:
+        """Whether there are too few images for a model of others than these; crops make more of photographs."""
+        return self.kind != "photo" and len(self.found.sources) < ENOUGH_IMAGES
 
     def document(self) -> TrainPlanDocument:
         """The plan as ``--dry-run --json`` prints it."""
