@@ -34,7 +34,7 @@ from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
-from cmap_cli.models.weights.manifest import check_name
+from cmap_cli.models.weights.manifest import unknown_names
 from cmap_cli.models.zoo import LoadedModel, load_identified_model
 from cmap_cli.runs.settings import unknown_choices
 from cmap_cli.runs.shard import WHOLE, Shard
@@ -122,16 +122,12 @@ def parse_threats(settings: AnySettings) -> tuple[ThreatModel, ...]:
 
 def parse(settings: AnySettings) -> Parsed:
     """Check what can be checked before anything is loaded (all problems at once as UsageError)."""
-    problems: list[CmapError] = []
+    problems = unknown_names(settings.model, settings.classifier)
     defenses: tuple[str, ...] = ()
     specs: tuple[AttackSpec, ...] = ()
     threats: tuple[ThreatModel, ...] = ()
     budget = Budget()
     raise_all(unknown_choices(settings))
-    with collecting(problems):
-        check_name(settings.model, "consistency-model")
-    with collecting(problems):
-        check_name(settings.classifier, "classifier")
     with collecting(problems):
         defenses = parse_defenses(settings.defense)
     with collecting(problems):

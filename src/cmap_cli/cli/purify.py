@@ -160,10 +160,10 @@ def settings_of(values: Mapping[str, Any]) -> PurifySettings:
 def problems(values: Mapping[str, Any]) -> list[CmapError]:
     """What is wrong with the options, as far as it can be seen without loading anything."""
     from cmap_cli.data.inputs import discover
-    from cmap_cli.purify.checks import unknown_names
+    from cmap_cli.models.weights.manifest import unknown_names
 
     settings = settings_of(values)
-    found = settings.problems() + unknown_names(settings)
+    found = settings.problems() + unknown_names(settings.model, settings.classifier)
     inputs = [each for each in values["inputs"] or () if each != "-"]
     with collecting(found):
         discover(inputs)

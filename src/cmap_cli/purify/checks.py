@@ -10,8 +10,8 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER
 from cmap_cli.data.inputs import Discovery, Source, discover
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.outputs import FORMATS, check_collisions, check_output_folder
-from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
-from cmap_cli.models.weights.manifest import check_name
+from cmap_cli.errors import UsageError, collecting, raise_all
+from cmap_cli.models.weights.manifest import unknown_names
 from cmap_cli.purify.events import Failed, Listed
 from cmap_cli.purify.settings import PurifySettings
 from cmap_cli.runs.shard import WHOLE, Shard, launched_shard, resolve_shard
@@ -73,7 +73,7 @@ def check_request(
     Raises:
         UsageError: something is wrong; one error for everything.
     """
-    problems = settings.problems() + unknown_names(settings)
+    problems = settings.problems() + unknown_names(settings.model, settings.classifier)
     found, true_labels, own = Discovery(), dict[Path, str](), WHOLE
     if labels is not None and settings.classifier is None:
         problems.append(UsageError("--labels needs a classifier to compare with", f"--classifier {DEFAULT_CLASSIFIER}"))
@@ -93,14 +93,3 @@ def check_request(
         true_labels = read_labels(labels).names() if labels else {}
     raise_all(problems)
     return Request(found, true_labels, own)
-
-
-def unknown_names(settings: PurifySettings) -> list[CmapError]:
-    """Model and classifier where their names are none; for settings whose models are loaded by name."""
-    found: list[CmapError] = []
-    with collecting(found):
-        check_name(settings.model, "consistency-model")
-    with collecting(found):
-        if settings.classifier is not None:
-            check_name(settings.classifier, "classifier")
-    return found

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from cmap_cli.errors import WeightsError, suggestion
+from cmap_cli.errors import CmapError, WeightsError, collecting, suggestion
 from cmap_cli.models.formats import FORMATS
 from cmap_cli.models.weights.documents import Artefact, DownloadSource, Entry, Kind, Scheme
 
@@ -170,7 +170,12 @@ def find_artefact(name: str, kind: Kind) -> Artefact:
     raise WeightsError(f"no {kind.replace('-', ' ')} is called {name}", suggestion(name, known, LISTED.get(kind, "")))
 
 
-def check_name(name: str, kind: Kind) -> None:
-    """Refuse what can only be a name of the manifest and is none (WeightsError); for before torch is loaded."""
-    if not (set(name) & set("/\\:") or Path(name).exists()):
-        find_artefact(name, kind)
+def unknown_names(model: str, classifier: str | None) -> list[CmapError]:
+    """An error for each name that can only be one of the manifest and is none; for before torch is loaded."""
+    problems: list[CmapError] = []
+    given: tuple[tuple[str | None, Kind], ...] = ((model, "consistency-model"), (classifier, "classifier"))
+    for name, kind in given:
+        if name is not None and not (set(name) & set("/\\:") or Path(name).exists()):
+            with collecting(problems):
+                find_artefact(name, kind)
+    return problems
