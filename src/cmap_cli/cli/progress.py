@@ -171,6 +171,7 @@ def reporting_units(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], 
         def report(done: int, total: int) -> None:
             if reporter.total is None:
                 reporter.begin(total, unit)
+                reporter.detail("")
             reporter.reach(done)
 
         yield report

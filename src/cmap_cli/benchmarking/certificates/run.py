@@ -151,10 +151,15 @@ def write_records(
         there = results.resume()
         left = [each for each in units if each not in there]
         done = len(units) - len(left)
-        report(done, len(units))
-        for count, record in enumerate(work.certify(prepared.run, left), done + 1):
+
+        def tell() -> None:
+            report(done, len(units))
+
+        tell()
+        for record in work.certify(prepared.run, left, tell):
             results.append([record])
-            report(count, len(units))
+            done += 1
+            tell()
         write_part(folder, dataclasses.replace(part, finished=True))
     return results.journal.path
 

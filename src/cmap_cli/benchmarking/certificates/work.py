@@ -118,7 +118,7 @@ class Batch:
 def certify(
     run: Certification,
     units: Sequence[tuple[int, float]],
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[], object] | None = None,
 ) -> Iterator[CertificateRecord]:
     """The records of units of work, each as soon as it is decided.
 
@@ -128,7 +128,7 @@ def certify(
     Args:
         run: what is done.
         units: (image, sigma), see :meth:`Certification.work`.
-        on_batch: called with the number of samples after every batch.
+        on_batch: called after every batch of samples.
     """
     waiting = start_jobs(run, units)
     active: list[Job] = []
@@ -149,7 +149,7 @@ def certify(
         if batch.counts:
             classify(run, batch, began)
             if on_batch is not None:
-                on_batch(batch.size)
+                on_batch()
         finished = [job for job in active if not job.tally.wanted()]
         active = [job for job in active if job.tally.wanted()]
         yield from (record_of(run, job) for job in finished)
