@@ -122,8 +122,8 @@ def certify(
 ) -> Iterator[CertificateRecord]:
     """The records of units of work, each as soon as it is decided.
 
-    A job gets its samples in their order and no more than it wants, so that its record is the same whatever other jobs
-    are beside it.
+    A job takes in its samples in their order and no more than it wants, so that its record is the same whatever other
+    jobs are beside it.
 
     Args:
         run: what is done.
