@@ -5,6 +5,8 @@ Exit codes of the command line: 0 done, 1 failed or a threshold missed, 2 usage,
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -86,6 +88,22 @@ def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:
     if near:
         return f"did you mean {next(each for each in names if each.lower() == near[0])}?"
     return otherwise or f"one of {', '.join(names)}"
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs what an extra needs; it also suits an installation from a clone.
+
+    Args:
+        extra: of cmap-cli.
+    """
+    from importlib import metadata  # slow to import
+
+    try:
+        every = metadata.requires("cmap-cli") or []
+    except metadata.PackageNotFoundError:
+        every = []
+    wanted = [each.partition(";")[0].strip() for each in every if re.search(rf"extra == ['\"]{extra}['\"]", each)]
+    return f"pip install {' '.join(map(shlex.quote, wanted or [f'cmap-cli[{extra}]']))}"
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 
-from cmap_cli.errors import CmapError, ImageError, UsageError, WeightsError, collecting, raise_all
+from cmap_cli.errors import CmapError, ImageError, UsageError, WeightsError, collecting, pip_install, raise_all
 
 
 def test_nothing_wrong_raises_nothing() -> None:
@@ -38,3 +40,20 @@ def test_many_problems_are_counted() -> None:
     with pytest.raises(UsageError, match=r"x\.csv has 25 problems") as caught:
         raise_all([UsageError(str(number)) for number in range(25)], "x.csv")
     assert [str(each) for each in caught.value.problems][19:] == ["19", "x.csv has 5 more problems"]
+
+
+def test_extras_are_installed_by_what_they_need_so_that_a_clone_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        assert name == "cmap-cli"
+        return ["torch>=2.6", "onnxruntime>=1.20; extra == 'onnx'", 'timm>=1.0; extra == "timm"', "x; extra == 'onnxx'"]
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert pip_install("onnx") == "pip install 'onnxruntime>=1.20'"
+    assert pip_install("timm") == "pip install 'timm>=1.0'"
+    assert pip_install("new") == "pip install 'cmap-cli[new]'"
+
+    def missing(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", missing)
+    assert pip_install("onnx") == "pip install 'cmap-cli[onnx]'"

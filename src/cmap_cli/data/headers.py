@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from safetensors import safe_open
 
 from cmap_cli.data.npy import npy_header, npz_headers
-from cmap_cli.errors import CmapError, ImageError, UsageError
+from cmap_cli.errors import CmapError, ImageError, UsageError, pip_install
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".hif", ".bmp", ".tif", ".tiff", ".gif"}
@@ -87,7 +87,7 @@ def _formats(path: Path, stream: BinaryIO) -> tuple[str, ...]:
     try:
         import pillow_heif
     except ImportError as error:
-        hint = "pip install 'cmap-cli[heic]'"
+        hint = pip_install("heic")
         raise ImageError(f"{path} is a HEIC picture, which needs pillow-heif to be read", hint) from error
     pillow_heif.register_heif_opener()
     return ("HEIF",)

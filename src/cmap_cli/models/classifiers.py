@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER
-from cmap_cli.errors import UsageError, WeightsError
+from cmap_cli.errors import UsageError, WeightsError, pip_install
 from cmap_cli.models.factories import call_factory
 from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.programs import ONNXNetwork, load_program
@@ -198,7 +198,7 @@ def from_transformers(
     try:
         transformers = import_module("transformers")
     except ModuleNotFoundError as error:
-        raise WeightsError(f"{name} needs transformers", "pip install 'cmap-cli[transformers]'") from error
+        raise WeightsError(f"{name} needs transformers", pip_install("transformers")) from error
     try:
         fields = msgspec.convert(description, TransformersDescription)
         config = dict(fields.config)

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from cmap_cli.data.images import read_image, to_uint8
 from cmap_cli.data.inputs import Source, discover, image_size
-from cmap_cli.errors import ImageError
+from cmap_cli.errors import ImageError, pip_install
 from tests.conftest import Run
 
 Matrix = NDArray[np.float64]
@@ -204,4 +204,4 @@ def test_without_pillow_heif_the_other_pictures_are_purified(
     run = invoke("purify", images, "--out", "out", "--model", small_model, "--steps", "2")
     assert run.returncode == 3, run.stderr
     assert "z.heic is a HEIC picture, which needs pillow-heif to be read" in run.stderr
-    assert "pip install 'cmap-cli[heic]'" in run.stderr
+    assert pip_install("heic") in run.stderr

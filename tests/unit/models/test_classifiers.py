@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from cmap_cli.errors import CmapError, UsageError, WeightsError
+from cmap_cli.errors import CmapError, UsageError, WeightsError, pip_install
 from cmap_cli.models.classifiers import load_classifier
 from cmap_cli.models.preprocessing import InputSize, PreparedClassifier, parse_normalisation
 from cmap_cli.models.weights.libraries import artefact_of
@@ -190,7 +190,7 @@ def test_missing_extras_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(WeightsError, match="needs timm") as caught:
         load_classifier("timm:resnet18")
-    assert caught.value.hint == "pip install 'cmap-cli[timm]'"
+    assert caught.value.hint == pip_install("timm")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(WeightsError, match="needs onnxruntime"):

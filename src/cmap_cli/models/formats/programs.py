@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 
 DECLARATION = "cmap.json"
 """The extra file of a TorchScript or torch.export archive in which its author says what cmap must know."""
@@ -114,7 +114,7 @@ class ONNXNetwork(nn.Module):
         try:
             onnxruntime = import_module("onnxruntime")
         except ModuleNotFoundError as error:
-            raise WeightsError(f"{path} needs onnxruntime", "pip install 'cmap-cli[onnx]'") from error
+            raise WeightsError(f"{path} needs onnxruntime", pip_install("onnx")) from error
         try:
             self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
         except Exception as error:  # onnxruntime's exceptions have no common base

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.core.consistency import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, c_in, c_noise, c_out, c_skip
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.networks.state import Description, Positive, fill, typed
 
 KIND = "adm"
@@ -139,7 +139,7 @@ def _backbone(config: Mapping[str, Any]) -> nn.Module:
     try:
         diffusers = import_module("diffusers")  # not an import statement: mypy would read all of it
     except ModuleNotFoundError as error:
-        raise WeightsError("this model's network needs diffusers", "pip install 'cmap-cli[diffusers]'") from error
+        raise WeightsError("this model's network needs diffusers", pip_install("diffusers")) from error
     try:
         unet: nn.Module = diffusers.UNet2DModel(**{k: v for k, v in config.items() if not k.startswith("_")})
     except Exception as error:  # whatever diffusers and torch raise for a configuration that fits nothing

@@ -13,7 +13,7 @@ from importlib import import_module
 
 from torch import nn
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.networks.cifar_resnet import CifarResNet
 from cmap_cli.models.networks.cifar_resnet18 import CifarResNet18
 from cmap_cli.models.networks.cifar_resnet50 import CifarResNet50
@@ -57,7 +57,7 @@ def build_classifier(architecture: str, classes: int) -> nn.Module:
         try:
             timm = import_module("timm")
         except ModuleNotFoundError as error:
-            raise WeightsError(f"{architecture} needs timm", "pip install 'cmap-cli[timm]'") from error
+            raise WeightsError(f"{architecture} needs timm", pip_install("timm")) from error
         created: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
         return created
     if architecture not in ARCHITECTURES:

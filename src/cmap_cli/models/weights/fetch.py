@@ -119,7 +119,7 @@ def fetch(
                 farthest = max(farthest, here)
                 if in_vain >= patience.attempts:
                     raise WeightsError(
-                        f"{url} could not be downloaded in {in_vain} attempts: {cause(error)}"
+                        f"{url} could not be downloaded in {in_vain} attempt{'' if in_vain == 1 else 's'}: {cause(error)}"
                     ) from error
                 wait = error.wait if isinstance(error, InterruptedTransferError) else 0.0
                 time.sleep(min(LONGEST_PAUSE, max(wait, patience.pause * 2**in_vain / 2)))

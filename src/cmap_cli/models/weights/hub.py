@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.weights.fetch import ForbiddenError, OnBytes, Patience, fetch
 
 HUGGING_FACE = "https://huggingface.co"
@@ -77,5 +77,5 @@ def how_to_sign_in(has_token: bool, page: str) -> str:
     try:
         import_module(LIBRARY)
     except ModuleNotFoundError:
-        return "pip install 'cmap-cli[hf]', then set HF_TOKEN or use hf auth login"
+        return f"{pip_install('hf')}, then set HF_TOKEN or use hf auth login"
     return "set HF_TOKEN, or use hf auth login"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cmap_cli.errors import UsageError, WeightsError
+from cmap_cli.errors import UsageError, WeightsError, pip_install
 from cmap_cli.models.weights.documents import Artefact, DownloadSource, Kind
 from cmap_cli.models.weights.manifest import find_artefact, read_manifest
 
@@ -78,7 +78,7 @@ def timm_artefact(name: str) -> Artefact:
     try:
         import timm
     except ImportError as error:
-        raise WeightsError(f"timm:{name} needs timm, which is not installed", "pip install 'cmap-cli[timm]'") from error
+        raise WeightsError(f"timm:{name} needs timm, which is not installed", pip_install("timm")) from error
     config = timm.models.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
     if config is None or not config.hf_hub_id:
         raise UsageError(f"timm has no pretrained classifier {name}", "see timm.list_models(pretrained=True)")

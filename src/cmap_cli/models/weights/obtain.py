@@ -117,8 +117,7 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
     refusals: list[CmapError] = []
     for source in artefact.sources:
         if source.scheme == "manual":
-            refusals.append(WeightsError(f"a person must download {source.file} from {source.rest}"))
-            continue
+            continue  # by a person, as the hint of the first says
         part = cache_folder(options.weights_dir) / PARTIAL / source.file
         try:
             download(source, part, options, on_bytes)
@@ -136,17 +135,16 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
             continue
         discard(part)
         return made
-    reasons = "; ".join(error.message for error in refusals)
+    reasons = "; ".join(error.message for error in refusals) or "only a person can, in a browser"
     hint = next((error.hint for error in refusals if error.hint), "") or by_hand(artefact)
     raise DownloadError(f"{artefact.name} could not be downloaded: {reasons}", hint)
 
 
 def by_hand(artefact: Artefact) -> str:
-    """What to do without a connection."""
-    return (
-        f"download {artefact.sources[0].file} (see {artefact.page}) into a folder DIR, then: "
-        f"{artefact.command} --from-dir DIR"
-    )
+    """What to do without a connection: one file and its place."""
+    source = artefact.sources[0]
+    address = source.rest if source.scheme == "manual" else source.url
+    return f"save {address} as DIR/{source.file} (see {artefact.page}), then: {artefact.command} --from-dir DIR"
 
 
 def download(source: DownloadSource, part: Path, options: FetchOptions, on_bytes: OnBytes) -> None:

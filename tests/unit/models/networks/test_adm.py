@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.formats import diffusers_folder, openai_adm
 from cmap_cli.models.formats.adm_configs import ADM_CONFIGS, unet_config
 from cmap_cli.models.formats.layout import layout_sha256
@@ -319,7 +319,7 @@ def test_missing_diffusers_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(WeightsError, match="needs diffusers") as error:
         build({"unet": CONDITIONAL})
-    assert error.value.hint == "pip install 'cmap-cli[diffusers]'"
+    assert error.value.hint == pip_install("diffusers")
 
 
 def corrupted(corruption):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmap_cli.errors import WeightsError
+from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.weights.fetch import Patience
 from cmap_cli.models.weights.hub import fetch_from_hub, hub_address
 from tests import hostile_server as hostile
@@ -75,7 +75,7 @@ def test_without_the_library_public_files_come_and_gated_ones_name_the_extra(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match="is gated") as caught:
         get(tmp_path / "part")
-    assert caught.value.hint.startswith("pip install 'cmap-cli[hf]'")
+    assert caught.value.hint.startswith(pip_install("hf"))
     gated.behaviour.clear()
     get(tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == CONTENT
