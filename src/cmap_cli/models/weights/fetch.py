@@ -118,9 +118,8 @@ def fetch(
                 in_vain = 0 if here >= farthest + WORTHWHILE else in_vain + 1
                 farthest = max(farthest, here)
                 if in_vain >= patience.attempts:
-                    raise WeightsError(
-                        f"{url} could not be downloaded in {in_vain} attempt{'' if in_vain == 1 else 's'}: {cause(error)}"
-                    ) from error
+                    tried = "1 attempt" if in_vain == 1 else f"{in_vain} attempts"
+                    raise WeightsError(f"{url} could not be downloaded in {tried}: {cause(error)}") from error
                 wait = error.wait if isinstance(error, InterruptedTransferError) else 0.0
                 time.sleep(min(LONGEST_PAUSE, max(wait, patience.pause * 2**in_vain / 2)))
             except OSError as error:

@@ -115,9 +115,8 @@ def bring(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_messa
 def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_message: OnMessage) -> Path:
     """Try the sources in order; the first whose file is right is converted into the cache."""
     refusals: list[CmapError] = []
-    for source in artefact.sources:
-        if source.scheme == "manual":
-            continue  # by a person, as the hint of the first says
+    sources = [source for source in artefact.sources if source.scheme != "manual"]
+    for source in sources:
         part = cache_folder(options.weights_dir) / PARTIAL / source.file
         try:
             download(source, part, options, on_bytes)
@@ -130,7 +129,7 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
             raise
         except CmapError as error:
             refusals.append(error)
-            if source is not artefact.sources[-1]:
+            if source is not sources[-1]:
                 on_message(f"{error.message}; trying the next source")
             continue
         discard(part)
