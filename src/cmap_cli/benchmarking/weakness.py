@@ -103,5 +103,5 @@ def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterato
         if is_randomised(each.defense) and each.access in GRADIENT_ACCESS and each.attack not in ONE_DRAW_IS_ENOUGH
     ]
     if single:
-        listed = ", ".join(dict.fromkeys(single))
-        yield f"{listed} follow gradients of one draw of a randomised defence; the reference is 20 (--eot)"
+        names = list(dict.fromkeys(single))
+        yield f"{', '.join(names)} {'follows' if len(names) == 1 else 'follow'} gradients of one draw of a randomised defence; the reference is 20 (--eot)"

@@ -166,6 +166,7 @@ def train(
 
     An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
     """
+    from cmap_cli.training.estimate import training_time
     from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training
     from cmap_cli.training.run import run_training
     from cmap_cli.training.settings import TrainSettings
@@ -193,8 +194,12 @@ def train(
     )
     plan = plan_training(images or [], out, settings, stdin=sys.stdin)
     silent = quiet or json
-    if not silent:
-        console.say(plan.sentence())
+    time = None
+    if not silent or dry_run:
+        with console.working("measuring how long this takes", quiet=silent):
+            time = training_time(plan)
+    if time is not None and not silent:
+        console.say(f"{plan.sentence()}: {console.time_range(time)} if it begins anew, besides reading the images")
     if plan.has_few_images:
         console.warn(
             f"{console.count(len(plan.found.sources), 'image')} are too few: the model will restore these and no "
@@ -202,7 +207,7 @@ def train(
         )
     if dry_run:
         if json:
-            console.result_json(plan.document())
+            console.result_json(plan.document(time))
         return
     with TrainingBars(quiet=silent) as bars:
         command = shlex.join(["cmap", *sys.argv[1:]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from cmap_cli.choices import ModelKind
 from cmap_cli.runs.documents import Document
 
@@ -43,6 +45,13 @@ class TrainDocument(
     recipe: str = ""
 
 
+class Seconds(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimated duration: between ``low`` and ``high`` seconds, probably."""
+
+    low: float
+    high: float
+
+
 class TrainPlanDocument(Document, frozen=True, kw_only=True):
     """What ``cmap train --dry-run --json`` prints.
 
@@ -55,6 +64,7 @@ class TrainPlanDocument(Document, frozen=True, kw_only=True):
         batch_size: images per iteration, 0 for a closed form.
         device: where.
         out: the model's folder.
+        seconds: about how long training will take from its beginning, without reading the images.
     """
 
     schema: Literal["cmap.train/1"] = SCHEMA
@@ -66,3 +76,4 @@ class TrainPlanDocument(Document, frozen=True, kw_only=True):
     batch_size: int
     device: str
     out: str
+    seconds: Seconds | None = None

@@ -16,8 +16,9 @@ from cmap_cli.errors import UsageError, raise_all
 from cmap_cli.models.store import MODEL_FILE
 from cmap_cli.models.weights.cache import local_file
 from cmap_cli.models.weights.manifest import find_artefact
+from cmap_cli.runs.forecast import Span
 from cmap_cli.training.checkpoint import CHECKPOINT
-from cmap_cli.training.documents import TrainPlanDocument
+from cmap_cli.training.documents import Seconds, TrainPlanDocument
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig
 from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from cmap_cli.training.settings import TrainSettings
@@ -66,8 +67,8 @@ class TrainPlan:
         """Whether there are too few images for a model of others than these; crops make more of photographs."""
         return self.kind != "photo" and len(self.found.sources) < ENOUGH_IMAGES
 
-    def document(self) -> TrainPlanDocument:
-        """The plan as ``--dry-run --json`` prints it."""
+    def document(self, time: Span | None = None) -> TrainPlanDocument:
+        """The plan as ``--dry-run --json`` prints it, with the time that it will take."""
         return TrainPlanDocument(
             kind=self.kind,
             images=len(self.found.sources),
@@ -76,6 +77,7 @@ class TrainPlan:
             batch_size=self.recipe.batch_size if self.recipe else 0,
             device=str(self.chosen.device),
             out=str(self.out),
+            seconds=None if time is None else Seconds(low=round(time.low, 1), high=round(time.high, 1)),
         )
 
     def sentence(self) -> str:

@@ -481,7 +481,7 @@ def test_every_access_has_a_bar_or_was_not_run(tmp_path: Path) -> None:
 
 def test_checks_that_were_not_run_say_so(tmp_path: Path) -> None:
     write_report(write_benchmark(tmp_path, n=4, pictures=False))
-    assert "1 fired, 1 not run, 2 nothing found." in page_text(tmp_path)
+    assert "1 fired, 1 not run, 2 found nothing." in page_text(tmp_path)
     assert "- not run: chance. needs PGD" in (tmp_path / "report.md").read_text()
 
 

@@ -1,0 +1,112 @@
+"""How long a training will take, as a range, from a short measurement of its parts on this device."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmap_cli.device import choose_dtype
+from cmap_cli.models.networks.gaussian import GaussianConsistency
+from cmap_cli.models.networks.photo import PhotoConsistency
+from cmap_cli.models.networks.unet import UNetConsistency
+from cmap_cli.runs.forecast import Span, measured
+from cmap_cli.training.loop import Losses, batch_loss, training_batch
+from cmap_cli.training.losses import denoising_loss
+from cmap_cli.training.optimisation import TrainingRun, start_run
+from cmap_cli.training.photo_recipe import PhotoConfig
+from cmap_cli.training.plan import TrainPlan
+from cmap_cli.training.recipe import TrainingConfig
+
+MEASURED_IMAGES = 16
+MEASURED_SIZE = 512
+DIRECTIONS = 64
+
+
+def training_time(plan: TrainPlan) -> Span:
+    """Of a whole training, without reading the images; what a checkpoint saves is not known before it is read."""
+    device = plan.chosen.device
+    dtype = choose_dtype(plan.settings.precision, device)
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(plan.recipe, PhotoConfig):
+            return measured(photo_seconds(plan.recipe, device, dtype))
+        seconds = decomposition_seconds(plan.image_shape)
+        if plan.recipe is not None:
+            seconds += unet_seconds(plan.recipe, plan.image_shape, device, dtype)
+        return measured(seconds)
+
+
+def decomposition_seconds(shape: tuple[int, int, int]) -> float:
+    """Of the eigendecomposition of a Gaussian's covariance, whose cost grows with the cube of its size."""
+    size = shape[0] * shape[1] * shape[2]
+    small = min(size, MEASURED_SIZE)
+    matrix = torch.randn(small, small, dtype=torch.float64)
+    return timed(lambda: torch.linalg.eigh(matrix @ matrix.T)) * (size / small) ** 3
+
+
+def unet_seconds(
+    recipe: TrainingConfig, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+) -> float:
+    """Of all iterations: the mean of one at the beginning and one at the end, of a few images."""
+    small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
+    size = shape[0] * shape[1] * shape[2]
+    count = min(DIRECTIONS, size)
+    base = GaussianConsistency(torch.zeros(shape), torch.eye(size)[:count], torch.ones(count))
+    model = UNetConsistency(base, recipe.widths, recipe.blocks, recipe.preconditioning).to(device)
+    run = start_run(recipe, model, Path(), ())
+    losses = Losses.of(model if recipe.tuning == "trajectory" else None, compiled=False)
+    images = torch.randint(0, 256, (MEASURED_IMAGES, *shape), dtype=torch.uint8).to(device)
+
+    def loss_at(iteration: int) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return batch_loss(model, training_batch(images, small, iteration), small, iteration, losses)
+
+    ends = (0, recipe.iterations - 1)
+    passes, updates = zip(*(iteration_seconds(run, loss_at, at) for at in ends), strict=True)
+    one = sum(passes) * recipe.batch_size / small.batch_size + sum(updates)
+    return float(one / 2 * recipe.iterations)
+
+
+def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype) -> float:
+    """Of all iterations, from a few crops: the cost of a pass grows with the number of their pixels."""
+    side = recipe.stages[0].side
+    model = PhotoConsistency(recipe.widths, recipe.blocks, recipe.middle).to(device)
+    run = start_run(recipe, model, Path(), ())
+    x = torch.randn(MEASURED_IMAGES, 3, side, side).to(device, memory_format=torch.channels_last)
+    sigma = torch.full((MEASURED_IMAGES,), 0.2, device=device)
+
+    def loss_at(_: int) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return denoising_loss(model, x, torch.randn_like(x), sigma, recipe.weight)
+
+    one, update = iteration_seconds(run, loss_at, 0)
+    ends = [*(stage.start for stage in recipe.stages[1:]), recipe.iterations]
+    pixels = sum(
+        max(0, min(end, recipe.iterations) - stage.start) * stage.batch_size * stage.side**2
+        for stage, end in zip(recipe.stages, ends, strict=True)
+    )
+    return one * pixels / (MEASURED_IMAGES * side**2) + update * recipe.iterations
+
+
+def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], iteration: int) -> tuple[float, float]:
+    """Seconds of both passes, which grow with the batch, and of the update of the weights, which does not."""
+    passes = timed(lambda: loss_at(iteration).backward())  # type: ignore[no-untyped-call]
+    whole = timed(lambda: run.update(iteration, loss_at(iteration)))
+    return passes, max(0.0, whole - passes)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of the second of two calls; the first one warms up."""
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
