@@ -104,4 +104,7 @@ def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterato
     ]
     if single:
         names = list(dict.fromkeys(single))
-        yield f"{', '.join(names)} {'follows' if len(names) == 1 else 'follow'} gradients of one draw of a randomised defence; the reference is 20 (--eot)"
+        follow = "follows" if len(names) == 1 else "follow"
+        yield (
+            f"{', '.join(names)} {follow} gradients of one draw of a randomised defence; the reference is 20 (--eot)"
+        )
