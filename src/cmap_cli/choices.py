@@ -30,7 +30,12 @@ Denoiser = Literal["auto", "posterior-mean", "consistency", "none"]
 Tuning = Literal["consistency", "trajectory"]
 TrainingPreset = Literal["bundled", "accelerator"]
 
-DEFAULT_MODEL = "cifar10-unet"
+AUTO_MODEL = "auto"
+SMALL_MODEL = "cifar10-unet"
+"""Of "auto", for pictures of its size."""
+PHOTO_MODEL = "photo-unet"
+"""Of "auto", for all other pictures."""
+DEFAULT_MODEL = AUTO_MODEL
 DEFAULT_CLASSIFIER = "pyautoattack-resnet18"
 DEFAULT_PRESET: Preset = "balanced"
 DEFAULT_SELECT: Select = "mean"

@@ -230,7 +230,7 @@ def test_signals_keep_what_is_finished(
     assert 3 <= len(manifest(tmp_path / "clean")) < 45
 
 
-def test_large_images_are_tiled_and_larger_ones_resized_with_a_warning(
+def test_a_model_of_one_size_cuts_larger_images_with_a_warning_and_shrinks_none_unless_asked(
     invoke: Run, small_model: Path, tmp_path: Path
 ) -> None:
     picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 4), np.uint8), "RGBA")
@@ -242,8 +242,12 @@ def test_large_images_are_tiled_and_larger_ones_resized_with_a_warning(
         assert result.size == (30, 20)
         np.testing.assert_array_equal(np.asarray(result)[..., 3], np.asarray(picture)[..., 3])
     run = invoke("purify", "photo.png", "--out", "small", "--model", small_model, *QUICK, "--max-tiles", "4")
-    assert "resized to 8×8" in run.stderr
-    with Image.open(tmp_path / "small" / "photo.png") as result:
+    assert run.returncode == 1
+    assert "30×20 needs 15 tiles of 8×8, more than 4" in run.stderr
+    assert "--model auto takes it whole" in run.stderr
+    run = invoke("purify", "photo.png", "--out", "resized", "--model", small_model, *QUICK, "--fit", "resize")
+    assert run.returncode == 0, run.stderr
+    with Image.open(tmp_path / "resized" / "photo.png") as result:
         assert result.size == (8, 8)
 
 

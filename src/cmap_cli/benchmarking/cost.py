@@ -114,7 +114,9 @@ class CostModel:
             batch = self.campaign.dataset.batch(0, min(self.campaign.chunk, len(self.campaign.dataset)))
             x, y = batch.x.to(self.campaign.device), batch.y.clamp(min=0).to(self.campaign.device)
             one = timed_pass(self.pass_of(kind, where, x, y, 1), len(x))
-            if kind == "gradient" and where[0] == "bpda":  # no gradient goes through the steps
+            if self.campaign.defenses.purifier.config.method == "denoise":  # which has no steps
+                step = 0.0
+            elif kind == "gradient" and where[0] == "bpda":  # no gradient goes through the steps
                 step = self.time("evaluation", where[1]).step
             else:
                 step = timed_pass(self.pass_of(kind, where, x, y, 2), len(x)) - one
@@ -132,8 +134,10 @@ class CostModel:
 
 
 def with_steps(defenses: Defenses, steps: int) -> Defenses:
-    """The defences with another number of optimisation steps."""
+    """The defences with another number of optimisation steps, if they have any."""
     purifier = defenses.purifier
+    if purifier.config.method == "denoise":
+        return defenses
     return replace(defenses, purifier=replace(purifier, config=dataclasses.replace(purifier.config, steps=steps)))
 
 

@@ -11,6 +11,7 @@ from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
     DEFAULT_MODEL,
     DEFAULT_PRESET,
+    Method,
     Precision,
     Preset,
     Protocol,
@@ -57,8 +58,10 @@ class RunSettings:
     normalisation: str | None = None
     model: str = DEFAULT_MODEL
     preset: Preset = DEFAULT_PRESET
+    method: Method | None = None
     steps: int | None = None
     num_latents: int | None = None
+    denoise_level: float | None = None
     vote: Vote = "soft"
     seed: int = 0
     device: str = "auto"

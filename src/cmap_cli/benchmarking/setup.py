@@ -24,18 +24,18 @@ from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
 from cmap_cli.benchmarking.campaign import Campaign
 from cmap_cli.benchmarking.settings import DEFAULT_IMAGES, AnySettings, AttackSettings, compared_settings
 from cmap_cli.benchmarking.specs import AttackSpec, needing_gradients, parse_attacks, parse_defenses
-from cmap_cli.choices import Norm
+from cmap_cli.choices import AUTO_MODEL, Norm
 from cmap_cli.core.memory import common_batch_size, patch_batch_size
 from cmap_cli.core.purifier import Purifier
-from cmap_cli.core.settings import preset_for
-from cmap_cli.core.types import num_classes
+from cmap_cli.core.settings import resolve_config
+from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.data.catalogue import Dataset, join, load_dataset, match_classes
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.weights.manifest import unknown_names
-from cmap_cli.models.zoo import LoadedModel, load_identified_model
+from cmap_cli.models.zoo import LoadedModel, load_identified_model, model_for
 from cmap_cli.runs.settings import unknown_choices
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
@@ -167,12 +167,8 @@ def prepare(
     parsed = parse(settings)
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
-    loaded = load_identified_model(settings.model, chosen.device, settings.weights_dir)
-    channels, height, width = loaded.model.image_shape
-    if channels != 3:
-        raise UsageError(f"the model {loaded.name} makes images of {channels} channels; attacks need 3")
-    if num_classes(loaded.model):
-        raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
+    loaded, dataset = load_model_and_images(names, settings, chosen, all_images=all_images)
+    _, height, width = dataset.image_shape or loaded.model.image_shape
     classifier = load_classifier(
         settings.classifier,
         chosen.device,
@@ -180,15 +176,18 @@ def prepare(
         normalisation=settings.normalisation,
         weights_dir=settings.weights_dir,
     )
-    dataset = load_images(names, settings, (height, width), all_images=all_images)
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
-    published = preset_for(settings.preset, loaded.model)
-    config = dataclasses.replace(
-        published, steps=settings.steps or published.steps, num_latents=settings.num_latents or published.num_latents
+    config = resolve_config(
+        settings.preset,
+        loaded.model,
+        method=settings.method,
+        steps=settings.steps,
+        num_latents=settings.num_latents,
+        denoise_level=settings.denoise_level,
     )
     purifier = Purifier(loaded.model, config, dtype=choose_dtype(settings.precision, chosen.device))
     batch = settings.batch_size or common_batch_size(
-        team.exchange(patch_batch_size(purifier, chosen.device, team.sharers))
+        team.exchange(patch_batch_size(purifier, chosen.device, team.sharers, (height, width)))
     )
     defenses = Defenses(parsed.defenses, classifier.module, purifier, settings.vote, batch, settings.seed)
     campaign = Campaign(
@@ -210,8 +209,8 @@ def prepare(
 
 def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
     """The same models with other images, budgets and re-evaluations."""
-    campaign, (_, height, width) = prepared.campaign, prepared.loaded.model.image_shape
-    dataset = load_images(names, settings, (height, width))
+    campaign = prepared.campaign
+    dataset = load_images(names, settings, image_size(prepared.loaded))
     classifier = campaign.classifier
     changed = dataclasses.replace(
         campaign,
@@ -224,8 +223,35 @@ def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: A
     return dataclasses.replace(prepared, campaign=changed, settings=compared(settings, changed, prepared.loaded))
 
 
+def load_model_and_images(
+    names: Sequence[str], settings: AnySettings, chosen: DeviceChoice, *, all_images: bool = False
+) -> tuple[LoadedModel, Dataset]:
+    """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one.
+
+    Raises:
+        UsageError: the model cannot be defended, or there are no such images.
+        WeightsError: the model cannot be loaded.
+    """
+    name, dataset = settings.model, None
+    if name == AUTO_MODEL:
+        dataset = load_images(names, settings, None, all_images=all_images)
+        name = model_for(dataset.image_shape)
+    loaded = load_identified_model(name, chosen.device, settings.weights_dir)
+    if loaded.model.image_shape[0] != 3:
+        channels = loaded.model.image_shape[0]
+        raise UsageError(f"the model {loaded.name} makes images of {channels} channels; attacks need 3")
+    if num_classes(loaded.model):
+        raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
+    return loaded, dataset or load_images(names, settings, image_size(loaded), all_images=all_images)
+
+
+def image_size(loaded: LoadedModel) -> tuple[int, int] | None:
+    """(height, width) of the images of a model; None if it takes any."""
+    return None if isinstance(loaded.model, TakesAnySize) else loaded.model.image_shape[1:]
+
+
 def load_images(
-    names: Sequence[str], settings: AnySettings, size: tuple[int, int], *, all_images: bool = False
+    names: Sequence[str], settings: AnySettings, size: tuple[int, int] | None, *, all_images: bool = False
 ) -> Dataset:
     """The images of all data sets; a benchmark without n takes a few, or all there are if they are fewer."""
 
@@ -276,7 +302,7 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         "classifier": {"classifier": campaign.classifier.name},
         "model": {"model": loaded.name, "model_sha256": loaded.sha256},
         "steps": {"purify": dataclasses.asdict(purifier.config)},
-        "num_latents": {},  # part of "purify"
+        **{name: {} for name in ("method", "num_latents", "denoise_level")},  # part of "purify"
         "precision": {"precision": str(purifier.dtype).removeprefix("torch.")},
     }
     return {"dataset": dataset.name, **compared_settings(settings, resolved)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
+from cmap_cli.choices import DEFAULT_CLASSIFIER, PHOTO_MODEL, SMALL_MODEL
 from cmap_cli.cli import console, options
 
 What = Literal["models", "classifiers", "attacks", "datasets"]
@@ -86,13 +86,13 @@ def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:
     from cmap_cli.models.weights.manifest import read_manifest
 
     kind = "consistency-model" if what == "models" else "classifier"
-    default = DEFAULT_MODEL if what == "models" else DEFAULT_CLASSIFIER
+    defaults = (SMALL_MODEL, PHOTO_MODEL) if what == "models" else (DEFAULT_CLASSIFIER,)
     rows = []
     for name, artefact in read_manifest().items():
         if artefact.kind != kind:
             continue
         state = "here" if is_here(artefact, weights_dir) else artefact.command
-        size = "×".join(str(side) for side in artefact.shape[1:])
-        about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name == default else "")
+        size = "any size" if name == PHOTO_MODEL else "×".join(str(side) for side in artefact.shape[1:])
+        about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name in defaults else "")
         rows.append((name, about))
     return sorted(rows, key=lambda row: (not row[1].endswith("the default"), not row[1].endswith("; here")))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cmap_cli.attacks.table import ATTACKS
-from cmap_cli.choices import Precision, Preset, Vote
+from cmap_cli.choices import Method, Precision, Preset, Vote
 from cmap_cli.cli import completion
 from cmap_cli.cli.command import DETAILS_OF, show_full_help
 
@@ -44,8 +44,9 @@ Quiet = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Consistency model: a name of cmap list models, a folder of cmap train or of diffusers, "
-        "hf:org/repo, a TorchScript or torch.export file, package.module:factory.",
+        help="auto takes cifar10-unet for pictures of 32×32 and photo-unet for all others. Or a consistency model: a "
+        "name of cmap list models, a folder of cmap train or of diffusers, hf:org/repo, a TorchScript or torch.export "
+        "file, package.module:factory.",
         metavar="NAME",
         autocompletion=completion.models,
         rich_help_panel=METHOD,
@@ -91,6 +92,25 @@ PresetOption = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+MethodOption = Annotated[
+    Method | None,
+    typer.Option(
+        "--method",
+        help="optimise latents, or denoise alone; instead of the preset's.",
+        show_default=False,
+        rich_help_panel=METHOD_DETAILS,
+    ),
+]
+DenoiseLevel = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Noise level t of the denoising, instead of the preset's; 0 for none after an optimisation.",
+        metavar="T",
+        show_default=False,
+        rich_help_panel=METHOD_DETAILS,
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option(
@@ -100,7 +120,10 @@ Steps = Annotated[
 NumLatents = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Latents per image (K), instead of the preset's.", metavar="N", rich_help_panel=METHOD_DETAILS
+        min=1,
+        help="Latents, or draws of noise, per image (K), instead of the preset's.",
+        metavar="N",
+        rich_help_panel=METHOD_DETAILS,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the latents.", metavar="N", rich_help_panel=METHOD_DETAILS)]

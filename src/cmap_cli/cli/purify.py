@@ -67,8 +67,10 @@ def purify(
     quiet: options.Quiet = False,
     model: options.Model = DEFAULT_MODEL,
     preset: options.PresetOption = DEFAULT_PRESET,
+    method: options.MethodOption = None,
     steps: options.Steps = None,
     num_latents: options.NumLatents = None,
+    denoise_level: options.DenoiseLevel = None,
     select: Annotated[
         Select,
         typer.Option(
@@ -89,8 +91,8 @@ def purify(
     fit: Annotated[
         Fit,
         typer.Option(
-            help="Images of another size than the model's: tile keeps their size; resize and crop write the model's; "
-            "auto tiles up to --max-tiles, else resizes.",
+            help="For a model of one size, images of other sizes: tile keeps their size; resize and crop write the "
+            "model's; auto tiles, and refuses what needs more than --max-tiles.",
             rich_help_panel=options.METHOD,
         ),
     ] = "auto",

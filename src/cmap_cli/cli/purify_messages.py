@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cmap_cli.cli import console
 from cmap_cli.cli.progress import Reporter, reporting
-from cmap_cli.purify.events import Listed, Message, Progress, PurifyPlan
+from cmap_cli.purify.events import Listed, Message, PlannedModel, Progress, PurifyPlan
 from cmap_cli.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Narrator(ExitStack):
         parts = [] if patch is None else [patch.source]
         if patch is not None and patch.count > 1:
             parts.append(f"tile {patch.number} of {patch.count}")
+        if step.total is None:  # denoising has no objective
+            return ", ".join([*parts, f"window {step.index + 1} of {step.steps}"] if step.steps > 1 else parts)
         parts.append(f"step {step.index + 1} of {step.steps}")
         often = max(1, min(LOSS_STEPS, step.steps // 4))
         if self.reporter is not None and self.reporter.shows_detail and step.index % often == 0:
@@ -87,33 +89,51 @@ class Narrator(ExitStack):
 
 
 def announce(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
-    """Print what will be done and about how long it takes; warn about images that will be cut or resized."""
-    config, (height, width), looked, seconds = plan.config, plan.patch_size, plan.survey, plan.seconds_per_patch
-    took = f"{console.time_range(plan.patches(looked.patches))}" if looked.patches else "nothing is left to do"
+    """Print what will be done and about how long it takes; warn about images that will be cut, and of a blur."""
+    looked, seconds = plan.survey, plan.seconds_per_patch
     if plan.already_there:
         console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
-    console.say(
-        f"{plan.model} on {plan.device} ({plan.reason}): preset {plan.preset}, "
-        f"{config.num_latents} latents × {config.steps} steps, "
-        f"{console.count(looked.patches, 'patch', 'patches')} of {width}×{height}, "
-        f"{took}"
-    )
+    whole = console.time_range(plan.patches(looked.patches)) if looked.patches else "nothing is left to do"
+    for number, each in enumerate(plan.models, 1):
+        about = whole if number == len(plan.models) else ""
+        console.say(
+            f"{each.name} on {plan.device} ({plan.reason}): preset {plan.preset}, "
+            f"{', '.join(filter(None, (method_of(each), patches_of(each), about)))}"
+        )
+        if verbose:
+            console.say(f"{each.config}")
+        if each.config.method == "optimise" and not each.generates:
+            console.warn(
+                f"{each.name} was trained to denoise only: optimised latents give a blur; --preset fast and balanced "
+                "denoise"
+            )
     if verbose:
         console.say(f"{plan.batch_size} patches at once, {plan.precision}, {console.duration(seconds)} per patch")
-        console.say(f"{config}")
     if looked.tiled:
         console.warn(
-            f"{console.count(looked.tiled, 'image is', 'images are')} not {width}×{height} and will be cut into "
-            f"{looked.tiled_patches} tiles, {console.time_range(plan.patches(looked.tiled_patches))}; the model was "
-            "not made for tiles of larger images"
+            f"{console.count(looked.tiled, 'image does', 'images do')} not fit the model and will be cut into "
+            f"{looked.tiled_patches} tiles, {console.time_range(plan.patches(looked.tiled_patches))}; seams may show, "
+            "which --model auto has not"
         )
-    if looked.resized:
-        cost = console.time_range(plan.patches(looked.resized_patches))
-        console.warn(
-            f"{console.count(looked.resized, 'image needs', 'images need')} more than {settings.max_tiles} tiles and "
-            f"will be resized to {width}×{height}; --fit tile keeps the size, with {looked.resized_patches} tiles and "
-            f"{cost}"
-        )
+
+
+def method_of(planned: PlannedModel) -> str:
+    """ "10 latents × 8 steps", or what a denoising does."""
+    config = planned.config
+    if config.method == "optimise":
+        return f"{config.num_latents} latents × {config.steps} steps"
+    draws = console.count(config.num_latents, "draw of noise", "draws of noise")
+    return f"{draws} at t = {config.denoise_level:g}, denoised once"
+
+
+def patches_of(planned: PlannedModel) -> str:
+    """ "24 patches of 32×32", or of how many sizes they are."""
+    sizes, number = planned.sizes, sum(planned.sizes.values())
+    patches = console.count(number, "patch", "patches")
+    if len(sizes) == 1:
+        ((height, width),) = sizes
+        return f"{patches} of {width}×{height}"
+    return f"{patches} of {len(sizes)} sizes" if sizes else patches
 
 
 def document(result: PurifyResult) -> Any:
@@ -155,18 +175,22 @@ def warn_of_results(result: PurifyResult) -> None:
 def print_summary(result: PurifyResult, summary: Summary, settings: PurifySettings) -> None:
     """Print what was done and what it did to the predictions."""
     failed = f", {result.failed} failed" if result.failed else ""
-    console.result(f"{console.count(result.written, 'image')} purified into {result.out}{failed}")
+    models = summary.models
+    of_each = " and ".join(f"{name} ({count})" if len(models) > 1 else name for name, count in models.items())
+    by = f" with {of_each}" if models else ""
+    console.result(f"{console.count(result.written, 'image')} purified into {result.out}{by}{failed}")
     if summary.l1 is not None:
         console.result(
             f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255, "
             f"PSNR {summary.psnr or math.inf:.1f} dB, SSIM {summary.ssim:.3f}"
         )
     if settings.classifier is not None and summary.labelled:
+        numbers = dict.fromkeys(each.config.num_latents for each in result.plan.models)
         wrong_before = summary.labelled - (summary.right_before or 0)
         console.result(
             f"{settings.classifier}: {summary.right_before} of {summary.labelled} correct before purification, "
             f"{summary.right_after} after, {summary.right_vote} by the {settings.vote} vote of "
-            f"{result.plan.config.num_latents} candidates"
+            f"{' or '.join(map(str, numbers))} candidates"
         )
         console.result(
             f"{summary.regained} of {wrong_before} that were wrong are correct after purification, "

@@ -33,10 +33,12 @@ def patch_batch_size(
     if not isinstance(purifier.model, TakesAnySize):
         return choose_batch_size(sharers * kept_bytes(purifier, device, (channels, height, width)), device)
     pixels, side = height * width, PROBED_STRIDES * purifier.model.stride
+    most = choose_batch_size(0, device) * SMALL**2 // pixels
+    if most <= 1:
+        return 1
     probed = min(height, side), min(width, side)  # memory grows as the number of pixels
     kept = kept_bytes(purifier, device, (channels, *probed)) * pixels // (probed[0] * probed[1])
-    fitting = choose_batch_size(sharers * kept, device)
-    return max(1, min(fitting, choose_batch_size(0, device) * SMALL**2 // pixels))
+    return min(choose_batch_size(sharers * kept, device), most)
 
 
 def kept_bytes(purifier: Purifier, device: torch.device, shape: tuple[int, int, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from cmap_cli.choices import Fit
+from cmap_cli.errors import ImageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,22 @@ def plan_fit(height: int, width: int, size: tuple[int, int], fit: Fit, max_tiles
         size: (h, w) of the model.
         fit: "tile" takes overlapping patches at full resolution; "resize" squeezes the image into (h, w);
             "crop" resizes its shorter side and takes the centre, as torchvision does; "auto" is "tile" up to
-            `max_tiles`, else "resize". All of them leave an image of the model's size as it is.
+            `max_tiles`. All of them leave an image of the model's size as it is.
         max_tiles: for "auto".
+
+    Raises:
+        ImageError: "auto" would need more tiles.
     """
     image_size = (height, width)
     if image_size == size:
         return FitPlan("exact", image_size, size)
     tiled = FitPlan("tile", image_size, size)
-    if fit == "tile" or (fit == "auto" and tiled.tiles <= max_tiles):
-        return tiled
-    return FitPlan("crop" if fit == "crop" else "resize", image_size, size)
+    if fit == "auto" and tiled.tiles > max_tiles:
+        raise ImageError(
+            f"an image of {width}×{height} needs {tiled.tiles} tiles of {size[1]}×{size[0]}, more than {max_tiles}",
+            "--model auto takes it whole; --fit tile cuts it all the same, --fit resize makes it smaller",
+        )
+    return FitPlan("tile" if fit == "auto" else fit, image_size, size)
 
 
 def _steps(length: int, tile: int) -> int:
@@ -111,7 +119,7 @@ def cut(pixels: torch.Tensor, plan: FitPlan) -> torch.Tensor:
             return torch.stack([padded[:, y : y + h, x : x + w] for y in tops for x in lefts])
 
 
-def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
+def assemble(patches: Sequence[torch.Tensor] | torch.Tensor, plan: FitPlan) -> torch.Tensor:
     """Puts the model's results together: the inverse of `cut` for "exact" and "tile".
 
     Where tiles overlap, the result is their mean, with weights that fall smoothly towards the border of each
@@ -119,7 +127,7 @@ def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
     these sums to 1 over the tiles of its axis.
 
     Args:
-        patches: (T, C, h, w).
+        patches: T of (C, h, w).
         plan: the one they were cut by.
 
     Returns:
@@ -128,9 +136,9 @@ def assemble(patches: torch.Tensor, plan: FitPlan) -> torch.Tensor:
     if plan.mode != "tile":
         return patches[0]
     (height, width), (h, w) = plan.image_size, plan.size
-    canvas = patches.new_zeros(patches.shape[1], max(height, h), max(width, w))
+    canvas = patches[0].new_zeros(len(patches[0]), max(height, h), max(width, w))
     tops, lefts = plan.tops, plan.lefts
-    rows, columns = _weights(tops, h).to(patches), _weights(lefts, w).to(patches)
+    rows, columns = _weights(tops, h).to(canvas), _weights(lefts, w).to(canvas)
     places = [(i, j) for i in range(len(tops)) for j in range(len(lefts))]
     for patch, (i, j) in zip(patches, places, strict=True):
         top, left = tops[i], lefts[j]

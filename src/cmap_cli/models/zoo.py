@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmap_cli.choices import DEFAULT_MODEL
+from cmap_cli.choices import AUTO_MODEL, PHOTO_MODEL, SMALL_MODEL
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.consistency_check import DECLARED, check_consistency_model
@@ -21,6 +21,13 @@ from cmap_cli.models.store import MODEL_FILE, build_model, frozen, read_model
 from cmap_cli.models.weights.cache import local_file, sha256
 from cmap_cli.models.weights.libraries import artefact_of
 from cmap_cli.models.weights.manifest import read_manifest
+
+SMALL_SHAPE = (3, 32, 32)
+
+
+def model_for(image_shape: tuple[int, int, int] | None) -> str:
+    """The model that "auto" means for images of a shape (C, H, W), None for several."""
+    return SMALL_MODEL if image_shape == SMALL_SHAPE else PHOTO_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class LoadedModel:
 
 
 def load_model(
-    name: str = DEFAULT_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
+    name: str = SMALL_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
 ) -> ConsistencyModel:
     """Load a consistency model by name.
 
@@ -68,9 +75,14 @@ def load_model(
 
 
 def load_identified_model(
-    name: str = DEFAULT_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
+    name: str = SMALL_MODEL, device: torch.device | str = "cpu", weights_dir: Path | None = None
 ) -> LoadedModel:
     """As :func:`load_model`, with the SHA-256 that identifies its weights."""
+    if name == AUTO_MODEL:
+        raise WeightsError(
+            f"{AUTO_MODEL} is a choice among models by the size of each picture, not a model",
+            f"name one: {SMALL_MODEL} or {PHOTO_MODEL}",
+        )
     known = read_manifest().get(name)
     if known is not None and known.kind == "consistency-model":  # even where a folder is called so
         return from_file(name, local_file(known, weights_dir), device)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cmap_cli import __version__
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
+from cmap_cli.choices import DEFAULT_CLASSIFIER, SMALL_MODEL
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.documents import Document
 
@@ -155,7 +155,7 @@ def run_self_test(device: object, weights_dir: Path | None = None) -> SelfTest:
     try:
         place = torch.device(str(device))
         x = load_dataset("cifar10", n=TESTED_IMAGES).batch(0, TESTED_IMAGES).x.to(place)
-        model = load_model(DEFAULT_MODEL, place, weights_dir)
+        model = load_model(SMALL_MODEL, place, weights_dir)
         found = Purifier(model, preset_for("fast", model))(x, image_generators(x, 0))
         logits = classify(load_classifier(DEFAULT_CLASSIFIER, place, weights_dir=weights_dir).module, found.samples)
         images, votes = select(found, "mean"), soft_vote(logits)

@@ -38,6 +38,8 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
         output: path of the result below the output folder.
         width: of the result, pixels.
         height: of the result, pixels.
+        model: that purified it.
+        method: optimise or denoise.
         fit: how the image met the model's size: exact, tile, resize or crop.
         tiles: patches of the model's size that were purified.
         seed: of the latents.
@@ -61,6 +63,8 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
     output: str
     width: int
     height: int
+    model: str
+    method: str
     fit: str
     tiles: int
     seed: int

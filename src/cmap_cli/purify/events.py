@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cmap_cli.choices import Preset
@@ -41,15 +41,30 @@ class Survey:
         patches: of all images.
         tiled: images that are cut into tiles.
         tiled_patches: the tiles of these.
-        resized: images that "auto" resizes because they need too many tiles.
-        resized_patches: the tiles these would need.
+        sizes: patches by the model that purifies them and their (height, width).
     """
 
     patches: int = 0
     tiled: int = 0
     tiled_patches: int = 0
-    resized: int = 0
-    resized_patches: int = 0
+    sizes: Mapping[tuple[str, tuple[int, int]], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """A model that has something to do.
+
+    Attributes:
+        name: of the consistency model.
+        config: settings of the method.
+        sizes: its patches by their (height, width).
+        generates: whether latents of the prior generate images.
+    """
+
+    name: str
+    config: PurifyConfig
+    sizes: Mapping[tuple[int, int], int]
+    generates: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +73,22 @@ class PurifyPlan:
 
     Attributes:
         already_there: images that earlier runs have purified.
-        model: name of the consistency model.
-        device: that it is on.
+        models: that have something to do; all that may have, if nothing is left to do.
+        device: that they are on.
         reason: why this device.
         precision: what the network computes in.
         preset: of the settings.
-        config: settings of the optimisation.
-        patch_size: (height, width) of the model's images.
-        batch_size: patches at once.
+        batch_size: patches at once, of the size that has most of them.
         survey: sizes of the images that remain.
-        seconds_per_patch: measured on two steps; 0 if nobody asked.
+        seconds_per_patch: of all patches in the mean, measured on two steps of each model; 0 if nobody asked.
     """
 
     already_there: int
-    model: str
+    models: tuple[PlannedModel, ...]
     device: str
     reason: str
     precision: str
     preset: Preset
-    config: PurifyConfig
-    patch_size: tuple[int, int]
     batch_size: int
     survey: Survey
     seconds_per_patch: float

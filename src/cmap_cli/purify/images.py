@@ -9,15 +9,15 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from cmap_cli.core.memory import common_batch_size, even_batches, patch_batch_size
 from cmap_cli.core.types import ConsistencyModel, Step
 from cmap_cli.data.images import to_channels, to_uint8
 from cmap_cli.errors import raise_all
 from cmap_cli.purify.conversions import Pixels, unpack
+from cmap_cli.purify.estimate import with_batches
 from cmap_cli.purify.events import OnProgress, Progress
 from cmap_cli.purify.job import (
     ImageInWork,
-    Job,
+    Jobs,
     Prediction,
     begin,
     condition_image,
@@ -91,7 +91,7 @@ class Purify:
             options["classifier"] = classifier if isinstance(classifier, str) else type(classifier).__name__
         self.settings = with_options(settings, options)
         raise_all(self.settings.problems())
-        self._loaded: tuple[Job, int] | None = None
+        self._loaded: Jobs | None = None
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults."""
@@ -108,12 +108,17 @@ class Purify:
         """Purify an image, a batch or a list."""
         return self.purify(images).images
 
-    def load(self) -> tuple[Job, int]:
-        """How images are treated, and patches at once; loads the models at the first call."""
+    def load(self, size: tuple[int, int] | None = None) -> Jobs:
+        """How images are treated; loads the models at the first call.
+
+        Args:
+            size: (height, width) of an image, on which a classifier is tried where the model takes any size.
+        """
         if self._loaded is None:
-            job = prepare(self.settings, self.settings.device, model=self.model, classifier=self.classifier).job
-            fitting = self.settings.batch_size or common_batch_size([patch_batch_size(job.purifier, job.device)])
-            self._loaded = job, fitting
+            model, classifier = self.model, self.classifier
+            self._loaded = prepare(
+                self.settings, self.settings.device, model=model, classifier=classifier, size=size
+            ).jobs
         return self._loaded
 
     def purify(
@@ -121,16 +126,15 @@ class Purify:
     ) -> PurifiedImages[T]:
         """Purify an image, a batch or a list; the result has the predictions, too. See :func:`purify_images`."""
         unpacked = unpack(images)
-        job, fitting = self.load()
-        job = dataclasses.replace(job, keep_candidates=keep_candidates)
-        works = [begin(job, to_channels(image.colour, job.channels), image.alpha) for image in unpacked.images]
+        sizes = [(image.colour.shape[-2], image.colour.shape[-1]) for image in unpacked.images]
+        jobs = self.load(sizes[0] if sizes else None)
+        job, kept = jobs.last, [dataclasses.replace(job, keep_candidates=keep_candidates) for job in jobs.each]
+        sized = with_batches(Jobs(tuple(kept)), sizes, self.settings.batch_size)
+        works = [begin(sized, to_channels(image.colour, job.channels), image.alpha) for image in unpacked.images]
         for work in works:
-            condition_image(job, work)
+            condition_image(work)
         rounds = {id(work): image.rounds for work, image in zip(works, unpacked.images, strict=True)}
-        outcomes = {
-            id(work): complete(job, work, rounds=rounds[id(work)])
-            for work in purify_in_batches(job, works, fitting, on_progress)
-        }
+        outcomes = {id(work): complete(work, rounds=rounds[id(work)]) for work in purify_in_batches(works, on_progress)}
         done = [outcomes[id(work)] for work in works]
         return PurifiedImages(
             unpacked.pack([outcome.pixels for outcome in done]),
@@ -173,36 +177,36 @@ def purify_images(
     return purify.purify(images, keep_candidates=keep_candidates, on_progress=on_progress)
 
 
-def purify_in_batches(
-    job: Job, works: list[ImageInWork], fitting: int, on_progress: OnProgress | None
-) -> Iterator[ImageInWork]:
-    """Purify the patches of all images in batches; yields each image when it is done.
+def purify_in_batches(works: list[ImageInWork], on_progress: OnProgress | None) -> Iterator[ImageInWork]:
+    """Purify the patches of all images in batches of one job and size; yields each image when it is done.
 
     Args:
-        job: how.
         works: the images.
-        fitting: patches at once, at most.
         on_progress: see :func:`purify_images`.
     """
-    queue = [(work, patch) for work in works for patch in work.patches]
-    size, done = even_batches(len(queue), fitting), 0
-    sized = dataclasses.replace(job, batch_size=size)
+    queues: dict[tuple[str, tuple[int, int]], list[tuple[ImageInWork, Tensor]]] = {}
+    for work in works:
+        queues.setdefault((work.job.model, work.plan.size), []).extend((work, patch) for patch in work.patches)
+    done = 0
 
     def on_step(step: Step) -> None:
         if on_progress is not None:
             on_progress(Progress(len(works), done, step=step))
 
-    for start in range(0, len(queue), size):
-        for work in purify_patches(sized, queue[start : start + size], None if on_progress is None else on_step):
-            done += 1
-            yield work
-            if on_progress is not None:
-                on_progress(Progress(len(works), done))
+    for (_, size), queue in queues.items():
+        job = queue[0][0].job
+        for start in range(0, len(queue), job.batch_size(size)):
+            batch = queue[start : start + job.batch_size(size)]
+            for work in purify_patches(job, batch, None if on_progress is None else on_step):
+                done += 1
+                yield work
+                if on_progress is not None:
+                    on_progress(Progress(len(works), done))
 
 
-def complete(job: Job, work: ImageInWork, *, rounds: bool) -> Outcome:
+def complete(work: ImageInWork, *, rounds: bool) -> Outcome:
     """The result of an image all of whose patches are purified; ``rounds`` as it will be rounded to 8 bits."""
-    finished = finish(job, work)
+    finished, job = finish(work), work.job
     after = to_uint8(finished.pixels).float() / 255 if rounds else finished.pixels
     work.candidates.clear()
     candidates = finished.candidates if job.keep_candidates else None

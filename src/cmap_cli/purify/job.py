@@ -1,9 +1,10 @@
-"""Purify images of any size in memory: cut into patches, purify a batch of them, assemble, choose."""
+"""Purify images of any size in memory: take whole or cut into patches, purify a batch, assemble, choose."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,10 +14,15 @@ from torch import Tensor
 from cmap_cli.choices import Fit, Select, Vote
 from cmap_cli.core.predict import VOTES, classify, most_certain, select
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.types import Purification, Step, num_classes
+from cmap_cli.core.types import Purification, Step, TakesAnySize, num_classes
 from cmap_cli.data.tiling import FitPlan, assemble, cut, fit_alpha, plan_fit
 from cmap_cli.errors import ImageError
 from cmap_cli.models.classifiers import LoadedClassifier
+
+LARGEST_OPTIMISED = (512, 512)
+"""(height, width): pixels whose latents are optimised together, with models for any size."""
+CLASSIFIED_TOGETHER = 512 * 512
+"""Pixels of an image of which all candidates are classified in one call."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +30,21 @@ class Job:
     """How each image is treated.
 
     Attributes:
-        purifier: the method on a model.
+        model: name of the consistency model.
+        purifier: the method on it.
         device: where the model is.
         seed: of the latents, together with the image's own values.
         fit: what is done with images of another size than the model's.
-        max_tiles: "auto" tiles up to this number of tiles.
+        max_tiles: "auto" tiles up to this number of tiles, and refuses images that need more.
         select: which of the K candidates is chosen.
         vote: how the candidates' predictions are combined.
         classifier: classifies the images before and after, if there is one.
-        batch_size: patches at once, neither more nor less.
+        batches: patches at once by their (height, width), neither more nor less; one of sizes that are not listed.
         label: of a class-conditional model: the class of all images; None: what the classifier predicts.
         keep_candidates: whether all candidates are kept although no classifier needs them.
     """
 
+    model: str
     purifier: Purifier
     device: torch.device
     seed: int
@@ -45,7 +53,7 @@ class Job:
     select: Select
     vote: Vote
     classifier: LoadedClassifier | None
-    batch_size: int
+    batches: Mapping[tuple[int, int], int] = field(default_factory=dict)
     label: int | None = None
     keep_candidates: bool = False
 
@@ -55,13 +63,58 @@ class Job:
         return self.purifier.model.image_shape[0]
 
     @property
+    def takes_any_size(self) -> bool:
+        """Whether the model takes images of any size."""
+        return isinstance(self.purifier.model, TakesAnySize)
+
+    @property
     def patch_size(self) -> tuple[int, int]:
-        """(height, width) of the model's images."""
+        """(height, width) of the model's images; of a model for any size, of images that are resized or cropped."""
         return self.purifier.model.image_shape[1], self.purifier.model.image_shape[2]
 
     def plan(self, height: int, width: int) -> FitPlan:
-        """How an image of that size is cut."""
-        return plan_fit(height, width, self.patch_size, self.fit, self.max_tiles)
+        """How an image of that size is cut.
+
+        A model for any size gets it whole; only what is optimised beyond LARGEST_OPTIMISED is cut into tiles.
+
+        Raises:
+            ImageError: it needs more tiles than "auto" cuts.
+        """
+        if not self.takes_any_size or self.fit in ("resize", "crop"):
+            return plan_fit(height, width, self.patch_size, self.fit, self.max_tiles)
+        if self.purifier.config.method == "denoise" or height * width <= math.prod(LARGEST_OPTIMISED):
+            return plan_fit(height, width, (height, width), "tile")
+        return plan_fit(height, width, LARGEST_OPTIMISED, "tile")
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """How many patches of that (height, width) are purified at once."""
+        return self.batches.get(size, 1)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How each image is treated by its size: one job, or with ``--model auto`` one for each model.
+
+    Attributes:
+        each: jobs of models of one size first; the last does what none of the others takes as it is.
+    """
+
+    each: tuple[Job, ...]
+
+    @property
+    def last(self) -> Job:
+        """What all jobs share can be asked of any."""
+        return self.each[-1]
+
+    def of(self, height: int, width: int) -> Job:
+        """The job of images of that size."""
+        fitting = (job for job in self.each if not job.takes_any_size and job.patch_size == (height, width))
+        return next(fitting, self.last)
+
+    def plan(self, height: int, width: int) -> tuple[Job, FitPlan]:
+        """The job of images of that size, and how it cuts them (ImageError as of :meth:`Job.plan`)."""
+        job = self.of(height, width)
+        return job, job.plan(height, width)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +122,7 @@ class ImageInWork:
     """An image whose patches are waiting or done.
 
     Attributes:
+        job: how it is treated.
         alpha: its transparency, (H, W), if it has any.
         plan: how it is cut.
         patches: what is purified, (T, C, h, w).
@@ -79,6 +133,7 @@ class ImageInWork:
         seconds: time spent.
     """
 
+    job: Job
     alpha: Tensor | None
     plan: FitPlan
     patches: Tensor
@@ -126,27 +181,28 @@ class Prediction:
     vote: str
 
 
-def begin(job: Job, pixels: Tensor, alpha: Tensor | None = None) -> ImageInWork:
+def begin(jobs: Jobs, pixels: Tensor, alpha: Tensor | None = None) -> ImageInWork:
     """Cut an image (C, H, W) in [0, 1] into patches."""
-    plan = job.plan(pixels.shape[1], pixels.shape[2])
-    return ImageInWork(alpha=alpha, plan=plan, patches=cut(pixels, plan), label=job.label)
+    job, plan = jobs.plan(pixels.shape[1], pixels.shape[2])
+    return ImageInWork(job=job, alpha=alpha, plan=plan, patches=cut(pixels, plan), label=job.label)
 
 
-def condition_image(job: Job, image: ImageInWork) -> None:
+def condition_image(image: ImageInWork) -> None:
     """For a class-conditional model without a class for all images: the classifier's prediction (ImageError)."""
-    if image.label is None and num_classes(job.purifier.model):
-        image.label = int(classify_on(job, assemble(image.patches, image.plan)[None]).argmax())
+    if image.label is None and num_classes(image.job.purifier.model):
+        image.label = int(classify_on(image.job, assemble(image.patches, image.plan)[None]).argmax())
 
 
 def purify_patches(job: Job, batch: list[tuple[W, Tensor]], on_step: Callable[[Step], None] | None) -> Iterator[W]:
-    """Purify a batch of patches; yields each image whose last patch is among them.
+    """Purify a batch of patches of one job and size; yields each image whose last patch is among them.
 
     A batch that is not full is filled up with copies of its last patch: how sums are rounded depends on the size of a
     batch, and with one size for all an image does not depend on how many others there are, or in which shard.
     """
     began = time.perf_counter()
-    filled = [*batch, *[batch[-1]] * (job.batch_size - len(batch))]
-    x = torch.stack([patch for _, patch in filled])
+    size = batch[0][1].shape[-2], batch[0][1].shape[-1]
+    filled = [*batch, *[batch[-1]] * (job.batch_size(size) - len(batch))]
+    x = filled[0][1][None] if len(filled) == 1 else torch.stack([patch for _, patch in filled])
     labels = None
     if num_classes(job.purifier.model):
         labels = torch.tensor([image.label for image, _ in filled], device=job.device)
@@ -176,11 +232,14 @@ def objective_terms(found: Purification) -> Tensor:
     ).cpu()
 
 
-def finish(job: Job, image: ImageInWork) -> Finished:
+def finish(image: ImageInWork) -> Finished:
     """Assemble an image all of whose patches are purified, and choose a candidate."""
-    pixels = assemble(torch.stack(image.chosen), image.plan) if image.chosen else None
+    job = image.job
+    pixels = assemble(image.chosen, image.plan) if image.chosen else None
     candidates = logits = None
-    if image.candidates:
+    if len(image.candidates) == 1:
+        candidates = image.candidates[0]
+    elif image.candidates:
         candidates = torch.stack([assemble(candidate, image.plan) for candidate in torch.stack(image.candidates, 1)])
     if job.classifier is not None and candidates is not None:
         logits = classify_on(job, candidates)
@@ -195,7 +254,7 @@ def predict(job: Job, finished: Finished, after: Tensor) -> Prediction | None:
     """Classes of an image; None without a classifier.
 
     Args:
-        job: with the classifier.
+        job: of the image, with the classifier.
         finished: the image.
         after: the result as it is written or returned, (C, H, W).
     """
@@ -207,11 +266,13 @@ def predict(job: Job, finished: Finished, after: Tensor) -> Prediction | None:
 
 
 def classify_on(job: Job, x: Tensor) -> Tensor:
-    """Logits on the CPU of images (N, C, H, W) in [0, 1]; a grey image is shown as RGB."""
+    """Logits on the CPU of images (N, C, H, W) in [0, 1], large ones one by one; a grey image is shown as RGB."""
     assert job.classifier is not None  # nothing asks otherwise
+    together = len(x) if x[0, 0].numel() <= CLASSIFIED_TOGETHER else 1
     try:
         with torch.no_grad():
-            return classify(job.classifier.module, x.expand(-1, 3, -1, -1)[None].to(job.device))[0].cpu()
+            parts = x.expand(-1, 3, -1, -1).split(together)  # type: ignore[no-untyped-call]
+            return torch.cat([classify(job.classifier.module, part[None].to(job.device))[0].cpu() for part in parts])
     except RuntimeError as error:
         size = f"{x.shape[-1]}×{x.shape[-2]}"
         raise ImageError(f"{job.classifier.name} cannot classify an image of {size}: {error}") from error

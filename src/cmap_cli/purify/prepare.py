@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from cmap_cli.choices import AUTO_MODEL, PHOTO_MODEL, SMALL_MODEL
 from cmap_cli.core.purifier import Purifier
-from cmap_cli.core.settings import preset_for
-from cmap_cli.core.types import ConsistencyModel, num_classes
+from cmap_cli.core.settings import PurifyConfig, preset_for, resolve_config
+from cmap_cli.core.types import ConsistencyModel, TakesAnySize, num_classes
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier, count_classes, load_classifier
 from cmap_cli.models.perceptual import load_similarity
 from cmap_cli.models.zoo import LoadedModel, load_identified_model
-from cmap_cli.purify.job import Job
+from cmap_cli.purify.job import Job, Jobs
 from cmap_cli.purify.settings import PurifySettings, compared_settings
+
+AUTO_MODELS = (SMALL_MODEL, PHOTO_MODEL)
+"""The models of "auto": the first for pictures of its size, the last for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,13 @@ class PreparedPurification:
     """A purification whose models are loaded.
 
     Attributes:
-        job: how each image is treated; its batch size is not chosen yet.
+        jobs: how each image is treated; the sizes of batches are not chosen yet.
         device: that the models are on, and why.
-        model: the consistency model.
         compared: what run.json keeps and a resumed run must share.
     """
 
-    job: Job
+    jobs: Jobs
     device: DeviceChoice
-    model: LoadedModel
     compared: dict[str, Any]
 
 
@@ -45,6 +47,7 @@ def prepare(
     *,
     model: ConsistencyModel | None = None,
     classifier: nn.Module | None = None,
+    size: tuple[int, int] | None = None,
 ) -> PreparedPurification:
     """Load the models that the settings name.
 
@@ -53,6 +56,7 @@ def prepare(
         device: instead of the settings' own, as a team of processes assigns it.
         model: instead of the settings' own; a module is moved to the device.
         classifier: instead of the settings' own; it is moved to the device and set to evaluation.
+        size: (height, width) of an image, on which the classifier is tried unless the model has one size.
 
     Raises:
         UsageError: a name, value or combination is wrong.
@@ -60,40 +64,59 @@ def prepare(
     """
     chosen = choose_device(device)
     if model is None:
-        loaded = load_identified_model(settings.model, chosen.device, settings.weights_dir)
+        names = AUTO_MODELS if settings.model == AUTO_MODEL else (settings.model,)
+        loaded = [load_identified_model(name, chosen.device, settings.weights_dir) for name in names]
     else:
-        loaded = LoadedModel(settings.model, "", model.to(chosen.device) if isinstance(model, nn.Module) else model)
-    published = preset_for(settings.preset, loaded.model)
-    config = dataclasses.replace(
-        published,
-        steps=settings.steps or published.steps,
-        num_latents=settings.num_latents or published.num_latents,
-    )
-    judge = None if settings.classifier is None else judge_for(settings, chosen.device, loaded, classifier)
-    label = condition(loaded, settings.class_label, judge)
+        placed = model.to(chosen.device) if isinstance(model, nn.Module) else model
+        loaded = [LoadedModel(settings.model, "", placed)]
+    configs = {each.name: config_for(settings, each.model) for each in loaded}
+    own = loaded[-1].model.image_shape[1:]
+    tried = size or own if len(loaded) > 1 or isinstance(loaded[-1].model, TakesAnySize) else own
+    judge = None if settings.classifier is None else judge_for(settings, chosen.device, tried, classifier)
+    label = condition(loaded[-1], settings.class_label, judge)
     similarity = load_similarity(settings.perceptual, settings.lpips_trunk, settings.weights_dir, chosen.device)
     dtype = choose_dtype(settings.precision, chosen.device)
-    job = Job(
-        purifier=Purifier(loaded.model, config, similarity, dtype),
-        device=chosen.device,
-        seed=settings.seed,
-        fit=settings.fit,
-        max_tiles=settings.max_tiles,
-        select=settings.select,
-        vote=settings.vote,
-        classifier=judge,
-        batch_size=1,
-        label=label,
+    jobs = tuple(
+        Job(
+            model=each.name,
+            purifier=Purifier(each.model, configs[each.name], similarity, dtype),
+            device=chosen.device,
+            seed=settings.seed,
+            fit=settings.fit,
+            max_tiles=settings.max_tiles,
+            select=settings.select,
+            vote=settings.vote,
+            classifier=judge,
+            label=label,
+        )
+        for each in loaded
     )
-    compared = compared_settings(settings, loaded.sha256, config, str(dtype).removeprefix("torch."))
-    return PreparedPurification(job, chosen, loaded, compared)
+    identified = {each.name: (each.sha256, configs[each.name]) for each in loaded}
+    compared = compared_settings(settings, identified, str(dtype).removeprefix("torch."))
+    return PreparedPurification(Jobs(jobs), chosen, compared)
+
+
+def config_for(settings: PurifySettings, model: ConsistencyModel) -> PurifyConfig:
+    """What preset, method, steps, num_latents and denoise_level amount to for a model.
+
+    With ``--model auto``, steps are for the model whose preset takes some.
+    """
+    denoises = settings.method is None and preset_for(settings.preset, model).method == "denoise"
+    return resolve_config(
+        settings.preset,
+        model,
+        method=settings.method,
+        steps=None if denoises and settings.model == AUTO_MODEL else settings.steps,
+        num_latents=settings.num_latents,
+        denoise_level=settings.denoise_level,
+    )
 
 
 def judge_for(
-    settings: PurifySettings, device: torch.device, model: LoadedModel, module: nn.Module | None
+    settings: PurifySettings, device: torch.device, size: tuple[int, int], module: nn.Module | None
 ) -> LoadedClassifier:
     """The classifier of the settings, or the given module as one."""
-    name, size = settings.classifier or "", model.model.image_shape[1:]
+    name = settings.classifier or ""
     if module is not None:
         given = LoadedClassifier(name, module.to(device).eval())
         return dataclasses.replace(given, num_classes=count_classes(given, device, size))

@@ -18,11 +18,15 @@ from cmap_cli.data.images import read_image, to_uint8, write_image
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.outputs import output_path
 from cmap_cli.data.sheets import SheetRow
-from cmap_cli.data.tiling import assemble, cut
+from cmap_cli.data.tiling import assemble
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.documents import ImageRecord, Origin
 from cmap_cli.purify.folder import ResultFolder, source_origin
-from cmap_cli.purify.job import ImageInWork, Job, finish, predict
+from cmap_cli.purify.job import ImageInWork, Jobs, begin, finish, predict
+
+WHOLE_SSIM = 1 << 20
+"""Pixels of an image whose SSIM is computed at once; of a larger one in squares of SQUARE pixels a side."""
+SQUARE = 512
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,25 +42,31 @@ class FileInWork(ImageInWork):
     origin: Origin
 
 
-def open_image(job: Job, source: Source) -> FileInWork:
+def open_image(jobs: Jobs, source: Source) -> FileInWork:
     """Read an image and cut it into patches (ImageError if that fails)."""
     origin = source_origin(source)  # before it is read: what changes from here on is done again
-    decoded = read_image(source, channels=1 if job.channels == 1 else 3)
-    plan = job.plan(decoded.pixels.shape[1], decoded.pixels.shape[2])
-    patches = cut(decoded.pixels, plan)
-    return FileInWork(source=source, origin=origin, alpha=decoded.alpha, plan=plan, patches=patches, label=job.label)
+    decoded = read_image(source, channels=1 if jobs.last.channels == 1 else 3)
+    image = begin(jobs, decoded.pixels, decoded.alpha)
+    return FileInWork(
+        source=source,
+        origin=origin,
+        job=image.job,
+        alpha=image.alpha,
+        plan=image.plan,
+        patches=image.patches,
+        label=image.label,
+    )
 
 
-def write_and_record(job: Job, image: FileInWork, results: ResultFolder, extension: str) -> ImageRecord:
+def write_and_record(image: FileInWork, results: ResultFolder, extension: str) -> ImageRecord:
     """Write and record an image all of whose patches are purified.
 
     Args:
-        job: how.
         image: with all patches done.
         results: where to.
         extension: of the file, with its dot.
     """
-    finished = finish(job, image)
+    finished, job = finish(image), image.job
     output = output_path(image.source, extension)
     write_image(results.folder / output, finished.pixels, finished.alpha)
     after = finished.pixels if is_float_format(extension) else to_uint8(finished.pixels).float() / 255
@@ -68,6 +78,8 @@ def write_and_record(job: Job, image: FileInWork, results: ResultFolder, extensi
         output=str(output),
         width=after.shape[-1],
         height=after.shape[-2],
+        model=job.model,
+        method=job.purifier.config.method,
         fit=image.plan.mode,
         tiles=len(image.patches),
         seed=job.seed,
@@ -96,22 +108,33 @@ def is_float_format(extension: str) -> bool:
 def distances(after: Tensor, before: Tensor) -> Mapping[str, Any]:
     """Distance of the result from the input: mean |difference|, PSNR in dB (None if equal), mean SSIM."""
     difference = after - before
-    mse = difference.square().mean()
-    return {
-        "l1": float(difference.abs().mean()),
-        "psnr": float(-10 * mse.log10()) if mse > 0 else None,
-        "ssim": float(SSIM().map(after[None], before[None]).mean()),
-    }
+    l1 = float(difference.abs().mean())
+    mse = difference.square_().mean()
+    return {"l1": l1, "psnr": float(-10 * mse.log10()) if mse > 0 else None, "ssim": mean_ssim(after, before)}
 
 
-def comparisons(job: Job, results: ResultFolder, sources: list[Source], most: int) -> Iterator[SheetRow]:
+def mean_ssim(after: Tensor, before: Tensor) -> float:
+    """Mean SSIM of images (C, H, W) in [0, 1]; of large ones in squares, with margins as wide as the window's."""
+    ssim = SSIM()
+    if after[0].numel() <= WHOLE_SSIM:
+        return float(ssim.map(after[None], before[None]).mean())
+    reach, total = ssim.window_size // 2, 0.0
+    for row, column in itertools.product(*(range(0, side, SQUARE) for side in after.shape[-2:])):
+        top, left = min(row, reach), min(column, reach)  # margins before the square
+        rows, columns = slice(row - top, row + SQUARE + reach), slice(column - left, column + SQUARE + reach)
+        found = ssim.map(after[None, :, rows, columns], before[None, :, rows, columns])
+        total += float(found[..., top : top + SQUARE, left : left + SQUARE].double().sum())
+    return total / after.numel()
+
+
+def comparisons(jobs: Jobs, results: ResultFolder, sources: list[Source], most: int) -> Iterator[SheetRow]:
     """The first results beside their inputs, read again from their files; what has changed since is left out."""
     by_name = {str(source): source for source in sources}
     records = (record for record in results.records() if record.source in by_name)
     for record in itertools.islice(records, most):
         source, output = by_name[record.source], results.folder / record.output
         try:
-            image = open_image(job, source)
+            image = open_image(jobs, source)
             after = read_image(Source(output, None, None, PurePosixPath(output.name))).pixels
         except ImageError:
             continue

@@ -6,10 +6,13 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmap_cli.data.inputs import image_size
+from cmap_cli.errors import ImageError
 from cmap_cli.purify.checks import Request, check_request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
 from cmap_cli.purify.events import OnMessage, OnProgress, PurifyPlan
@@ -134,26 +137,26 @@ def purify_request(
     from cmap_cli.purify.work import FolderRun, Tally
 
     team = join_team(request.shard, settings.device)
-    prepared = prepare(settings, team.device)
+    prepared = prepare(settings, team.device, size=first_size(request))
     run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
-    true_labels = class_names(request.labels, prepared.job.classifier)
+    true_labels = class_names(request.labels, prepared.jobs.last.classifier)
     if dry_run:
         there = set() if overwrite else look_for_finished(out, prepared.compared, run.sources, run.extension)
-        plan = run.plan([source for source in run.sources if str(source) not in there], measure=team.leads)
+        plan, _ = run.plan([source for source in run.sources if str(source) not in there], measure=team.leads)
         planned = PurifyResult(out, out / MANIFEST_FILE, prepared.compared, run.partial_shard, plan, dry_run=True)
         return dataclasses.replace(planned, exit_code=team.leave(0), seconds=time.monotonic() - began)
     with run.open_results(overwrite) as results:
-        plan = run.plan(
+        plan, jobs = run.plan(
             [source for source in run.sources if str(source) not in results.done],
             measure=team.leads and on_message is not None,
         )
-        tally = run.purify(results, plan)
+        tally = run.purify(results, plan, jobs)
         manifest, manifests = results.manifest_path, list(results.journal.paths())
     total = Tally.sum(team.exchange(tally))
     summary = None
     if team.leads:
         manifest = run.gather(manifest, manifests)
-        summary = run.summarise(true_labels, run.job(plan) if compare else None)
+        summary = run.summarise(true_labels, jobs if compare else None)
     return PurifyResult(
         out,
         manifest,
@@ -168,3 +171,12 @@ def purify_request(
         exit_code=team.leave(total.exit_code),
         seconds=time.monotonic() - began,
     )
+
+
+def first_size(request: Request) -> tuple[int, int] | None:
+    """(height, width) of the first image that can be read."""
+    for source in request.found.sources:
+        with suppress(ImageError):
+            width, height = image_size(source)
+            return height, width
+    return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmap_cli.choices import (
+    AUTO_MODEL,
     DEFAULT_CLASSIFIER,
     DEFAULT_MODEL,
     DEFAULT_PRESET,
@@ -16,6 +18,7 @@ from cmap_cli.choices import (
     Fit,
     ImageFormat,
     LpipsTrunk,
+    Method,
     Perceptual,
     Precision,
     Preset,
@@ -34,7 +37,9 @@ NO_EFFECT: Mapping[str, str] = {
     "weights_dir": "the weights themselves are compared by their SHA-256",
 }
 """Fields that a resumed run need not share, and why."""
-RESOLVED = frozenset({"preset", "steps", "num_latents", "perceptual", "lpips_trunk", "precision"})
+RESOLVED = frozenset(
+    {"preset", "method", "steps", "num_latents", "denoise_level", "perceptual", "lpips_trunk", "precision"}
+)
 """Fields that are compared as what they amount to: the whole PurifyConfig, the perceptual term, the precision used."""
 KEYS: Mapping[str, str] = {"class_label": "class"}
 """Names in run.json that differ from the field's."""
@@ -45,11 +50,13 @@ class PurifySettings:
     """How images are purified; names and defaults are those of the command line.
 
     Attributes:
-        model: consistency model: a name of the manifest, a folder, a file, ``hf:org/repo`` or
-            ``package.module:factory``.
-        preset: settings of the optimisation.
+        model: consistency model: "auto" takes ``cifar10-unet`` for pictures of 32×32 pixels and ``photo-unet`` for all
+            others; or a name of the manifest, a folder, a file, ``hf:org/repo`` or ``package.module:factory``.
+        preset: settings of the method, for each model its own.
+        method: "optimise" latents or "denoise" alone; None for the preset's.
         steps: optimisation steps; None for the preset's.
-        num_latents: latents per image (K); None for the preset's.
+        num_latents: latents, or draws of noise, per image (K); None for the preset's.
+        denoise_level: noise level of the denoising, 0 for none after an optimisation; None for the preset's.
         select: which of the K candidates is returned.
         classifier: classifies images before and after; None for none.
         normalisation: what a classifier file expects of images in [0, 1].
@@ -57,8 +64,8 @@ class PurifySettings:
         perceptual: the perceptual term of the objective.
         lpips_trunk: the network of LPIPS.
         class_label: for a class-conditional model, the class of all images; None for the classifier's predictions.
-        fit: what is done with images of another size than the model's.
-        max_tiles: ``fit="auto"`` tiles up to this number of tiles and resizes beyond it.
+        fit: what is done with images of another size than the model's, if it has one.
+        max_tiles: ``fit="auto"`` tiles up to this number of tiles and refuses images that need more.
         seed: of the latents.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: what the network computes in; "auto" is bf16 where the hardware has it.
@@ -69,8 +76,10 @@ class PurifySettings:
 
     model: str = DEFAULT_MODEL
     preset: Preset = DEFAULT_PRESET
+    method: Method | None = None
     steps: int | None = None
     num_latents: int | None = None
+    denoise_level: float | None = None
     select: Select = DEFAULT_SELECT
     classifier: str | None = None
     normalisation: str | None = None
@@ -94,6 +103,8 @@ class PurifySettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(UsageError(f"{name} is {value}", "give 1 or more"))
+        if self.denoise_level is not None and not 0 <= self.denoise_level < math.inf:
+            found.append(UsageError(f"denoise_level is {self.denoise_level}", "give a finite number of 0 or more"))
         if self.select == "vote" and self.classifier is None:
             found.append(UsageError("--select vote needs a classifier", f"--classifier {DEFAULT_CLASSIFIER}"))
         return found
@@ -105,14 +116,14 @@ def with_options(settings: PurifySettings | None, options: Mapping[str, Any]) ->
 
 
 def compared_settings(
-    settings: PurifySettings, model_sha256: str, config: PurifyConfig, precision: str
+    settings: PurifySettings, models: Mapping[str, tuple[str, PurifyConfig]], precision: str
 ) -> dict[str, Any]:
     """What run.json keeps and a resumed run must share: every field that is not listed in `NO_EFFECT`.
 
     Args:
         settings: as given.
-        model_sha256: identifies the model's weights.
-        config: what preset, steps and num_latents amount to for the model.
+        models: of each model that can be used, the SHA-256 of its weights, and what preset, method, steps, num_latents
+            and denoise_level amount to for it.
         precision: what the network computes in.
     """
     as_given = {
@@ -121,10 +132,12 @@ def compared_settings(
         if field.name not in NO_EFFECT and field.name not in RESOLVED
     }
     trunk = "" if settings.perceptual == "ssim" else f"-{settings.lpips_trunk}"
+    of_models = {
+        name: {"model_sha256": sha256, **dataclasses.asdict(config)} for name, (sha256, config) in models.items()
+    }
     return {
         **as_given,
-        "model_sha256": model_sha256,
-        **dataclasses.asdict(config),
+        **({"models": of_models} if settings.model == AUTO_MODEL else of_models[settings.model]),
         "perceptual": f"{settings.perceptual}{trunk}",
         "precision": precision,
     }

@@ -17,11 +17,13 @@ from cmap_cli.purify.channel import Channel, Closed
 from cmap_cli.purify.documents import ImageRecord
 from cmap_cli.purify.events import Failed, PatchInWork
 from cmap_cli.purify.folder import ResultFolder, source_origin
-from cmap_cli.purify.job import Job, condition_image, purify_patches
+from cmap_cli.purify.job import Jobs, condition_image, purify_patches
 from cmap_cli.purify.record import FileInWork, open_image, write_and_record
 
-AHEAD = 3
-"""Batches read ahead; as many patches wait to be written at most, and one image more in both cases."""
+AHEAD = 1 << 18
+"""Pixels read ahead; as many wait to be written at most, and one image more in both cases."""
+WAITING = 1 << 22
+"""Pixels of patches that wait for others of their size; then a batch goes without them."""
 OUTCOMES = 64
 
 
@@ -43,14 +45,14 @@ class Stream:
     Memory is bounded by what is under way, whatever the number of sources.
 
     Attributes:
-        job: how.
+        jobs: how.
         results: where the images go; each record is appended after its image is written.
         extension: of the files written, with its dot.
         on_step: called at every optimisation step, in the purifier's thread.
         stop: set when nobody wants more.
     """
 
-    job: Job
+    jobs: Jobs
     results: ResultFolder
     extension: str
     on_step: OnPatch | None
@@ -80,34 +82,43 @@ class Stream:
             for source in sources:
                 try:
                     if not self.results.has(source_origin(source)):
-                        image = open_image(self.job, source)
-                        self.opened.put(image, len(image.patches))
+                        image = open_image(self.jobs, source)
+                        self.opened.put(image, pixels(image))
                 except ImageError as error:
                     self.outcomes.put(Failed(str(source), error))
 
     def purify(self) -> None:
-        """Purify in batches of patches, whichever images they are of."""
-        size, queue = self.job.batch_size, list[tuple[FileInWork, Tensor]]()
+        """Purify in batches of patches of one job and size, whichever images they are of."""
+        queues: dict[tuple[str, tuple[int, int]], list[tuple[FileInWork, Tensor]]] = {}
         with self.between(self.opened, self.purified):
             for image in self.opened:
                 try:
-                    condition_image(self.job, image)
+                    condition_image(image)
                 except ImageError as error:
                     self.outcomes.put(Failed(str(image.source), error))
                     continue
+                size = image.plan.size
+                queue = queues.setdefault((image.job.model, size), [])
                 queue += [(image, patch) for patch in image.patches]
-                while len(queue) >= size:
-                    self.purify_batch(queue[:size])
-                    del queue[:size]
-            if queue and not self.stop.is_set():
-                self.purify_batch(queue)
+                while len(queue) >= image.job.batch_size(size):
+                    self.purify_batch(queue, image.job.batch_size(size))
+                while sum(len(queue) * h * w for (_, (h, w)), queue in queues.items()) > WAITING:
+                    oldest = next(queue for queue in queues.values() if queue)
+                    self.purify_batch(oldest, len(oldest))
+                if not queue:
+                    del queues[image.job.model, size]
+            for queue in queues.values():
+                if queue and not self.stop.is_set():
+                    self.purify_batch(queue, len(queue))
 
-    def purify_batch(self, batch: list[tuple[FileInWork, Tensor]]) -> None:
-        """Hand on the images that a batch completes."""
+    def purify_batch(self, queue: list[tuple[FileInWork, Tensor]], count: int) -> None:
+        """Purify the first patches of a queue, and hand on the images that these complete."""
+        batch = queue[:count]
+        del queue[:count]
         first = batch[0][0]
         patch = PatchInWork(str(first.source), len(first.terms) + 1, len(first.patches))
-        for image in purify_patches(self.job, batch, lambda step: self.step(step, patch)):
-            self.purified.put(image, len(image.patches))
+        for image in purify_patches(first.job, batch, lambda step: self.step(step, patch)):
+            self.purified.put(image, pixels(image))
 
     def step(self, step: Step, patch: PatchInWork) -> None:
         """Between two steps a batch can be given up."""
@@ -122,15 +133,20 @@ class Stream:
             for image in self.purified:
                 outcome: ImageRecord | Failed
                 try:
-                    outcome = write_and_record(self.job, image, self.results, self.extension)
+                    outcome = write_and_record(image, self.results, self.extension)
                 except ImageError as error:
                     outcome = Failed(str(image.source), error)
                 with suppress(Closed):
                     self.outcomes.put(outcome)
 
 
+def pixels(image: FileInWork) -> int:
+    """Of all its patches."""
+    return len(image.patches) * image.patches[0, 0].numel()
+
+
 def purify_sources(
-    job: Job,
+    jobs: Jobs,
     sources: Iterable[Source],
     results: ResultFolder,
     extension: str,
@@ -139,7 +155,7 @@ def purify_sources(
     """Purify the sources that ``results`` does not have yet.
 
     Args:
-        job: how.
+        jobs: how.
         sources: which images; read shortly before their turn comes, so memory does not grow with their number.
         results: where they go; each record is appended after its image is written.
         extension: of the files written, with its dot.
@@ -151,8 +167,7 @@ def purify_sources(
     Raises:
         OutOfSpaceError: nothing more can be written.
     """
-    room = AHEAD * job.batch_size
-    stream = Stream(job, results, extension, on_step, Channel(room), Channel(room), Channel(OUTCOMES))
+    stream = Stream(jobs, results, extension, on_step, Channel(AHEAD), Channel(AHEAD), Channel(OUTCOMES))
     threads = [
         Thread(target=stream.read, args=(sources,), name="cmap-read", daemon=True),
         Thread(target=stream.purify, name="cmap-purify", daemon=True),

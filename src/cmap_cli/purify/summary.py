@@ -24,6 +24,7 @@ class Summary:
 
     Attributes:
         images: number of images.
+        models: how many of them each model purified.
         l1: mean absolute difference to the input, in [0, 1]; None without images, as the next two.
         psnr: mean PSNR to the input, dB.
         ssim: mean SSIM to the input.
@@ -37,6 +38,7 @@ class Summary:
     """
 
     images: int
+    models: dict[str, int]
     l1: float | None
     psnr: float | None
     ssim: float | None
@@ -63,10 +65,12 @@ def summarise(records: Iterable[ImageRecord], labels: Mapping[Path, str]) -> Sum
     """
     sums: dict[str, list[float]] = {"l1": [], "psnr": [], "ssim": []}
     images = 0
+    models: dict[str, int] = {}
     changed: list[bool] = []
     before_after_vote: list[tuple[bool, bool, bool]] = []
     for record in records:
         images += 1
+        models[record.model] = models.get(record.model, 0) + 1
         for name, values in sums.items():
             if (value := getattr(record, name)) is not None:
                 values.append(value)
@@ -84,6 +88,7 @@ def summarise(records: Iterable[ImageRecord], labels: Mapping[Path, str]) -> Sum
 
     return Summary(
         images=images,
+        models=models,
         l1=mean("l1"),
         psnr=mean("psnr"),
         ssim=mean("ssim"),

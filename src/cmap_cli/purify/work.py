@@ -8,18 +8,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmap_cli.core.memory import common_batch_size, even_batches, patch_batch_size
-from cmap_cli.core.types import Step
+from cmap_cli.core.memory import common_batch_size, patch_batch_size
+from cmap_cli.core.types import Step, generates
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.outputs import FORMATS, check_existing
 from cmap_cli.data.sheets import write_comparison
 from cmap_cli.files import make_folder
 from cmap_cli.purify.checks import Request
 from cmap_cli.purify.documents import FailedImage, ImageRecord
-from cmap_cli.purify.estimate import seconds_per_patch, survey
-from cmap_cli.purify.events import Failed, OnMessage, OnProgress, PatchInWork, Progress, PurifyPlan
+from cmap_cli.purify.estimate import expected_seconds, sized_jobs, survey
+from cmap_cli.purify.events import (
+    Failed,
+    OnMessage,
+    OnProgress,
+    PatchInWork,
+    PlannedModel,
+    Progress,
+    PurifyPlan,
+    Survey,
+)
 from cmap_cli.purify.folder import ResultFolder
-from cmap_cli.purify.job import Job
+from cmap_cli.purify.job import Job, Jobs
 from cmap_cli.purify.prepare import PreparedPurification
 from cmap_cli.purify.record import comparisons
 from cmap_cli.purify.settings import PurifySettings
@@ -145,50 +154,46 @@ class FolderRun:
         results.forget_changed(self.sources)
         return results
 
-    def plan(self, remaining: list[Source], *, measure: bool) -> PurifyPlan:
-        """What will be done; tells it to ``on_message``.
+    def plan(self, remaining: list[Source], *, measure: bool) -> tuple[PurifyPlan, Jobs]:
+        """What will be done, and how; tells it to ``on_message``.
 
         Args:
             remaining: images that are not done.
-            measure: whether to measure how long a patch takes, which takes two steps of one batch.
+            measure: whether to measure how long a patch takes, which takes two steps of one batch of each model.
         """
-        job, found = self.prepared.job, self.request.found
-        looked = survey(job, remaining)
-        of_all = looked if len(remaining) == len(found.sources) else survey(job, found.sources)
-        most = self.settings.batch_size or common_batch_size(
-            self.team.exchange(patch_batch_size(job.purifier, job.device, self.team.sharers))
-        )
-        batch_size = even_batches(of_all.patches, most)
-        seconds = seconds_per_patch(job.purifier, job.device, batch_size) if measure and looked.patches else 0.0
+        found = self.request.found
+        looked = survey(self.prepared.jobs, remaining)
+        of_all = looked if len(remaining) == len(found.sources) else survey(self.prepared.jobs, found.sources)
+        jobs = sized_jobs(self.prepared.jobs, of_all, self.most)
+        seconds = expected_seconds(jobs, looked) if measure else 0.0
         plan = PurifyPlan(
             already_there=len(self.sources) - len(remaining),
-            model=self.settings.model,
-            device=str(job.device),
+            models=planned_models(jobs, looked),
+            device=str(jobs.last.device),
             reason=self.prepared.device.reason,
-            precision=str(job.purifier.dtype).removeprefix("torch."),
+            precision=str(jobs.last.purifier.dtype).removeprefix("torch."),
             preset=self.settings.preset,
-            config=job.purifier.config,
-            patch_size=job.patch_size,
-            batch_size=batch_size,
+            batch_size=max((size for job in jobs.each for size in job.batches.values()), default=1),
             survey=looked,
-            seconds_per_patch=seconds,
+            seconds_per_patch=seconds / max(1, looked.patches),
         )
         if self.on_message is not None:
             self.on_message(plan)
-        return plan
+        return plan, jobs
 
-    def job(self, plan: PurifyPlan) -> Job:
-        """The job with the plan's batch size."""
-        return dataclasses.replace(self.prepared.job, batch_size=plan.batch_size)
+    def most(self, job: Job, size: tuple[int, int]) -> int:
+        """How many patches of that (height, width) every process of the team can purify at once."""
+        fitting = patch_batch_size(job.purifier, job.device, self.team.sharers, size)
+        return self.settings.batch_size or common_batch_size(self.team.exchange(fitting))
 
-    def purify(self, results: ResultFolder, plan: PurifyPlan) -> Tally:
+    def purify(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Tally:
         """Purify, write and record what is not done."""
         found, sources = self.request.found, self.sources
         part = Part(self.request.shard, len(found.sources) + len(found.failures), len(sources))
         write_part(self.out, part)
         failures: list[FailedImage] = []
         failed = written = 0
-        for outcome in self.outcomes(results, plan):
+        for outcome in self.outcomes(results, plan, jobs):
             if isinstance(outcome, Failed):
                 failed += 1
                 if len(failures) < MOST_FAILURES:
@@ -199,7 +204,7 @@ class FolderRun:
         write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=told))
         return Tally(written, plan.already_there, failed, tuple(failures))
 
-    def outcomes(self, results: ResultFolder, plan: PurifyPlan) -> Iterator[ImageRecord | Failed]:
+    def outcomes(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Iterator[ImageRecord | Failed]:
         """The outcome of each image; tells it to ``on_progress``."""
         tell = self.on_progress or (lambda progress: None)
         total, done, clock = len(self.sources), plan.already_there, PatchClock(plan)
@@ -212,7 +217,7 @@ class FolderRun:
             tell(Progress(total, done, clock.left, failure=failure))
             yield failure
         told = None if self.on_progress is None else on_step
-        for outcome in purify_sources(self.job(plan), self.sources, results, self.extension, told):
+        for outcome in purify_sources(jobs, self.sources, results, self.extension, told):
             done += 1
             if isinstance(outcome, Failed):
                 tell(Progress(total, done, clock.left, failure=outcome))
@@ -234,11 +239,20 @@ class FolderRun:
             merge_folder(self.out, final=True)
         return self.out / MANIFEST_FILE
 
-    def summarise(self, true_labels: dict[Path, str], compared: Job | None) -> Summary:
-        """Summary of the manifest; writes comparison.png for a job to compare with."""
+    def summarise(self, true_labels: dict[Path, str], compared: Jobs | None) -> Summary:
+        """Summary of the manifest; writes comparison.png for jobs to compare with."""
         shard = self.request.shard if self.team.partial else WHOLE
         with ResultFolder(self.out, self.prepared.compared, shard=shard) as results:
             if compared is not None:
                 shown = comparisons(compared, results, self.request.found.sources, COMPARED)
                 write_comparison(self.out / COMPARISON_FILE, list(shown))
             return summarise(results.records(), true_labels)
+
+
+def planned_models(jobs: Jobs, looked: Survey) -> tuple[PlannedModel, ...]:
+    """The models that have something to do by a survey, all if there is nothing to do."""
+    every = []
+    for job in jobs.each:
+        sizes = {size: count for (model, size), count in looked.sizes.items() if model == job.model}
+        every.append(PlannedModel(job.model, job.purifier.config, sizes, generates(job.purifier.model)))
+    return tuple(each for each in every if each.sizes) or tuple(every)

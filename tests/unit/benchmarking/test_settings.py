@@ -39,8 +39,10 @@ OTHER: dict[str, Any] = {
     "classifier": "tests.toys:brightness_classifier",
     "normalisation": "half",
     "preset": "fast",
+    "method": "denoise",
     "steps": 4,
     "num_latents": 4,
+    "denoise_level": 0.3,
     "vote": "hard",
     "seed": 1,
     "device": "auto",
@@ -55,7 +57,7 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[str, Path]:
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Images, and other values of the fields that are paths."""
     folder = tmp_path_factory.mktemp("settings")
     x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
@@ -63,18 +65,17 @@ def paths(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[s
     save_model(
         GaussianConsistency(torch.zeros(3, 8, 8), torch.eye(192)[:9], torch.ones(9)), folder / "m" / "model.safetensors"
     )
-    return {"data": folder / "data.npz", "model": folder / "m", "weights_dir": folder, "base": small_model}
+    return {"data": folder / "data.npz", "model": folder / "m", "weights_dir": folder}
 
 
 def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
     return kind(
-        model=str(paths["base"]),
+        model="tests.toys:DenoisingGaussian",
         classifier="tests.toys:quadrant_classifier",
         attack="pgd",
         access="surrogate",
         defense=("cmap", "smoothed"),
         n=4,
-        steps=2,
         num_latents=2,
         eps="0.2",
         device="cpu",

@@ -27,6 +27,8 @@ def record(name: str, **changes: object) -> ImageRecord:
         "output": name,
         "width": 8,
         "height": 8,
+        "model": "toy",
+        "method": "optimise",
         "fit": "exact",
         "tiles": 1,
         "seed": 0,

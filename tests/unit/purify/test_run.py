@@ -36,7 +36,7 @@ def test_the_result_is_typed_and_the_callbacks_tell_what_happens(
     listed, plan = messages
     assert isinstance(listed, Listed)
     assert isinstance(plan, PurifyPlan)
-    assert (listed.images, plan.survey.patches, plan.config.steps) == (6, 5, 2)
+    assert (listed.images, plan.survey.patches, plan.models[0].config.steps) == (6, 5, 2)
     assert plan.seconds_per_patch > 0
     assert sum(event.image is not None for event in events) == 5
     assert [event.failure.source for event in events if event.failure] == [str(images / "broken.png")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from tests.toys import BrightnessClassifier
 
 OTHER: dict[str, Any] = {
     "preset": "paper",
+    "method": "denoise",
     "steps": 2,
     "num_latents": 3,
+    "denoise_level": 0.3,
     "select": "best",
     "classifier": "./another",
     "normalisation": "half",
@@ -41,7 +43,7 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.fixture
-def settings(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> PurifySettings:
+def settings(monkeypatch: pytest.MonkeyPatch) -> PurifySettings:
     """Settings that every field has a part in; what would need weights or classes is replaced."""
 
     def classifier(name: str, *_: object, **__: object) -> LoadedClassifier:
@@ -52,7 +54,12 @@ def settings(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> PurifySettin
     monkeypatch.setattr(prepare, "load_similarity", lambda *_: SSIM())
     monkeypatch.setattr(prepare, "condition", lambda *_: None)
     return PurifySettings(
-        model=str(small_model), preset="fast", classifier="./a", perceptual="lpips", precision="fp32", batch_size=1
+        model="tests.toys:DenoisingGaussian",
+        preset="fast",
+        classifier="./a",
+        perceptual="lpips",
+        precision="fp32",
+        batch_size=1,
     )
 
 
@@ -60,8 +67,7 @@ def settings(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> PurifySettin
 def test_a_resume_with_another_value_is_refused_or_the_field_is_listed(
     name: str, settings: PurifySettings, images: Path, small_model: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(small_model, tmp_path / "copy")
-    value = {"model": str(tmp_path / "copy"), "weights_dir": tmp_path}.get(name, OTHER.get(name))
+    value = {"model": str(small_model), "weights_dir": tmp_path}.get(name, OTHER.get(name))
     changed = dataclasses.replace(settings, **{name: value})
     assert changed != settings
     done = purify_folder(images / "a.png", tmp_path / "out", settings)
@@ -76,10 +82,14 @@ def test_a_resume_with_another_value_is_refused_or_the_field_is_listed(
 
 def test_bad_values_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        purify_folder("gone.png", tmp_path / "out", preset="quick", steps=0, select="vote")
+        purify_folder(
+            "gone.png", tmp_path / "out", preset="quick", steps=0, select="vote", method="guess", denoise_level=nan
+        )
     messages = [str(problem) for problem in caught.value.problems]
     assert messages[0] == "preset is 'quick'"
     assert "steps is 0" in messages
+    assert "method is 'guess'" in messages
+    assert "denoise_level is nan" in messages
     assert "--select vote needs a classifier" in messages
     assert "'gone.png' cannot be found" in messages
 

@@ -20,13 +20,14 @@ from cmap_cli.benchmarking.certificates.procedure import Plan
 from cmap_cli.benchmarking.certificates.settings import CertifySettings, check, compared_settings, labels_digest
 from cmap_cli.benchmarking.certificates.work import Certification
 from cmap_cli.benchmarking.settings import DEFAULT_IMAGES
+from cmap_cli.choices import AUTO_MODEL
 from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.data.catalogue import Dataset, load_dataset, match_classes
 from cmap_cli.defenses.smoothing import NoisyClassifier, block_size, choose_denoiser
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
-from cmap_cli.models.zoo import LoadedModel, load_identified_model
+from cmap_cli.models.zoo import LoadedModel, load_identified_model, model_for
 from cmap_cli.runs.documents import encode
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
@@ -72,9 +73,7 @@ def prepare(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple
     plan = make_plan(settings)
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
-    loaded = None if settings.denoiser == "none" else load_denoiser(settings, chosen)
-    fixed = loaded is not None and not isinstance(loaded.model, TakesAnySize)
-    dataset = load_images(name, settings, loaded.model.image_shape[1:] if loaded is not None and fixed else None)
+    loaded, dataset = load_denoiser_and_images(name, settings, chosen)
     first = dataset.batch(0, 1).x.shape
     classifier = load_classifier(
         settings.classifier,
@@ -112,9 +111,23 @@ def make_plan(settings: CertifySettings) -> Plan:
     return plan
 
 
-def load_denoiser(settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
+def load_denoiser_and_images(
+    name: str, settings: CertifySettings, chosen: DeviceChoice
+) -> tuple[LoadedModel | None, Dataset]:
+    """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one."""
+    if settings.denoiser == "none":
+        return None, load_images(name, settings, None)
+    if settings.model == AUTO_MODEL:
+        dataset = load_images(name, settings, None)
+        return load_denoiser(model_for(dataset.image_shape), settings, chosen), dataset
+    loaded = load_denoiser(settings.model, settings, chosen)
+    size = None if isinstance(loaded.model, TakesAnySize) else loaded.model.image_shape[1:]
+    return loaded, load_images(name, settings, size)
+
+
+def load_denoiser(model: str, settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
     """The model (UsageError if it is of no use here)."""
-    loaded = load_identified_model(settings.model, chosen.device, settings.weights_dir)
+    loaded = load_identified_model(model, chosen.device, settings.weights_dir)
     if loaded.model.image_shape[0] != 3:
         raise UsageError(f"the model {loaded.name} makes images of {loaded.model.image_shape[0]} channels, not 3")
     if num_classes(loaded.model):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL
+from cmap_cli.choices import DEFAULT_CLASSIFIER, PHOTO_MODEL, SMALL_MODEL
 from cmap_cli.errors import CmapError, UsageError, suggestion
 from cmap_cli.files import sweep_temporaries
 from cmap_cli.models.weights.cache import cache_folder, is_cached
@@ -15,7 +15,7 @@ from cmap_cli.models.weights.libraries import LIBRARIES, artefact_of
 from cmap_cli.models.weights.manifest import read_manifest
 from cmap_cli.models.weights.obtain import FetchOptions, OnMessage, obtain
 
-NEEDED_BY_DEFAULT = (DEFAULT_MODEL, DEFAULT_CLASSIFIER)
+NEEDED_BY_DEFAULT = (SMALL_MODEL, PHOTO_MODEL, DEFAULT_CLASSIFIER)
 
 
 @dataclass(frozen=True, slots=True)

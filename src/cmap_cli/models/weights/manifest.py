@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from cmap_cli.choices import AUTO_MODEL
 from cmap_cli.errors import CmapError, WeightsError, collecting, suggestion
 from cmap_cli.models.formats import FORMATS
 from cmap_cli.models.weights.documents import Artefact, DownloadSource, Entry, Kind, Scheme
@@ -175,7 +176,7 @@ def unknown_names(model: str, classifier: str | None) -> list[CmapError]:
     problems: list[CmapError] = []
     given: tuple[tuple[str | None, Kind], ...] = ((model, "consistency-model"), (classifier, "classifier"))
     for name, kind in given:
-        if name is not None and not (set(name) & set("/\\:") or Path(name).exists()):
+        if name not in (None, AUTO_MODEL) and not (set(name) & set("/\\:") or Path(name).exists()):
             with collecting(problems):
                 find_artefact(name, kind)
     return problems
