@@ -263,6 +263,87 @@ def test_a_dry_run_says_what_it_would_cost(invoke: Run, toy: tuple[str, ...], tm
     assert not (tmp_path / "o").exists()
 
 
+def test_a_dry_run_counts_what_is_finished(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    command = ("benchmark", *without(toy, "--n"), "--n", "3", "--attack", "pgd@bpda", "--out", "o")
+    assert invoke(*command).returncode == 0
+    lines = tmp_path / "o" / "records.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:7]))
+    before = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
+    run = invoke(*command, "--dry-run")
+    assert "7 of 15 tasks are there already" in run.stderr
+    estimate = json.loads(invoke(*command, "--dry-run", "--json").stdout)["estimate"]
+    assert (estimate["done"], estimate["tasks"]) == (7, 15)
+    fresh = json.loads(invoke(*command, "--dry-run", "--json", "--overwrite").stdout)["estimate"]
+    assert fresh["done"] == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()} == before
+    other = invoke(*command, "--seed", "1", "--dry-run")
+    assert (other.returncode, "seed was 0 and is now 1" in other.stderr) == (2, True)
+
+
+def test_a_dry_run_of_attack(invoke: Run, toy: tuple[str, ...], data: Path) -> None:
+    options = without(toy, "--dataset", "--reevaluations", "--n")
+    command = ("attack", data, *options, "--n", "2", "--attack", "fgsm@transfer", "--out", "o")
+    document = json.loads(invoke(*command, "--dry-run", "--json").stdout)
+    assert (document["schema"], document["estimate"]["tasks"]) == ("cmap.attack/1", 4)
+    assert invoke(*command, "--quiet").returncode == 0
+    run = invoke(*command, "--dry-run")
+    assert (run.returncode, "nothing is left to do" in run.stderr) == (0, True)
+
+
+def test_a_run_with_a_budget_keeps_its_plan(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    options = without(toy, "--n", "--reevaluations", "--attack-steps", "--queries")
+    command = ("benchmark", *options, "--attack", "pgd@bpda", "--out", "o")
+    dry = json.loads(invoke(*command, "--budget", "5m", "--dry-run", "--json").stdout)["estimate"]
+    assert dry["remaining"]["high"] <= 290
+    assert dry["chosen"]["n"] >= 2
+    assert not (tmp_path / "o").exists()
+    small = ("--n", "2", "--attack-steps", "2", "--reevaluations", "1", "--eot", "1")
+    run = invoke(*command, *small, "--budget", "5m", "--control-images", "1")
+    assert run.returncode == 0, run.stderr
+    assert "points wide if no image stays correct" in run.stderr
+    stored = json.loads((tmp_path / "o" / "benchmark.json").read_text())
+    assert stored["provenance"]["plan"] == {"seconds": 300.0, "chosen": {}}
+    assert (stored["settings"]["n"], stored["settings"]["budget"]["steps"]) == (2, 2)
+    again = invoke(*command, *small, "--budget", "5m", "--control-images", "1")
+    assert (again.returncode, "nothing is left to do" in again.stderr) == (0, True)
+    other = invoke(*command, *small, "--budget", "6m")
+    assert (other.returncode, "was planned for 300 s, not for 360 s" in other.stderr) == (2, True)
+    for wrong in (("--budget", "soon"), ("--budget", "5m", "--shard", "1/2")):
+        assert invoke(*command, *wrong).returncode == 2
+
+
+def test_a_run_that_its_time_is_too_short_for_passes_nothing(
+    invoke: Run, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate says that it fits; then the classifier becomes slow."""
+    monkeypatch.setattr("cmap_cli.benchmarking.plan.RESERVE", 0.0)
+    predict, began = QuadrantClassifier.forward, time.monotonic()
+
+    def slow(self: QuadrantClassifier, x: torch.Tensor) -> torch.Tensor:
+        if (tmp_path / "o" / "records.jsonl").exists():
+            time.sleep(1.0)
+        return predict(self, x)
+
+    monkeypatch.setattr(QuadrantClassifier, "forward", slow)
+    small = ("--n", "6", "--attack-steps", "5", "--reevaluations", "1", "--eot", "1", "--control-images", "1")
+    command = ("benchmark", *without(toy, "--n", "--reevaluations", "--attack-steps"), *small, "--attack", "pgd@bpda")
+    limited = (*command, "--budget", "30s", "--out", "o")
+    run = invoke(*limited, "--json", "--fail-under", "0")
+    assert time.monotonic() - began < 60
+    assert run.returncode == 1, run.stderr
+    document = json.loads(run.stdout)
+    assert document["exit_code"] == 1
+    assert "the run is not complete, so it cannot pass: the time of --budget 30s was over" in document["missed"][0]
+    assert not document["report"]["complete"]
+    kept = records(tmp_path / "o")
+    assert kept
+    monkeypatch.setattr(QuadrantClassifier, "forward", predict)
+    codes = [invoke(*limited, "--quiet").returncode for _ in range(3)]  # on a slow machine not at once
+    assert set(codes) <= {0, 3}
+    assert codes[-1] == 0
+    assert records(tmp_path / "o")[: len(kept)] == kept
+
+
 def test_images_attacked_at_once_do_not_change_the_results(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     attacks = ("pgd@white-box", "apgd-ce@bpda", "square@black-box", "disruption", "noise")
     chosen = [argument for name in attacks for argument in ("--attack", name)]

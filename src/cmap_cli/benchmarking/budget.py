@@ -51,10 +51,9 @@ LADDER: tuple[tuple[str, int], ...] = (
     ("n", 4),
     ("attack_steps", 10),
     ("reevaluations", 3),
-    ("n", 8),
+    ("n", 16),
     ("control_images", 4),
     ("queries", 50),
-    ("n", 16),
     ("disruption_steps", 200),
     ("attack_steps", 20),
     ("reevaluations", 5),
@@ -123,6 +122,8 @@ def plan_time(
 ) -> dict[str, int]:
     """Choose what is not fixed so that the run ends in time, also if it takes as long as the estimate allows.
 
+    If only the lower end of the smallest plan's estimate is in the time, that plan is chosen, and may be cut short.
+
     Args:
         costs: of a campaign with all images.
         settings: of the user.
@@ -131,31 +132,40 @@ def plan_time(
         left: of it, for attacks and evaluations.
 
     Raises:
-        UsageError: even the smallest plan takes longer.
+        UsageError: the smallest plan takes longer for certain.
     """
     available, used = len(costs.campaign.dataset), used_fields(costs)
     chosen = {name: value for name, value in SMALLEST.items() if name in used and name not in fixed}
     if "n" in chosen:
         chosen["n"] = min(chosen["n"], available)
-    if (least := span_of(costs, settings, chosen).high) > left:
+    least = span_of(costs, settings, chosen)
+    if least.low > left:
         raise UsageError(
-            f"{seconds:.0f} s is too short: {describe(chosen)} may take {least:.0f} s on this device now",
-            "a longer --budget, or fewer attacks (--attack) or a quicker --preset",
+            f"--budget of {seconds:g} s is too short: {describe(chosen)} take {least.low:.0f} s or more here",
+            "a longer --budget, fewer attacks (--attack) or a quicker --preset",
         )
     for name, wanted in LADDER:
         value = min(wanted, available) if name == "n" else wanted
-        if name in chosen and value > chosen[name]:
-            more = chosen | {name: value}
-            if span_of(costs, settings, more).high <= left:
-                chosen = more
-    if "n" in chosen:  # what time is left buys images
-        low, high = chosen["n"], available
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = span_of(costs, settings, chosen | {"n": middle}).high <= left
-            low, high = (middle, high) if fits else (low, middle - 1)
-        chosen["n"] = low
-    return chosen
+        if name not in chosen or value <= chosen[name]:
+            continue
+        more = chosen | {name: value}
+        if span_of(costs, settings, more).high <= left:
+            chosen = more
+        elif name == "n":  # as many as there is time for, before anything else is increased
+            chosen = with_most_images(costs, settings, chosen, value, left)
+    return with_most_images(costs, settings, chosen, available, left) if "n" in chosen else chosen
+
+
+def with_most_images(
+    costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, int], most: int, left: float
+) -> dict[str, int]:
+    """The settings with as many images as there is time for, at most ``most``."""
+    low, high = chosen["n"], most
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = span_of(costs, settings, {**chosen, "n": middle}).high <= left
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return {**chosen, "n": low}
 
 
 def used_fields(costs: CostModel) -> frozenset[str]:
@@ -209,15 +219,15 @@ def widths(n: int) -> tuple[float, float]:
 def describe(chosen: Mapping[str, Any]) -> str:
     """The planned settings for people: "16 images, 20 PGD steps"."""
     words = {
-        "n": "images",
-        "attack_steps": "steps of PGD",
-        "eot": "draws per gradient",
-        "queries": "queries of Square",
-        "disruption_steps": "steps of disruption",
-        "reevaluations": "re-evaluations",
-        "control_images": "images for controls",
+        "n": ("image", "images"),
+        "attack_steps": ("step of PGD", "steps of PGD"),
+        "eot": ("draw per gradient", "draws per gradient"),
+        "queries": ("query of Square", "queries of Square"),
+        "disruption_steps": ("step of disruption", "steps of disruption"),
+        "reevaluations": ("re-evaluation", "re-evaluations"),
+        "control_images": ("image for controls", "images for controls"),
     }
-    return ", ".join(f"{chosen[name]} {words[name]}" for name in words if name in chosen)
+    return ", ".join(f"{chosen[name]} {words[name][chosen[name] != 1]}" for name in words if name in chosen)
 
 
 def weak_plan(prepared: PreparedBenchmark) -> tuple[str, ...]:

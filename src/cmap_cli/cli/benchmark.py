@@ -23,7 +23,6 @@ from cmap_cli.errors import UsageError
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.run import BenchmarkResult
 
-PARTIAL = 3
 DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
 
@@ -207,7 +206,8 @@ def benchmark(
     elif result.team.partial:
         show_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet, **cut_short(result, budget))
+        lacking = cut_short(result, budget)
+        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)
     if code := result.team.leave(code):
         raise typer.Exit(code)
 
@@ -220,10 +220,10 @@ def given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def cut_short(result: BenchmarkResult, budget: str | None) -> dict[str, Any]:
-    """What :func:`finish` has to know of a run that its time was too short for: it passes no condition."""
+def cut_short(result: BenchmarkResult, budget: str | None) -> tuple[str, ...]:
+    """What is missing because the time of --budget was over, as a sentence; such a run passes no condition."""
     if not result.unfinished:
-        return {}
-    missing = f"the time of --budget {budget} was over with {result.unfinished} of {result.tasks} tasks left"
-    console.warn(f"{missing}; the same command continues")
-    return {"missing": (missing,), "merged": {"exit_code": PARTIAL}}
+        return ()
+    sentence = f"the time of --budget {budget} was over with {result.unfinished} of {result.tasks} tasks left"
+    console.warn(f"{sentence}; the same command continues")
+    return (sentence,)

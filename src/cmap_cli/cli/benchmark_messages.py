@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cmap_cli.runs.merge import Merged
 
 S = TypeVar("S", "AttackSettings", "BenchmarkSettings", "CertifySettings")
-FAILED = 1
+FAILED, PARTIAL = 1, 3
 REPORT = "report.html"
 
 
@@ -123,6 +123,7 @@ def finish(
     json: bool,
     quiet: bool,
     merged: Merged | None = None,
+    cut_short: Sequence[str] = (),
 ) -> int:
     """Show a report, and see whether it meets the user's conditions.
 
@@ -134,6 +135,7 @@ def finish(
         json: print a document; quiet: print the report's path.
         quiet: see ``json``.
         merged: the parts that the report was made of, where it was made by a merge.
+        cut_short: why the run is not complete, a sentence each.
 
     Returns:
         The exit code.
@@ -144,7 +146,7 @@ def finish(
     from cmap_cli.cli.compare import reasons_to_fail
     from cmap_cli.cli.github import write_step_summary
 
-    failed = failed_conditions(report, gate, merged.lacking if merged else ())
+    failed = failed_conditions(report, gate, merged.lacking if merged else cut_short)
     compared = None
     if outputs.baseline is not None:
         from cmap_cli.benchmarking.compare import compare
@@ -156,7 +158,7 @@ def finish(
 
         write_text(outputs.junit, junit(report, failed))
     write_step_summary(markdown_report(report))
-    code = FAILED if failed else merged.exit_code if merged else 0
+    code = FAILED if failed else merged.exit_code if merged else PARTIAL if cut_short else 0
     if json:
         show_report_document(folder, report, compared, failed, code, merged)
     elif quiet:

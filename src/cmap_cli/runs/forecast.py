@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-FASTER, SLOWER = 0.7, 1.5
+FASTER, SLOWER = 0.7, 1.4
 """How far what a task takes may be from a short measurement, on a machine that does other things too."""
+TRUST = 0.1
+"""Share of all work for which the measurement counts as much as what was finished."""
 NARROWEST, UNKNOWN = 0.1, 0.5
 """Half the width of a range as a share of it: however many tasks were seen, and if nothing was measured before."""
 
@@ -63,6 +65,7 @@ class Forecast:
     def __init__(self, spans: Mapping[str, Span], counts: Mapping[str, int]) -> None:
         self.spans = dict(spans)
         self.counts = dict(counts)
+        self.trusted = TRUST * sum(span.middle * self.counts.get(kind, 0) for kind, span in self.spans.items())
         self.seen: dict[str, list[float]] = {}
 
     def finish(self, kind: str, seconds: float, count: int = 1) -> None:
@@ -90,10 +93,13 @@ class Forecast:
         return Span(mean / (1 + share), mean * (1 + share))
 
     def speed(self) -> float:
-        """How long the finished tasks took, as a multiple of what was measured before; 1 before any is finished."""
-        expected = sum(self.spans[kind].middle * len(seen) for kind, seen in self.seen.items())
-        took = sum(sum(seen) for seen in self.seen.values())
-        return min(10.0, max(0.1, took / expected)) if expected and took else 1.0
+        """How long the finished tasks took, as a multiple of what was measured before; 1 before any is finished.
+
+        The measurement keeps the weight of a share of all work, so that the first short task does not decide.
+        """
+        expected = self.trusted + sum(self.spans[kind].middle * len(seen) for kind, seen in self.seen.items())
+        took = self.trusted + sum(sum(seen) for seen in self.seen.values())
+        return took / expected if expected else 1.0
 
     def left(self) -> Span:
         """For all tasks that remain."""

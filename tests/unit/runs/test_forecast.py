@@ -50,3 +50,9 @@ def test_without_a_measurement_the_tasks_themselves_tell() -> None:
     for _ in range(4):
         forecast.finish("a", 2.0)
     assert forecast.left().low < 12 < forecast.left().high
+
+
+def test_the_first_short_task_does_not_decide() -> None:
+    forecast = Forecast({"short": measured(1.0), "long": measured(100.0)}, {"short": 2, "long": 10})
+    forecast.finish("short", 10.0)
+    assert forecast.left().low < 1000 < forecast.left().high
