@@ -292,3 +292,23 @@ def test_a_benchmark_of_the_smoothed_classifier_checks_its_certificates(
     assert run.returncode == 1
     assert "check certificates" in run.stderr
     assert "is certified for" in run.stderr
+
+
+def test_damaged_folders_are_one_error(invoke: Run, data: Path, tmp_path: Path) -> None:
+    command = ["certify", "--dataset", data, "--n", "2", *LINEAR, "--sigma", "0.5", "--radius", "0.1", "--out", "out"]
+    assert invoke(*command).returncode == 0
+    settings = tmp_path / "out" / "certify.json"
+    whole = settings.read_text()
+    for change in ('"sigma": [', '"radius": [', '"alpha": '):
+        settings.write_text(whole.replace(change, f'"x{change[1:]}'))
+        for arguments in (["certify", "--report-only", "out"], ["merge", "out"]):
+            run = invoke(*arguments)
+            assert run.returncode == 2, change
+            assert "is damaged or of another program" in run.stderr
+            assert "Traceback" not in run.stderr
+    settings.write_text(whole)
+    lines = (tmp_path / "out" / "records.jsonl").read_text()
+    (tmp_path / "out" / "records.jsonl").write_text(lines.replace('"radius"', '"x"', 1))
+    run = invoke("certify", "--report-only", "out")
+    assert run.returncode == 2
+    assert "line 1 of" in run.stderr

@@ -25,7 +25,9 @@ from cmap_cli.benchmarking.report.write import save_report
 from cmap_cli.benchmarking.specs import LARGE
 from cmap_cli.benchmarking.weakness import weak_points
 from cmap_cli.choices import Access
+from cmap_cli.errors import UsageError
 from cmap_cli.runs.journal import read_lines
+from cmap_cli.runs.settings import SETTINGS_FILE
 
 CERTIFICATES = "certificates"
 """The check that no attack breaks a certificate; where it fires, no condition can be met."""
@@ -229,8 +231,10 @@ def certificate_flags(folder: Path, report: Report) -> Iterator[Flag]:
     if SMOOTHED not in (one.defense for one in report.defenses):
         return
     records = (each for each in read_lines(folder / RECORDS_FILE, BenchmarkRecord) if each.defense == SMOOTHED)
-    values = math.prod(report.provenance.get("image_shape", ()))
-    found = check_certificates(records, report.settings["sigma"], values)
+    sigma, shape = report.settings.get("sigma"), report.provenance.get("image_shape")
+    if not isinstance(sigma, int | float) or sigma <= 0 or not shape:
+        raise UsageError(f"{folder / SETTINGS_FILE} does not say the noise or the image size of the defence {SMOOTHED}")
+    found = check_certificates(records, sigma, math.prod(shape))
     shares = "".join(f"; {right} of {n} correct and certified in {ball}" for ball, right, n in found.shares)
     if found.violations:
         what = f"{len(found.violations)} of {found.comparisons} comparisons: {found.violations[0]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -26,6 +26,10 @@ class GradientRecord(msgspec.Struct, frozen=True, kw_only=True):
     zero: float | None
     not_finite: int
     cosine: float | None
+
+
+ClassNumber = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")]
+"""A class as the key of a JSON object."""
 
 
 class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +89,7 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
     defense: str
     undefended: int
     draws: tuple[int, ...]
-    votes: tuple[dict[str, int], ...] = ()
+    votes: tuple[dict[ClassNumber, int], ...] = ()
     l2: float | None = None
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.documents import read_document
-from cmap_cli.runs.settings import CERTIFY_FILE, SETTINGS_FILE, read_settings
+from cmap_cli.runs.settings import CERTIFY_FILE, SETTINGS_FILE
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +67,22 @@ def record_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
     return key
 
 
+class LevelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of certify.json that its records are ordered by."""
+
+    sigma: tuple[float, ...] = ()
+
+
+class CertifyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What certify.json says of the order of records."""
+
+    settings: LevelSettings
+
+
 def certificate_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
     """Of a record of ``cmap certify``: by image, then in the order in which the noise levels were asked for."""
-    levels = {sigma: number for number, sigma in enumerate(read_settings(folder / CERTIFY_FILE).get("sigma", ()))}
+    run = read_document(folder / CERTIFY_FILE, CertifyOrder, UsageError)
+    levels = {sigma: number for number, sigma in enumerate(run.settings.sigma)}
 
     def key(line: Line) -> tuple[Any, ...]:
         return (line.image, levels.get(line.sigma, len(levels)), line.sigma)

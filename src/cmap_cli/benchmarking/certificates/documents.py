@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -192,6 +192,25 @@ class CertifyDryRunOutput(Document, frozen=True, kw_only=True):
     seconds: tuple[float, float]
 
 
+class NeededSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report needs of the settings in certify.json."""
+
+    dataset: str
+    n: Annotated[int, msgspec.Meta(ge=1)]
+    sigma: Annotated[tuple[Annotated[float, msgspec.Meta(gt=0)], ...], msgspec.Meta(min_length=1)]
+    radius: Annotated[tuple[Annotated[float, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=1)]
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    selection: int
+    procedure: str
+    image_shape: tuple[int, ...] = ()
+
+
 def read_certify(folder: Path) -> CertifyDocument:
     """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
-    return read_document(folder / CERTIFY_FILE, CertifyDocument, UsageError, "name the folder of a run of cmap certify")
+    path, hint = folder / CERTIFY_FILE, "name the folder of a run of cmap certify"
+    found = read_document(path, CertifyDocument, UsageError, hint)
+    try:
+        msgspec.convert(found.settings, NeededSettings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is damaged or of another program: {error}", hint) from error
+    return found
