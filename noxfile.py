@@ -41,6 +41,12 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """The properties of tests/hostile for an hour; ``nox -s fuzz -- --seconds 600`` for another time."""
+    session.run("python", "-W", "ignore", "-m", "tests.hostile.fuzz", *session.posargs, external=True)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The site, into build/site; a warning, such as a link that leads nowhere, fails."""
     session.run("mkdocs", "build", "--strict", "--quiet", external=True, env={"NO_MKDOCS_2_WARNING": "1"})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cmap_cli.errors import UsageError
-from cmap_cli.runs.documents import Document, read_document
+from cmap_cli.runs.documents import UNDECODABLE, Document, read_document
 from cmap_cli.runs.settings import SETTINGS_FILE
 
 BENCHMARK_SCHEMA = "cmap.benchmark/1"
@@ -101,6 +101,16 @@ class StoredFlag(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     attack: str | None = None
     checked: bool = True
+
+
+class JudgedSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that a report relies on; others are only shown."""
+
+    n: int | None = None
+    defenses: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    eps: tuple[str, ...] = ()
+    budget: dict[str, Any] | None = None
 
 
 class BenchmarkDocument(Document, frozen=True, kw_only=True):
@@ -247,4 +257,9 @@ def read_benchmark(folder: Path) -> BenchmarkDocument:
     """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
     path = folder / SETTINGS_FILE
     hint = "name the folder of a run of cmap benchmark or cmap attack"
-    return read_document(path, BenchmarkDocument, UsageError, hint)
+    document = read_document(path, BenchmarkDocument, UsageError, hint)
+    try:
+        msgspec.convert(document.settings, JudgedSettings)
+    except UNDECODABLE as error:
+        raise UsageError(f"{path} is damaged or of another program: {error} in its settings", hint) from error
+    return document

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cmap_cli import __version__
-from cmap_cli.cli import console
+from cmap_cli.cli import console, stdout
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
 from cmap_cli.cli.certify import certify
@@ -27,6 +27,7 @@ from cmap_cli.cli.purify import purify
 from cmap_cli.cli.train import train
 from cmap_cli.cli.usage import plain, unknown_command
 from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.files import writing_error
 
 EPILOG = "Environment: CMAP_WEIGHTS_DIR, CMAP_DEVICE, CMAP_DEBUG=1 (tracebacks)."
 INTERRUPTED = 130
@@ -39,8 +40,8 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 for command in (purify, attack, benchmark, certify, compare, merge, train, download_weights, info):
-    app.command(cls=Command)(console.keeping_stdout(command))
-app.command("list", cls=Command)(console.keeping_stdout(list_names))
+    app.command(cls=Command)(stdout.keeping_stdout(command))
+app.command("list", cls=Command)(stdout.keeping_stdout(list_names))
 
 
 def print_version(value: bool) -> None:
@@ -83,8 +84,13 @@ def main() -> None:
             interrupted.exit_code = 128 + received[0] if received else INTERRUPTED
             code = leave_with(interrupted)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            stdout.discard(sys.stdout)
             code = 1
+        except OSError as error:  # of --help and --version, which Typer prints
+            if error.filename is not None or debugging():
+                raise
+            stdout.discard(sys.stdout)
+            code = leave_with(writing_error(stdout.STDOUT, error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,20 +1,20 @@
-"""The only module that prints. stdout is the result and nothing else, stderr is talk."""
+"""The only module that prints, with :mod:`.stdout`. stdout is the result and nothing else, stderr is talk."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
-from cmap_cli.cli import github
+from cmap_cli.cli import github, stdout
+from cmap_cli.cli.stdout import printable
 from cmap_cli.errors import CmapError
 from cmap_cli.runs.shard import launched_shard
 
@@ -22,65 +22,11 @@ if TYPE_CHECKING:
     from cmap_cli.runs.documents import Document
     from cmap_cli.runs.forecast import Span
 
-P = ParamSpec("P")
-
 COLUMN_SPACE = 3
 """Between the columns of a table."""
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-results: TextIO | None = None
-"""Where results are printed inside :func:`own_stdout`; None for sys.stdout."""
-
-
-def result(text: str) -> None:
-    """A line of the result, on stdout."""
-    print(text, file=results, flush=True)
-
-
-@contextmanager
-def own_stdout() -> Iterator[None]:
-    """Keep stdout for :func:`result`; what other code prints there, C libraries included, goes to stderr."""
-    global results  # noqa: PLW0603 - a process has one standard output
-    if sys.stdout is None:  # closed by whoever started the process
-        yield
-        return
-    try:
-        is_real = sys.stdout.fileno() == 1
-    except (OSError, ValueError):  # a test's
-        is_real = False
-    if not is_real:
-        results = sys.stdout
-        try:
-            with redirect_stdout(sys.stderr):
-                yield
-        finally:
-            results = None
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as results:
-            os.dup2(2, 1)
-            try:
-                yield
-            finally:
-                sys.stdout.flush()
-                os.dup2(kept, 1)
-    finally:
-        results = None
-
-
-def keeping_stdout(command: Callable[P, None]) -> Callable[P, None]:
-    """A command inside :func:`own_stdout`, with the same options."""
-
-    @wraps(command)
-    def kept(*arguments: P.args, **options: P.kwargs) -> None:
-        with own_stdout():
-            command(*arguments, **options)
-
-    return kept
+result = stdout.result
 
 
 def result_json(document: dict[str, Any] | Document) -> None:
@@ -102,13 +48,25 @@ def leads() -> bool:
 def say(text: str) -> None:
     """Talk, on stderr."""
     if leads():
-        errors.print(text, markup=False)
+        talk(printable(text))
+
+
+def talk(text: str, label: str = "", style: str = "") -> None:
+    """Print on stderr, after a coloured label; a stderr that is full or closed must not end the work.
+
+    Args:
+        text: printed as it is; nothing in it is markup.
+        label: such as "error: ".
+        style: of the label.
+    """
+    with suppress(OSError):
+        errors.print(Text.assemble((label, style), text))
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
     if leads():
-        errors.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        talk(printable(text, lines=False), "warning: ", "yellow")
         annotate("warning", text)
 
 
@@ -116,16 +74,16 @@ def fail(error: CmapError) -> None:
     """An error and its hint, on stderr."""
     shard = launched_shard()
     who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
-    errors.print(f"[bold red]{who}error:[/bold red] {escape(error.message)}.")
+    talk(f"{printable(error.message, lines=False)}.", f"{who}error: ", "bold red")
     if error.hint:
-        errors.print(f"[cyan]hint:[/cyan] {escape(error.hint)}")
+        talk(printable(error.hint, lines=False), "hint: ", "cyan")
     annotate("error", f"{who}{error.message}")
 
 
 def annotate(level: str, text: str) -> None:
     """The same for GitHub Actions, which reads commands from stderr too."""
     if github.on_github():
-        errors.print(github.annotation(level, text), markup=False)
+        talk(github.annotation(level, printable(text)))
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -157,14 +115,14 @@ def time_range(span: Span) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of the result, on stdout: drawn on a terminal, Markdown when piped."""
-    stream = results or sys.stdout
-    if not stream.isatty():
+    rows = [[printable(cell, lines=False) for cell in row] for row in rows]
+    stream = stdout.stream()
+    if stream is None or not stream.isatty():
         for cells in (header, ["---"] * len(header), *rows):
             result("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
-    from rich.text import Text
 
     console = Console(file=stream, highlight=False)
     words = [
@@ -184,7 +142,7 @@ def working(text: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet or not leads():
         yield
     elif errors.is_terminal:
-        with errors.status(escape(text)):
+        with errors.status(escape(printable(text, lines=False))):
             yield
     else:
         say(f"{text} ...")

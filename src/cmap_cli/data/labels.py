@@ -11,6 +11,8 @@ from cmap_cli.errors import CmapError, UsageError, raise_all
 
 _CSV_HINT = "Its first line must be file,label and every other line a path, relative to the CSV file, and its label"
 LABELS_HINT = "Labels are one class number per image, integers from 0"
+MOST_DIGITS = 9
+"""Of a class number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def _number(path: Path, lines: dict[str, int], problems: list[CmapError]) -> tup
     if numbers and names:
         both = f"the number {numbers[0]} (line {lines[numbers[0]]}) and the name {names[0]} (line {lines[names[0]]})"
         problems.append(UsageError(f"{path} mixes labels: {both}", "Use class numbers or class names throughout"))
-    for label in numbers:
-        if int(label) < 0:
-            problems.append(UsageError(f"{path}, line {lines[label]} has the label {label}", LABELS_HINT))
-    return tuple(names), {name: number for number, name in enumerate(names)} | {label: int(label) for label in numbers}
+    wrong = [label for label in numbers if len(label) > MOST_DIGITS or int(label) < 0]
+    for label in wrong:
+        problems.append(UsageError(f"{path}, line {lines[label]} has the label {label[:40]}", LABELS_HINT))
+    known = {label: int(label) for label in numbers if label not in wrong}
+    return tuple(names), {name: number for number, name in enumerate(names)} | known

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cmap_cli.choices import DEFAULT_CLASSIFIER
 from cmap_cli.errors import UsageError, WeightsError, pip_install
 from cmap_cli.models.factories import call_factory
+from cmap_cli.models.formats import hf_classifier
 from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.programs import ONNXNetwork, load_program
 from cmap_cli.models.formats.tensor_files import first_line, read_pickle
@@ -140,6 +141,8 @@ def count_classes(loaded: LoadedClassifier, device: torch.device | str, image_si
             f"the classifier {loaded.name} answers one image with {tuple(getattr(logits, 'shape', ()))}, not with "
             "logits (1, classes)"
         )
+    if not bool(logits.isfinite().all()):
+        raise UsageError(f"the classifier {loaded.name} answers with values that are not finite: its weights are wrong")
     if loaded.num_classes and logits.shape[1] != loaded.num_classes:
         raise UsageError(f"the classifier {loaded.name} has {logits.shape[1]} classes, not {loaded.num_classes}")
     return logits.shape[1]
@@ -186,7 +189,7 @@ class TransformersDescription(msgspec.Struct, frozen=True):
     """
 
     config: dict[str, Any]
-    mean: tuple[float, ...]
+    mean: tuple[Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)], ...]
     std: tuple[Positive, ...]
     size: Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
@@ -196,17 +199,10 @@ def from_transformers(
 ) -> LoadedClassifier:
     """An image classifier of transformers from its configuration and tensors; none of its repository's code runs."""
     try:
-        transformers = import_module("transformers")
+        fields = msgspec.convert(description, TransformersDescription)
+        network, classes = hf_classifier.build_network(fields.config, tensors)
     except ModuleNotFoundError as error:
         raise WeightsError(f"{name} needs transformers", pip_install("transformers")) from error
-    try:
-        fields = msgspec.convert(description, TransformersDescription)
-        config = dict(fields.config)
-        known = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-        network = transformers.AutoModelForImageClassification.from_config(known)
-        network.load_state_dict(tensors)
-        labels = {int(index): str(label) for index, label in known.id2label.items()}
-        classes = tuple(labels[index] for index in range(len(labels)))
     except Exception as error:  # whatever transformers raises for a configuration that fits nothing
         raise WeightsError(f"transformers cannot build {name} of {path}: {first_line(str(error))}") from error
     size = InputSize(fields.size, fields.size)

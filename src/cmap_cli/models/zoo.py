@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,23 @@ class ProgramConsistency(nn.Module):
 def from_program(name: str, path: Path, device: torch.device | str) -> LoadedModel:
     """Somebody's TorchScript or torch.export file."""
     program = load_program(path, device)
+    sigma_min, sigma_max, image_shape = declared_levels(name, program.declared)
+    model = ProgramConsistency(program.module, sigma_min, sigma_max, image_shape).requires_grad_(False)
+    check_consistency_model(name, model, device)
+    return LoadedModel(name, sha256(path), model)
+
+
+def declared_levels(name: str, declared: Mapping[str, Any]) -> tuple[float, float, tuple[int, int, int]]:
+    """sigma_min, sigma_max and (C, H, W) of a program's declaration (WeightsError if it lacks one of them)."""
     try:
-        channels, height, width = map(int, program.declared["image_shape"])
-        sigma_min, sigma_max = float(program.declared["sigma_min"]), float(program.declared["sigma_max"])
+        channels, height, width = map(int, declared["image_shape"])
+        return float(declared["sigma_min"]), float(declared["sigma_max"]), (channels, height, width)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"{name} does not declare {', '.join(DECLARED)}",
             f'save it with the extra file {DECLARATION}: {{"sigma_min": 0.002, "sigma_max": 80, '
             '"image_shape": [3, 32, 32]}',
         ) from error
-    model = ProgramConsistency(program.module, sigma_min, sigma_max, (channels, height, width)).requires_grad_(False)
-    check_consistency_model(name, model, device)
-    return LoadedModel(name, sha256(path), model)
 
 
 def from_factory(name: str, device: torch.device | str) -> LoadedModel:

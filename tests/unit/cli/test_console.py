@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cmap_cli.cli import console, progress
+from cmap_cli.cli import console, progress, stdout
 from cmap_cli.runs.forecast import Span
 
 
@@ -53,7 +53,7 @@ def test_a_table_is_drawn_on_a_terminal_and_is_markdown_in_a_pipe(
     monkeypatch.setenv("TERM", "dumb")  # no colours, 80 columns
     for stream in (Terminal(), io.StringIO()):
         other = Terminal()  # where stdout of other code goes while a command runs
-        monkeypatch.setattr(console, "results", stream if given else None)
+        monkeypatch.setattr(stdout, "results", stream if given else None)
         monkeypatch.setattr(sys, "stdout", other if given else stream)
         console.table(("name", "about"), rows)
         lines = stream.getvalue().splitlines()

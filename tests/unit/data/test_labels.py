@@ -49,3 +49,11 @@ def test_a_file_that_is_no_label_file_is_refused(labels: Path, tmp_path: Path) -
         read_labels(labels)
     with pytest.raises(UsageError, match="cannot be read"):
         read_labels(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize("label", ["9" * 5000, "-1", "10000000000"])
+def test_numbers_that_are_no_class_are_refused(labels: Path, label: str) -> None:
+    labels.write_text(f"file,label\na.png,{label}\n")
+    with pytest.raises(UsageError, match=r"line 2 has the label") as caught:
+        read_labels(labels)
+    assert len(str(caught.value)) < 200 + len(str(labels))

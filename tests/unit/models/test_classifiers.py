@@ -31,6 +31,11 @@ class NoLogits(nn.Module):
         return x
 
 
+class NotANumber(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 3), float("nan"))
+
+
 class OnlySmall(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ torch.ones(192, 2)
@@ -116,6 +121,7 @@ def test_functions_return_classifiers() -> None:
         ("tests.toys:IsotropicGaussian", "not a torch.nn.Module"),
         ("tests.unit.models.test_classifiers:NoLogits", r"with \(1, 3, 32, 32\), not with logits"),
         ("tests.unit.models.test_classifiers:OnlySmall", "cannot take 32×32 RGB images"),
+        ("tests.unit.models.test_classifiers:NotANumber", "answers with values that are not finite"),
         ("torchvision:nothing", "no classifier nothing"),
         ("torchvision:resnet18", "the weights torchvision-resnet18 are not in"),
         ("robustbench-Standard", "the weights robustbench-Standard are not in"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cmap_cli.errors import OutOfSpaceError, WeightsError
 from cmap_cli.models.networks import FAMILIES
+from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.store import read_model, save_model
 from tests.unit.models.networks.test_nets import gaussian, unet
 
@@ -46,6 +47,12 @@ def with_nan(key: str) -> Spoil:
 
 
 BACKBONE = "backbone.conv_in.weight"
+
+
+def photo() -> PhotoConsistency:
+    return PhotoConsistency((8, 8), 1, 1, (3, 8, 8))
+
+
 DAMAGES: list[tuple[Callable[[], Any], Spoil, str]] = [
     (gaussian, lambda m, d, t: m.pop("model"), "the description in .* is damaged"),
     (gaussian, lambda m, d, t: m.update(model="{"), "the description in .* is damaged"),
@@ -78,6 +85,10 @@ DAMAGES: list[tuple[Callable[[], Any], Spoil, str]] = [
     (unet, lambda m, d, t: d.update(widths=[]), "widths"),
     (unet, lambda m, d, t: d.update(widths=[16, 48]), "has the wrong shapes"),
     (unet, lambda m, d, t: d.update(blocks=10**9), "blocks"),
+    (unet, lambda m, d, t: d.update(widths=[8192] * 6), "the checkpoint lacks"),  # 60 GB, if they were allocated
+    (photo, lambda m, d, t: d.update(widths=[8192] * 6), "the checkpoint lacks"),
+    (photo, with_nan(BACKBONE), f"not finite in {BACKBONE}"),
+    (photo, lambda m, d, t: d.update(image_shape=[3, 0, 8]), "image_shape"),
     (unet, lambda m, d, t: d.update(preconditioning="none"), "preconditioning"),
     (unet, lambda m, d, t: t.pop(BACKBONE), "lacks conv_in.weight"),
     (unet, with_nan(BACKBONE), f"not finite in {BACKBONE}"),

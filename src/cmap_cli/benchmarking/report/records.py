@@ -9,7 +9,7 @@ from pathlib import Path
 from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.report.statistics import DrawOutcome, draw_outcome, majority
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE
-from cmap_cli.errors import CmapError
+from cmap_cli.errors import UsageError
 from cmap_cli.runs.journal import read_lines
 
 RECORDS_FILE = "records.jsonl"
@@ -122,19 +122,19 @@ def gather_records(path: Path) -> GatheredRecords:
     """Read all records.
 
     Raises:
-        CmapError: there is none, or a line other than a cut-off last one is no record.
+        UsageError: there is none, or a line other than a cut-off last one is no record.
     """
     gathered = GatheredRecords()
     for record in read_lines(path, BenchmarkRecord):
         if not record.draws or (record.attack != CLEAN and record.eps_value is None):
-            raise CmapError(f"{path} has a record of {record.key} under {record.attack} without draws or without eps")
+            raise UsageError(f"{path} has a record of {record.key} under {record.attack} without draws or without eps")
         gathered.labels[record.image] = record.label
         gathered.keys[record.image] = record.key
         if record.label_is_prediction:
             gathered.predicted.add(record.image)
         gathered.observed.setdefault(condition(record), Observed()).add(record)
     if not gathered.observed:
-        raise CmapError(f"{path} holds no record yet", "let `cmap benchmark` finish at least one image")
+        raise UsageError(f"{path} holds no record yet", "let `cmap benchmark` finish at least one image")
     return gathered
 
 

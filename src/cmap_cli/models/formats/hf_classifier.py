@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
+from cmap_cli.models.networks.state import check_shapes
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
+LAYERS = re.compile("layer|depth|block|stage|repeat|num_.*heads")
+"""Names of numbers in a configuration that say how often something is built."""
+FEW = 64
+LARGEST = 1 << 20
+"""Of other whole numbers in a configuration; a larger one is a damaged or hostile file."""
 
 
 def read_folder(folder: Path) -> Converted:
@@ -58,3 +69,46 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise WeightsError(f"{path} is no JSON object")
     return document
+
+
+def build_network(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network of a configuration with these weights, and the names of its classes; no code of a repository runs.
+
+    What the configuration claims is compared with the tensors before memory is taken for it.
+
+    Raises:
+        WeightsError: they do not belong together.
+        ModuleNotFoundError: transformers is not installed.
+        Exception: whatever transformers raises for a configuration that fits nothing.
+    """
+    transformers = import_module("transformers")
+    refuse_claims(config, max(FEW, len(tensors)))
+    given = dict(config)
+    known = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+    make = transformers.AutoModelForImageClassification.from_config
+    with torch.device("meta"):
+        check_shapes(tensors, {key: tuple(value.shape) for key, value in make(known).state_dict().items()})
+    network: nn.Module = make(known)
+    network.load_state_dict(dict(tensors))
+    labels = {int(index): str(label) for index, label in known.id2label.items()}
+    return network, tuple(labels[index] for index in range(len(labels)))
+
+
+def refuse_claims(config: Mapping[str, Any], most: int) -> None:
+    """Refuse numbers of layers that the file has no tensors for, and sizes that no network has (WeightsError).
+
+    Args:
+        config: the content of config.json.
+        most: layers, and entries of a list.
+    """
+    pending: list[tuple[str, Any]] = [("", dict(config))]
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend((str(key), inner) for key, inner in value.items() if key not in ("id2label", "label2id"))
+        elif isinstance(value, list):
+            if len(value) > most:
+                raise WeightsError(f"the configuration has {len(value)} entries in {name[:40]}")
+            pending.extend((name, inner) for inner in value)
+        elif isinstance(value, int) and abs(value) > (most if LAYERS.search(name) else LARGEST):
+            raise WeightsError(f"the configuration's {name[:40]} is {str(value)[:40]}, which is too much for its file")

@@ -96,8 +96,9 @@ def infer_config(
     attention = [f"{first}.1.qkv.weight" in state for first in firsts]
     try:
         widths = [state[f"{first}.0.out_layers.3.weight"].shape[0] for first in firsts]
-        embedding = state[f"{firsts[0]}.0.emb_layers.1.weight"]
+        embedding = state[f"{firsts[0]}.0.emb_layers.1.weight"].shape[0]
         channels = state["input_blocks.0.0.weight"].shape[1]
+        num_classes = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else None
     except (KeyError, IndexError) as error:
         raise WeightsError(
             f"the checkpoint is no consistency model of OpenAI's ADM family: {error} is missing",
@@ -108,8 +109,8 @@ def infer_config(
         widths=widths,
         layers=period - 1,
         attention=attention,
-        num_classes=state["label_emb.weight"].shape[0] if "label_emb.weight" in state else None,
-        scale_shift=embedding.shape[0] == 2 * widths[0],
+        num_classes=num_classes,
+        scale_shift=embedding == 2 * widths[0],
         head_channels=head_channels,
         channels=channels,
     )

@@ -41,7 +41,7 @@ def load_program(path: Path, device: torch.device | str = "cpu") -> Program:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # of odd versions and names
         raise not_a_program(path, "it is no archive") from error
     extra = {DECLARATION: ""}
     try:

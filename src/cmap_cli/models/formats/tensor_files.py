@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,7 +21,9 @@ def read_pickle(path: Path) -> object:
         WeightsError: it needs more than that, or is not such a file.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols that may not work: what does not is an error below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = first_line(str(error).split("WeightsUnpickler error:")[-1]).partition(" Please use")[0].rstrip(".")
         raise WeightsError(

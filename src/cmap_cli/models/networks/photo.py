@@ -79,7 +79,8 @@ class PhotoUNet(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], blocks: int, middle: int) -> None:
         super().__init__()
         self.frequencies: Tensor
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-2, 1, FREQUENCIES), persistent=False)
+        frequencies = torch.logspace(-2, 1, FREQUENCIES, device="cpu")  # also where a file's tensors are to come
+        self.register_buffer("frequencies", 2 * math.pi * frequencies, persistent=False)
         self.embed = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.conv_in = nn.Conv2d(channels * PATCH**2, widths[0], 3, padding=1)
         self.conv_out = nn.Conv2d(widths[0], channels * PATCH**2, 3, padding=1)
@@ -213,8 +214,9 @@ class PhotoConsistency(nn.Module):
 def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> PhotoConsistency:
     """The network of a stored description and its tensors, called ``backbone.…`` (WeightsError)."""
     fields = typed(description, PhotoDescription)
-    model = PhotoConsistency(
-        fields.widths, fields.blocks, fields.middle, fields.image_shape, fields.sigma_min, fields.sigma_max
-    )
+    with torch.device("meta"):  # a description alone takes no memory
+        model = PhotoConsistency(
+            fields.widths, fields.blocks, fields.middle, fields.image_shape, fields.sigma_min, fields.sigma_max
+        )
     fill(model, tensors)
     return model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.errors import WeightsError
+from cmap_cli.runs.documents import UNDECODABLE
 
 SHOWN = 3
 Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e6)]
@@ -54,7 +55,7 @@ def typed(description: Mapping[str, Any], family: type[D]) -> D:
     """The description as the type of its family (WeightsError for a wrong, missing or unknown field)."""
     try:
         return msgspec.convert(dict(description), family)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except UNDECODABLE as error:
         kind = str(description.get("kind"))[:40]
         raise WeightsError(
             f"the description of the {kind} network is wrong: {error}", "the file is damaged or of another version"
@@ -74,6 +75,12 @@ def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[i
     Raises:
         WeightsError: names are missing or unexpected, shapes are wrong, or values are not finite floats.
     """
+    check_shapes(state, expected)
+    check_values(state)
+
+
+def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
+    """The same without a look at the values."""
     _refuse("lacks", (key for key in expected if key not in state))
     _refuse("has the unexpected", (key for key in state if key not in expected))
     _refuse(
@@ -84,7 +91,6 @@ def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[i
             if tuple(state[key].shape) != tuple(shape)
         ),
     )
-    check_values(state)
 
 
 def check_values(state: Mapping[str, Tensor]) -> None:

@@ -72,7 +72,10 @@ class UNet(nn.Module):
         embedding = 2 * widths[0]
         self.blocks = blocks
         self.frequencies: Tensor
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-2, 1, widths[0] // 2), persistent=False)
+        frequencies = torch.logspace(
+            -2, 1, widths[0] // 2, device="cpu"
+        )  # not in the file, so never on the meta device
+        self.register_buffer("frequencies", 2 * math.pi * frequencies, persistent=False)
         self.embed = nn.Sequential(
             nn.Linear(widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -209,6 +212,7 @@ def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> UNetC
     backbone = {key.removeprefix(BACKBONE): value for key, value in tensors.items() if key.startswith(BACKBONE)}
     others = {key: value for key, value in tensors.items() if not key.startswith(BACKBONE)}
     base = gaussian.assemble(others, fields.residual, fields.sigma_min, fields.sigma_max)
-    model = UNetConsistency(base, fields.widths, fields.blocks, fields.preconditioning)
+    with torch.device("meta"):  # a description alone takes no memory
+        model = UNetConsistency(base, fields.widths, fields.blocks, fields.preconditioning)
     fill(model.backbone, backbone)
     return model

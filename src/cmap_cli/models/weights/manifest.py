@@ -15,6 +15,7 @@ from cmap_cli.choices import AUTO_MODEL
 from cmap_cli.errors import CmapError, WeightsError, collecting, suggestion
 from cmap_cli.models.formats import FORMATS
 from cmap_cli.models.weights.documents import Artefact, DownloadSource, Entry, Kind, Scheme
+from cmap_cli.runs.documents import UNDECODABLE
 
 USED_AS_THEY_ARE = ("cmap", "text")
 NEEDED_BY_KIND: dict[Kind, tuple[str, ...]] = {
@@ -119,7 +120,7 @@ def converted(given: object, record: type[T]) -> T:
     """A TOML table as a struct (WeightsError without the table's name)."""
     try:
         return msgspec.convert(given, record)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except UNDECODABLE as error:
         for pattern, sentence in SENTENCES:
             if match := re.fullmatch(pattern, str(error)):
                 raise WeightsError(match.expand(sentence).strip()) from error

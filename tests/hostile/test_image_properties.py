@@ -1,16 +1,15 @@
 """Property-based tests of the readers of foreign bytes: whatever comes in, only errors of ours come out.
 
-They run briefly in the checks; ``CMAP_FUZZ=1`` runs the same strategies for longer.
+They run briefly in the checks; ``nox -s fuzz`` runs the same strategies for an hour.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmap_cli.attacks.threat import parse_threat
@@ -20,14 +19,8 @@ from cmap_cli.errors import CmapError, ImageError
 from cmap_cli.models.preprocessing import parse_normalisation
 from cmap_cli.runs.shard import parse_shard
 from tests.hostile.corpus import corpus, npy, npz, picture, safetensors
+from tests.hostile.strategies import damaged, fuzz
 
-EXAMPLES = 20_000 if os.environ.get("CMAP_FUZZ") else 60
-fuzz = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=not os.environ.get("CMAP_FUZZ"),
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 SUFFIXES = (".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif", ".npy", ".npz", ".safetensors")
 
 
@@ -45,22 +38,6 @@ def read_all(path: Path) -> None:
             continue
         assert pixels.ndim == 3
         assert 0 <= float(pixels.min()) <= float(pixels.max()) <= 1
-
-
-@st.composite
-def damaged(draw: st.DrawFn, wholes: list[bytes]) -> bytes:
-    """A valid file with a few bytes changed, cut or put in."""
-    content = bytearray(draw(st.sampled_from(wholes)))
-    for _ in range(draw(st.integers(1, 6))):
-        place = draw(st.integers(0, max(0, len(content) - 1)))
-        match draw(st.sampled_from(("change", "cut", "insert"))):
-            case "change" if content:
-                content[place] = draw(st.integers(0, 255))
-            case "cut":
-                del content[place : place + draw(st.integers(1, 40))]
-            case _:
-                content[place:place] = draw(st.binary(max_size=8))
-    return bytes(content)
 
 
 PICTURES = [picture(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")]
