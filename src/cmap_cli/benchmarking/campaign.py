@@ -60,7 +60,7 @@ class Task:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What its records say of it: name of the item, and image."""
+        """What identifies it in records: name of the item, and image."""
         return self.item.name, self.image
 
 

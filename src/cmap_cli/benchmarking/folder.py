@@ -31,7 +31,7 @@ class BenchmarkFolder:
 
     Args:
         folder: the output folder.
-        settings: what determines the records; a run goes on only with equal ones.
+        settings: what determines the records; a run continues only with equal ones.
         provenance: what is known besides, kept from the first start.
         overwrite: forget what is there, of all shards.
         shard: whose records are written.

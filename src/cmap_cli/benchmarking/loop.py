@@ -40,7 +40,7 @@ def run_campaign(
         Tasks that are not done because the deadline came first.
 
     Raises:
-        OutOfSpaceError: nothing more can be written; the same call goes on from there.
+        OutOfSpaceError: nothing more can be written; the same call continues later.
         ImageError: an image cannot be read.
     """
     own = campaign.tasks(folder.shard)
@@ -129,7 +129,7 @@ def counted(votes: Sequence[int]) -> Iterator[tuple[str, int]]:
 
 
 def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
-    """What a record says of an item and of what its attack made of one image."""
+    """The fields of a record that describe the attack and its result for one image."""
     here = slice(row, row + 1)
     about: dict[str, Any] = {
         "item": item.name,

@@ -88,7 +88,7 @@ def benchmark(
         int,
         typer.Option(
             min=1,
-            help="How often the defence is asked about each image, with fresh latents; the reference is 20.",
+            help="How often the defence is evaluated on each image, with fresh latents; use 20 to publish.",
             metavar="N",
             rich_help_panel=options.THREAT,
         ),

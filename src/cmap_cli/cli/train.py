@@ -81,7 +81,7 @@ def train(
         typer.Option(
             "--batch-size",
             min=1,
-            help="unet: images an iteration.",
+            help="unet: images per iteration.",
             show_default="the recipe's",
             rich_help_panel=options.METHOD_DETAILS,
         ),
@@ -112,7 +112,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="photo: optimiser steps in all; a finished run goes on if there are more than before.",
+            help="photo: optimiser steps in all; a finished run continues if there are more than before.",
             show_default="the recipe's",
             rich_help_panel=options.METHOD_DETAILS,
         ),
@@ -164,7 +164,7 @@ def train(
 
       cmap train ./photos --kind photo --preset bundled --out ./photo-unet
 
-    An interrupted run goes on from its last checkpoint. DIR gets model.safetensors, samples.png and a model card.
+    The same command continues an interrupted run. DIR gets model.safetensors, samples.png and a model card.
     """
     from cmap_cli.training.estimate import training_time
     from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training

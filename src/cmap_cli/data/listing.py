@@ -63,7 +63,7 @@ def list_class_folders(root: Path, classes: Sequence[str] | None = None, hint: s
                 UsageError(f"{root / folder} is in no class folder", "Move it into the folder of its class")
             )
         elif folder not in names:
-            problems.append(UsageError(f"the folder {root / folder} is none of the {len(names)} classes", hint))
+            problems.append(UsageError(f"the folder {root / folder} is not one of the {len(names)} classes", hint))
     raise_all(problems, str(root))
     return Listing(tuple(found.sources), tuple(names[f] for f in folders), _keys(found.sources), tuple(names))
 

@@ -42,7 +42,7 @@ def purify_unrolled(
     Args:
         purifier: of an unconditional model.
         x: images in [0, 1], (B, C, H, W).
-        generators: one an image.
+        generators: one per image.
         unroll: the sweep ends after this many steps, counted from the last; None for all, which is the gradient.
         smoothing: 0 for the exact gradient. Above 0, in the backward pass only and in units of [-1, 1], |d| has the
             second derivative of √(d² + smoothing²), and clips to [-1, 1] let gradients through.

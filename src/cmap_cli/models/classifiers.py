@@ -214,7 +214,7 @@ def from_file(name: str, path: Path, normalisation: str | None, device: torch.de
     """A classifier in an ONNX, TorchScript or torch.export file, with the declared normalisation."""
     if normalisation is None:
         raise UsageError(
-            f"{name} does not say how its images are normalised",
+            f"{name} does not contain how images must be normalised",
             f"--normalisation {', '.join(NORMALISATIONS)} or MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25",
         )
     mean, std = parse_normalisation(normalisation)

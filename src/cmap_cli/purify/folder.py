@@ -29,7 +29,7 @@ class ResultFolder:
 
     Args:
         folder: the output folder.
-        settings: what determines the results; a run goes on only with equal ones.
+        settings: what determines the results; a run continues only with equal ones.
         overwrite: forget what is there, of all shards.
         shard: whose records are written.
 

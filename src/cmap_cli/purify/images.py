@@ -25,7 +25,7 @@ from cmap_cli.purify.job import (
     predict,
     purify_patches,
 )
-from cmap_cli.purify.prepare import prepare
+from cmap_cli.purify.prepare import prepare_purify
 from cmap_cli.purify.settings import PurifySettings, with_options
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Purify:
         """
         if self._loaded is None:
             model, classifier = self.model, self.classifier
-            self._loaded = prepare(
+            self._loaded = prepare_purify(
                 self.settings, self.settings.device, model=model, classifier=classifier, size=size
             ).jobs
         return self._loaded

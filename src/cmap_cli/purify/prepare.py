@@ -41,7 +41,7 @@ class PreparedPurification:
     compared: dict[str, Any]
 
 
-def prepare(
+def prepare_purify(
     settings: PurifySettings,
     device: str,
     *,
@@ -73,7 +73,7 @@ def prepare(
     own = loaded[-1].model.image_shape[1:]
     tried = size or own if len(loaded) > 1 or isinstance(loaded[-1].model, TakesAnySize) else own
     judge = None if settings.classifier is None else judge_for(settings, chosen.device, tried, classifier)
-    label = condition(loaded[-1], settings.class_label, judge)
+    label = common_class(loaded[-1], settings.class_label, judge)
     similarity = load_similarity(settings.perceptual, settings.lpips_trunk, settings.weights_dir, chosen.device)
     dtype = choose_dtype(settings.precision, chosen.device)
     jobs = tuple(
@@ -125,7 +125,7 @@ def judge_for(
     )
 
 
-def condition(loaded: LoadedModel, wanted: str | None, classifier: LoadedClassifier | None) -> int | None:
+def common_class(loaded: LoadedModel, wanted: str | None, classifier: LoadedClassifier | None) -> int | None:
     """The class that a class-conditional model gets for all images; None: the classifier's predictions."""
     classes = num_classes(loaded.model)
     if not classes:

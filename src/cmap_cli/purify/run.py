@@ -133,11 +133,11 @@ def purify_request(
     began = time.monotonic()
     # torch is imported from here on, when everything that is cheap to check is right
     from cmap_cli.purify.folder import look_for_finished
-    from cmap_cli.purify.prepare import class_names, prepare
+    from cmap_cli.purify.prepare import class_names, prepare_purify
     from cmap_cli.purify.work import FolderRun, Tally
 
     team = join_team(request.shard, settings.device)
-    prepared = prepare(settings, team.device, size=first_size(request))
+    prepared = prepare_purify(settings, team.device, size=first_size(request))
     run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
     true_labels = class_names(request.labels, prepared.jobs.last.classifier)
     if dry_run:

@@ -111,7 +111,7 @@ class PurifySettings:
 
 
 def with_options(settings: PurifySettings | None, options: Mapping[str, Any]) -> PurifySettings:
-    """The settings with some of them changed (TypeError for a name that is none of them)."""
+    """The settings with some of them changed (TypeError for an unknown name)."""
     return dataclasses.replace(settings or PurifySettings(), **options)
 
 

@@ -52,12 +52,12 @@ def decode(content: bytes | str, kind: type[T], where: Path | str, error: type[C
         CmapError: the bytes are not UTF-8, not JSON, too deeply nested, or not of this type.
     """
     try:
-        return parse(content, msgspec.json.Decoder(kind))
+        return parse_json(content, msgspec.json.Decoder(kind))
     except UNDECODABLE as problem:
         raise error(f"{where} is damaged or of another program: {problem}") from problem
 
 
-def parse(content: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
+def parse_json(content: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode JSON; file names that are not UTF-8 are lone surrogates, which msgspec's decoder refuses, json's not.
 
     Raises:

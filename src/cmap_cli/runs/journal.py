@@ -21,7 +21,7 @@ from cmap_cli.files import (
     take_lock,
     write_text,
 )
-from cmap_cli.runs.documents import UNDECODABLE, parse
+from cmap_cli.runs.documents import UNDECODABLE, parse_json
 from cmap_cli.runs.shard import WHOLE, Shard
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def scan(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield offset, parse(line, decoder)
+                    yield offset, parse_json(line, decoder)
                 except UNDECODABLE as error:
                     if any(later.strip() for later in file):
                         raise UsageError(

@@ -87,7 +87,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def unknown_choices(settings: object) -> list[CmapError]:
-    """One error for each field of a settings dataclass that is none of the values of its Literal type."""
+    """One error for each field of a settings dataclass whose value its Literal type does not contain."""
     found: list[CmapError] = []
     for name, hint in get_type_hints(type(settings)).items():
         for kind in (hint, *get_args(hint)):

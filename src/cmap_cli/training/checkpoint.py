@@ -90,9 +90,9 @@ def restore(
     refuse_other_recipe(path, metadata["recipe"], recipe)
     try:
         for name, network in networks.items():
-            network.load_state_dict(below(tensors, name))
+            network.load_state_dict(tensors_of(tensors, name))
         for name, optimiser in optimisers.items():
-            load_optimiser(optimiser, below(tensors, name))
+            load_optimiser(optimiser, tensors_of(tensors, name))
         return int(metadata["iteration"]), float(metadata.get("seconds", 0))
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}", DAMAGED) from error
@@ -109,7 +109,7 @@ def refuse_other_recipe(path: Path, stored: str, recipe: str) -> None:
         )
 
 
-def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def tensors_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``name`` and a dot, without these."""
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 

@@ -23,7 +23,7 @@ def load_training_images(
     """All readable images, resized on the short side and cropped in the middle to size × size where they differ.
 
     Returns:
-        uint8, (N, channels, size, size), kept in memory: 3 KiB an image at 32×32.
+        uint8, (N, channels, size, size), kept in memory: 3 KiB per image at 32×32.
     """
     images = torch.empty((len(sources), channels, size, size), dtype=torch.uint8)
     count = 0

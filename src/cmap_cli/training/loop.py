@@ -21,7 +21,7 @@ from cmap_cli.training.optimisation import LOG_EVERY, TrainingRun, denoised_psnr
 from cmap_cli.training.recipe import TrainingConfig
 
 CHANGEABLE = ("images", "denoising", "decay", "checkpoint_every")
-"""What may differ when a run is continued: how long it goes on, and when tuning and the fall of the rate begin."""
+"""What may differ when a run is continued: its length, and when tuning and the fall of the learning rate begin."""
 HELD_OUT_EVERY = 100
 HELD_OUT_LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
 HELD_OUT_SEED = 1_000_000

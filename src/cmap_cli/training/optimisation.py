@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def optimisers_of(backbone: nn.Module, schedule: Schedule) -> dict[str, torch.optim.Optimizer]:
-    """Adam, and beside it Muon for the convolutions inside the network if the recipe says so."""
+    """Adam, and beside it Muon for the convolutions inside the network if the recipe has Muon."""
     inside = {
         name
         for name, weight in backbone.named_parameters()

@@ -19,7 +19,7 @@ from cmap_cli.training.photo_recipe import PhotoConfig
 from cmap_cli.training.photos import PhotoSet, draw_crops
 
 CHANGEABLE = ("iterations", "decay", "checkpoint_every", "stages")
-"""What may differ when a run is continued: how long it goes on, and how large its crops are from now on."""
+"""What may differ when a run is continued: its length, and the size of its crops from now on."""
 HELD_OUT_SIDE = 192
 HELD_OUT_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)
 HELD_OUT_SEED = 1_000_000
@@ -81,16 +81,16 @@ def train_photo(
     compiled: bool = False,
     initial: PhotoConsistency | None = None,
 ) -> tuple[PhotoConsistency, dict[str, dict[float, float]], float]:
-    """Train, with a checkpoint in ``folder`` from which the same call goes on, as does one with more iterations.
+    """Train, with a checkpoint in ``folder`` from which the same call continues, as does one with more iterations.
 
     Args:
         photos: every 40th is held out to measure with.
         config: the recipe.
         folder: for ``checkpoint.safetensors`` and ``training.jsonl``.
-        on_progress: told after every iteration.
+        on_progress: called after every iteration.
         device: to train on.
         dtype: of autocast.
-        compiled: whether torch.compile makes one kernel of many.
+        compiled: whether torch.compile fuses the kernels.
         initial: weights to begin with, without a checkpoint.
 
     Returns:

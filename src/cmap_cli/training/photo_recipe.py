@@ -15,7 +15,7 @@ class Stage:
     Attributes:
         start: first iteration, from 0.
         side: height and width of the crops, pixels; a multiple of the model's stride.
-        batch_size: crops an iteration.
+        batch_size: crops per iteration.
     """
 
     start: int

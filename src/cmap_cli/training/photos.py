@@ -80,7 +80,7 @@ def read_photos(
         sources: the photographs.
         folder: for photos.u8 (as many bytes as there are values) and photos.json.
         on_image: called after each.
-        on_failure: told of each that cannot be read.
+        on_failure: called for each that cannot be read.
     """
     names = [f"{source} {source.path.stat().st_size} {source.path.stat().st_mtime_ns}" for source in sources]
     index = folder / INDEX

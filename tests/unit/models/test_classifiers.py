@@ -77,7 +77,7 @@ def test_files_see_images_as_their_normalisation_declares(tmp_path: Path, write:
     assert loaded.num_classes == 3
     expected = (x.mean((2, 3)) - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.2, 0.1])
     torch.testing.assert_close(loaded.module(x), expected)
-    with pytest.raises(UsageError, match="does not say how its images are normalised"):
+    with pytest.raises(UsageError, match="does not contain how images must be normalised"):
         load_classifier(str(path), image_size=(8, 8))
 
 

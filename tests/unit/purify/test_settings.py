@@ -52,7 +52,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> PurifySettings:
 
     monkeypatch.setattr(prepare, "load_classifier", classifier)
     monkeypatch.setattr(prepare, "load_similarity", lambda *_: SSIM())
-    monkeypatch.setattr(prepare, "condition", lambda *_: None)
+    monkeypatch.setattr(prepare, "common_class", lambda *_: None)
     return PurifySettings(
         model="tests.toys:DenoisingGaussian",
         preset="fast",

@@ -101,6 +101,6 @@ def most_wrong(n: int, alpha: float, confidence: float) -> int:
 def set_lower(certified: int, n: int, alpha: float, confidence: float) -> float:
     """A lower bound of the share of the images on which the smoothed classifier really is correct and robust.
 
-    It speaks of these n images, not of others like them, and holds with probability ``confidence``.
+    It holds for these n images, not for others like them, and holds with probability ``confidence``.
     """
     return max(0, certified - most_wrong(n, alpha, confidence)) / n

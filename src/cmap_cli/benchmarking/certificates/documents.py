@@ -93,7 +93,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RadiusResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run says of one radius with one noise level.
+    """The results of a run for one radius with one noise level.
 
     Attributes:
         radius: ℓ2, for images in [0, 1].
@@ -112,7 +112,7 @@ class RadiusResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SigmaResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run says of one noise level.
+    """The results of a run for one noise level.
 
     Attributes:
         sigma: standard deviation, for images in [0, 1].

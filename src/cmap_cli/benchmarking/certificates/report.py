@@ -99,7 +99,7 @@ def sigma_result(records: Sequence[CertificateRecord], sigma: float, settings: d
 
 
 def radius_result(records: Sequence[CertificateRecord], radius: float, settings: dict[str, Any]) -> RadiusResult:
-    """What the records of one noise level say of one radius."""
+    """The results of one noise level for one radius."""
     certified = sum(each.holds_at(radius) for each in records)
     undecided = sum(
         decision.radius == radius and decision.decision in ("undecided", "out of reach")

@@ -22,7 +22,7 @@ def find_budget(report: Report) -> list[tuple[str, str]]:
 
 
 def attack_budget(head: Headline, budget: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the settings say of the attacks that were run."""
+    """The settings of the attacks that were run."""
     names = {name.partition("@")[0] for name in head.attacks}
     rows = []
     if "pgd" in names and budget.get("paper"):

@@ -17,7 +17,7 @@ ROWS, FAILURES = 24, 16
 
 
 def find_examples(path: Path, gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> tuple[Example, ...]:
-    """Up to 24 images, one attack each; the records are read once more for what they say of the pixels.
+    """Up to 24 images, one attack each; the records are read once more, because they name the files with the pixels.
 
     Args:
         path: the records.

@@ -218,7 +218,7 @@ def class_table(defense: DefenseResult, threat: ThreatResult) -> ReportTable:
 
 
 def split_class_tables(defense: DefenseResult, threat: ThreatResult) -> tuple[ReportTable, ReportTable]:
-    """The worst case by class: the classes with enough images to say something, and the others."""
+    """The worst case by class: the classes with enough images for an estimate, and the others."""
     ball = f"{defense.defense}, {threat.norm} {threat.eps}"
     large = [one for one in threat.classes if one.n >= FEW]
     small = [one for one in threat.classes if one.n < FEW]

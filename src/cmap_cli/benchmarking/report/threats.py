@@ -1,4 +1,4 @@
-"""What the records say of one defence within one ball: each attack, and the worst case over them."""
+"""Results of one defence within one ball: each attack, and the worst case over them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackR
 
 
 def gradient(observed: Observed) -> Gradient | None:
-    """Means over the images that say something; the count of entries that are not finite is a sum."""
+    """Means over the images for which there is a value; the count of entries that are not finite is a sum."""
     if not observed.gradients:
         return None
 

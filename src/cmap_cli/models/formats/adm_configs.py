@@ -29,7 +29,7 @@ def unet_config(
     Args:
         image_size: height and width, pixels.
         widths: channels of each level, finest first.
-        layers: residual blocks a level.
+        layers: residual blocks per level.
         attention: which levels attend, finest first.
         num_classes: None for an unconditional model.
         scale_shift: whether the noise level scales and shifts (ImageNet-64) or only shifts (LSUN-256).

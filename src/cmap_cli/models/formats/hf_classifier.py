@@ -32,7 +32,7 @@ def read_folder(folder: Path) -> Converted:
     """A classifier's folder as it lies in a repository.
 
     Raises:
-        WeightsError: a file is missing, or the preprocessing does not say how images are normalised and sized.
+        WeightsError: a file is missing, or the preprocessing does not contain how images are normalised and resized.
     """
     config, preprocessor = read_json(folder / CONFIG), read_json(folder / PREPROCESSOR)
     named = config.get("architectures")

@@ -66,7 +66,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise WeightsError(f"the checkpoint {path} is not valid msgpack: {error}", AGAIN) from error
         if surplus := path.stat().st_size - stream.tell():
-            raise WeightsError(f"the checkpoint {path} goes on for {surplus} bytes after its end", AGAIN)
+            raise WeightsError(f"the checkpoint {path} has {surplus} bytes after its end", AGAIN)
     if tree is None:
         raise WeightsError(f"the checkpoint {path} has no entry {key}", "give a training state as flax writes it")
     return dict(leaves(tree, f"the checkpoint {path}"))

@@ -45,7 +45,7 @@ def build_classifier(architecture: str, classes: int) -> nn.Module:
     """A classifier's network by its architecture: one of ARCHITECTURES, ``torchvision:NAME`` or ``timm:NAME``.
 
     Raises:
-        WeightsError: there is none of that name, or its library is not installed.
+        WeightsError: there is no classifier of that name, or its library is not installed.
     """
     library, _, name = architecture.partition(":")
     if library == "torchvision":

@@ -144,10 +144,12 @@ class GaussianConsistency(nn.Module):
 def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> GaussianConsistency:
     """The Gaussian of a stored description and its tensors ``mean``, ``directions`` and ``stds`` (WeightsError)."""
     fields = typed(description, GaussianDescription)
-    return assemble(tensors, fields.residual, fields.sigma_min, fields.sigma_max)
+    return build_gaussian(tensors, fields.residual, fields.sigma_min, fields.sigma_max)
 
 
-def assemble(tensors: Mapping[str, Tensor], residual: float, sigma_min: float, sigma_max: float) -> GaussianConsistency:
+def build_gaussian(
+    tensors: Mapping[str, Tensor], residual: float, sigma_min: float, sigma_max: float
+) -> GaussianConsistency:
     """The Gaussian of checked tensors (WeightsError if they are not those of a Gaussian)."""
     mean = tensors.get("mean")
     if mean is None or mean.ndim != 3:

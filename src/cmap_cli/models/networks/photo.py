@@ -67,7 +67,7 @@ class ModulatedBlock(nn.Module):
 
 
 class PhotoUNet(nn.Module):
-    """The backbone F: blocks a level down and up, skips added, levels joined by 2×2 convolutions of stride 2.
+    """The backbone F: blocks per level, down and up, skips added, levels joined by 2×2 convolutions of stride 2.
 
     Args:
         channels: of the images, in and out.

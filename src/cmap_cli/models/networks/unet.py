@@ -58,13 +58,13 @@ class ResBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """The backbone F: residual blocks a level down and up, levels joined by 2×2 mean pooling and nearest upsampling.
+    """The backbone F: residual blocks per level, down and up, levels joined by 2×2 mean pooling and nearest upsampling.
 
     Args:
         channels_in: of the input images.
         channels_out: of the output images.
         widths: channels of each level, the first at half the image's resolution; multiples of 16.
-        blocks: residual blocks a level on the way down, and again on the way up.
+        blocks: residual blocks per level on the way down, and again on the way up.
     """
 
     def __init__(self, channels_in: int, channels_out: int, widths: Sequence[int], blocks: int = 1) -> None:

@@ -21,7 +21,7 @@ def artefact_of(name: str, kind: Kind) -> Artefact:
         kind: what it is wanted for.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no model or classifier of that name.
         WeightsError: as UsageError, or the library is not installed.
     """
     library, _, rest = name.partition(":")

@@ -38,7 +38,7 @@ SENTENCES = (
     (r"Expected `object`, got `(.+?)`", r"is not a table but \1"),
     (r"(.+?) - at `\$\.(.+)`", r"\2 is wrong: \1"),
 )
-"""What msgspec says of a wrong table -> the end of our sentence."""
+"""msgspec's message about a wrong table -> the end of our sentence."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -137,7 +137,7 @@ def test_truncated_files_are_refused_wherever_they_end(part: float, tmp_path: Pa
 
 def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(TINY_STATE.read_bytes() + b"<html>")
-    with pytest.raises(WeightsError, match="goes on for 6 bytes after its end"):
+    with pytest.raises(WeightsError, match="has 6 bytes after its end"):
         convert(tmp_path / "state")
 
 
