@@ -211,7 +211,7 @@ def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> UNetC
     fields = typed(description, UNetDescription)
     backbone = {key.removeprefix(BACKBONE): value for key, value in tensors.items() if key.startswith(BACKBONE)}
     others = {key: value for key, value in tensors.items() if not key.startswith(BACKBONE)}
-    base = gaussian.assemble(others, fields.residual, fields.sigma_min, fields.sigma_max)
+    base = gaussian.build_gaussian(others, fields.residual, fields.sigma_min, fields.sigma_max)
     with torch.device("meta"):  # a description alone takes no memory
         model = UNetConsistency(base, fields.widths, fields.blocks, fields.preconditioning)
     fill(model.backbone, backbone)
