@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_
 from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
 from cmap_cli.benchmarking.folder import look_for_finished
-from cmap_cli.benchmarking.settings import BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare, with_settings
+from cmap_cli.benchmarking.loading import image_size, load_images
+from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
+from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare
+from cmap_cli.data.catalogue import match_classes
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team
@@ -170,3 +172,19 @@ def plan_within(
     costs = CostModel(prepared.campaign, costs.timed)
     chosen = TimePlan(seconds, selected, widths(len(prepared.campaign.dataset)), weak_plan(prepared))
     return prepared, announce_costs(prepared, folder, WHOLE, overwrite, costs, tell, chosen), costs
+
+
+def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
+    """The same models with other images, budgets and re-evaluations."""
+    campaign = prepared.campaign
+    dataset = load_images(names, settings, image_size(prepared.loaded))
+    classifier = campaign.classifier
+    changed = dataclasses.replace(
+        campaign,
+        dataset=match_classes(dataset, classifier.classes, classifier.num_classes),
+        budget=parse_budget(settings),
+        reevaluations=settings.reevaluations,
+        control_images=settings.control_images,
+        chunk=min(campaign.chunk, len(dataset)),
+    )
+    return dataclasses.replace(prepared, campaign=changed, settings=compared(settings, changed, prepared.loaded))

@@ -22,20 +22,20 @@ from cmap_cli import __version__
 from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
 from cmap_cli.benchmarking.campaign import Campaign
-from cmap_cli.benchmarking.settings import DEFAULT_IMAGES, AnySettings, AttackSettings, compared_settings
+from cmap_cli.benchmarking.loading import load_model_and_images
+from cmap_cli.benchmarking.settings import AnySettings, AttackSettings, compared_settings
 from cmap_cli.benchmarking.specs import AttackSpec, needing_gradients, parse_attacks, parse_defenses
-from cmap_cli.choices import AUTO_MODEL, Norm
+from cmap_cli.choices import Norm
 from cmap_cli.core.memory import common_batch_size, patch_batch_size
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import resolve_config
-from cmap_cli.core.types import TakesAnySize, num_classes
-from cmap_cli.data.catalogue import Dataset, join, load_dataset, match_classes
+from cmap_cli.data.catalogue import Dataset, match_classes
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.weights.manifest import unknown_names
-from cmap_cli.models.zoo import LoadedModel, load_identified_model, model_for
+from cmap_cli.models.zoo import LoadedModel
 from cmap_cli.runs.settings import unknown_choices
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
@@ -205,78 +205,6 @@ def prepare(
     )
     about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
     return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen, loaded), team
-
-
-def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
-    """The same models with other images, budgets and re-evaluations."""
-    campaign = prepared.campaign
-    dataset = load_images(names, settings, image_size(prepared.loaded))
-    classifier = campaign.classifier
-    changed = dataclasses.replace(
-        campaign,
-        dataset=match_classes(dataset, classifier.classes, classifier.num_classes),
-        budget=parse_budget(settings),
-        reevaluations=settings.reevaluations,
-        control_images=settings.control_images,
-        chunk=min(campaign.chunk, len(dataset)),
-    )
-    return dataclasses.replace(prepared, campaign=changed, settings=compared(settings, changed, prepared.loaded))
-
-
-def load_model_and_images(
-    names: Sequence[str], settings: AnySettings, chosen: DeviceChoice, *, all_images: bool = False
-) -> tuple[LoadedModel, Dataset]:
-    """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one.
-
-    Raises:
-        UsageError: the model cannot be defended, or there are no such images.
-        WeightsError: the model cannot be loaded.
-    """
-    name, dataset = settings.model, None
-    if name == AUTO_MODEL:
-        dataset = load_images(names, settings, None, all_images=all_images)
-        name = model_for(dataset.image_shape)
-    loaded = load_identified_model(name, chosen.device, settings.weights_dir)
-    if loaded.model.image_shape[0] != 3:
-        channels = loaded.model.image_shape[0]
-        raise UsageError(f"the model {loaded.name} makes images of {channels} channels; attacks need 3")
-    if num_classes(loaded.model):
-        raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
-    return loaded, dataset or load_images(names, settings, image_size(loaded), all_images=all_images)
-
-
-def image_size(loaded: LoadedModel) -> tuple[int, int] | None:
-    """(height, width) of the images of a model; None if it takes any."""
-    return None if isinstance(loaded.model, TakesAnySize) else loaded.model.image_shape[1:]
-
-
-def load_images(
-    names: Sequence[str], settings: AnySettings, size: tuple[int, int] | None, *, all_images: bool = False
-) -> Dataset:
-    """The images of all data sets; a benchmark without n takes a few, or all there are if they are fewer."""
-
-    def load(name: str, n: int | None) -> Dataset:
-        return load_dataset(
-            name,
-            n=n,
-            split=settings.split,
-            image_size=size,
-            labels=settings.labels,
-            weights_dir=settings.weights_dir,
-        )
-
-    if len(names) > 1:
-        dataset = join([load(name, None) for name in names])
-        return dataset if settings.n is None else dataset.select(range(min(settings.n, len(dataset))))
-    if settings.n is not None or all_images or isinstance(settings, AttackSettings):
-        return load(names[0], settings.n)
-    try:
-        return load(names[0], DEFAULT_IMAGES)
-    except UsageError:
-        dataset = load(names[0], None)
-        if len(dataset) >= DEFAULT_IMAGES:
-            raise
-        return dataset
 
 
 def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from cmap_cli.benchmarking.budget import (
     widths,
 )
 from cmap_cli.benchmarking.cost import CostModel, PassSeconds, forecast_of
+from cmap_cli.benchmarking.plan import with_settings
 from cmap_cli.benchmarking.settings import BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare, with_settings
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.shard import Shard
 
