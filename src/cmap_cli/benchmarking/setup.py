@@ -248,7 +248,7 @@ def provenance(
         "machine": platform.machine(),
         "command": shlex.join(["cmap", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "image_shape": list(loaded.model.image_shape),
+        "image_shape": list(dataset.image_shape or ()),
         "weights": {loaded.name: loaded.sha256, classifier.name: classifier.sha256},
         "classes": list(dataset.classes or classifier.classes),
     }
