@@ -80,7 +80,7 @@ class Narrator(ExitStack):
         if patch is not None and patch.count > 1:
             parts.append(f"tile {patch.number} of {patch.count}")
         if step.total is None:  # denoising has no objective
-            return ", ".join([*parts, f"window {step.index + 1} of {step.steps}"] if step.steps > 1 else parts)
+            return ", ".join([*parts, f"pass {step.index + 1} of {step.steps}"] if step.steps > 1 else parts)
         parts.append(f"step {step.index + 1} of {step.steps}")
         often = max(1, min(LOSS_STEPS, step.steps // 4))
         if self.reporter is not None and self.reporter.shows_detail and step.index % often == 0:
