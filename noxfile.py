@@ -5,6 +5,10 @@ Sessions use the environment that nox runs in (``pip install -e '.[dev]'``), so 
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "none"
@@ -44,6 +48,20 @@ def coverage(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """The properties of tests/hostile for an hour; ``nox -s fuzz -- --seconds 600`` for another time."""
     session.run("python", "-W", "ignore", "-m", "tests.hostile.fuzz", *session.posargs, external=True)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel twice and compare the bytes; pip downloads the build backend for it."""
+    digests = set()
+    for name in ("one", "two"):
+        folder = Path(session.create_tmp(), name)
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), ".", external=True)
+        (built,) = folder.glob("*.whl")
+        digests.add(hashlib.sha256(built.read_bytes()).hexdigest())
+    if len(digests) != 1:
+        session.error("two builds gave different wheels")
 
 
 @nox.session
