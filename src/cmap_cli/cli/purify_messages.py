@@ -62,7 +62,8 @@ class Narrator(ExitStack):
         if self.reporter is not None and self.reporter.total is None:
             self.reporter.begin(progress.total, "images")
         if progress.step is not None:
-            if self.reporter is not None and (self.reporter.shows_detail or progress.step.index == 0):
+            step = progress.step  # of a window there is no loss, which would make an accelerator wait
+            if self.reporter is not None and (self.reporter.shows_detail or step.index == 0 or step.total is None):
                 self.reporter.detail(self.in_work(progress))
             return
         if self.reporter is not None:
