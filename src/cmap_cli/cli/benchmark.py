@@ -144,7 +144,7 @@ def benchmark(
     verbose: options.Verbose = False,
     help_all: options.HelpAll = False,
 ) -> None:
-    """Measure robust accuracy: attack the defended classifier, ask it again, report with intervals.
+    """Measure robust accuracy: attack the defended classifier, evaluate it again, report with intervals.
 
     Examples:
 

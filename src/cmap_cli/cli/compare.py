@@ -59,7 +59,7 @@ def compare(
 
       cmap compare main-report new-report --picture compare.svg --json
 
-    An absolute threshold carries the chance of which images were drawn; pairs of the same images do not.
+    A fixed threshold depends on which images were drawn; a comparison on the same images does not.
     """
     from cmap_cli.benchmarking import compare as comparing
 

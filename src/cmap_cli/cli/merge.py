@@ -51,7 +51,7 @@ def merge(
     accept_access: conditions.AcceptAccess = None,
     help_all: options.HelpAll = False,
 ) -> None:
-    """Put together what --shard has left: one manifest, or one report, as of a single process.
+    """Combine the parts that --shard wrote into one manifest or one report, as a single process writes it.
 
     Examples:
 
@@ -61,7 +61,7 @@ def merge(
 
       cmap merge part-* --out report --fail-under 0.5
 
-    If shards or images are missing they are named, the exit code is 3, and a later merge takes them in.
+    If shards or images are missing they are named, the exit code is 3, and a later merge includes them.
     """
     values = dict(locals())
     problems: list[CmapError] = [

@@ -131,7 +131,7 @@ Device = Annotated[
     str,
     typer.Option(
         envvar="CMAP_DEVICE",
-        help="auto, cpu, cuda, cuda:1 or mps; auto takes the best there is.",
+        help="auto, cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one.",
         metavar="NAME",
         rich_help_panel=RUNTIME,
     ),
