@@ -40,8 +40,8 @@ def select(purification: Purification, how: Select, logits: Tensor | None = None
     Args:
         purification: the candidates.
         how: "best": closest to the input by the restoration objective; "mean": the average of the candidates;
-            "medoid": the candidate closest to all others (sum of L2 distances); "vote": among the candidates whose
-            prediction is the soft vote's, the most certain one.
+            "medoid": the candidate closest to all others (sum of L2 distances); "vote": the candidate with the
+            highest probability of the class that the soft vote gives.
         logits: of the candidates, (B, K, classes); needed for "vote".
 
     Raises:
