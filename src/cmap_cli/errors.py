@@ -15,7 +15,7 @@ PROBLEMS_SHOWN = 20
 
 
 class CmapError(Exception):
-    """A failure that is explained in one sentence; never a bug of ours.
+    """A failure that is explained in one sentence; never a bug in cmap.
 
     Args:
         message: what happened, with the offending value; no trailing full stop.
@@ -43,7 +43,7 @@ class WeightsError(UsageError):
 
 
 class DownloadError(CmapError):
-    """No source of an artefact has it, or what came is not what it should be."""
+    """No source of an artefact has it, or the downloaded file is not the expected one."""
 
 
 class SettingsMismatchError(UsageError):
@@ -51,7 +51,7 @@ class SettingsMismatchError(UsageError):
 
 
 class ImageError(CmapError):
-    """One image that cannot be read or written; the others go on (exit code 3 at the end)."""
+    """One image that cannot be read or written; the others are processed (exit code 3 at the end)."""
 
     exit_code = 3
 

@@ -12,11 +12,11 @@ from cmap_cli.choices import Access
 
 @dataclass(frozen=True, slots=True)
 class GradientDiagnostics:
-    """What an attack saw of the gradients it followed.
+    """Diagnostics of the gradients that an attack used.
 
     Attributes:
         zero_share: share of entries that were exactly 0, over all gradients of the attack, in [0, 1].
-        non_finite: how many entries were NaN or infinite; they were taken as 0.
+        non_finite: how many entries were NaN or infinite; they were replaced by 0.
         cosine: between two draws of the gradient at the clean images, each of one call, mean over the images that have
             one; 1 for a model without randomness, near 0 where gradients are noise, 0 if all are 0.
     """
@@ -28,14 +28,14 @@ class GradientDiagnostics:
 
 @dataclass(frozen=True, slots=True)
 class AttackResult:
-    """Adversarial images and what the attack thinks of them.
+    """Adversarial images and what the attack reports about them.
 
     Attributes:
         x_adv: (B, C, H, W) in [0, 1], within the threat model.
-        reported_success: where the attack saw the model fail, (B,) bool. On a randomised model this is a claim, to be
+        reported_success: where the attack saw a wrong prediction, (B,) bool. For a randomised model this has to be
             evaluated again with fresh draws.
-        diagnostics: of its gradients, None if it uses none or does not tell.
-        flags: what the attack itself warned of, short phrases.
+        diagnostics: of its gradients, None if it uses none or does not report them.
+        flags: warnings of the attack, short phrases.
     """
 
     x_adv: Tensor
@@ -60,7 +60,7 @@ class Attack(Protocol):
     def access(self) -> Access: ...
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """Attack all images at once; whoever calls cuts large sets. No image's result depends on the others.
+        """Attack all images at once; the caller divides large sets. No image's result depends on the others.
 
         Args:
             model: images in [0, 1] (B, C, H, W) -> scores (B, classes), in evaluation mode; a randomised one owns a

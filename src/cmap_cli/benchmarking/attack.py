@@ -17,14 +17,14 @@ from cmap_cli.defenses.deployed import AttackedModule, Defenses
 
 @dataclass(frozen=True, slots=True)
 class AttackOutcome:
-    """What an attack on a batch brought.
+    """The result of an attack on a batch.
 
     Attributes:
         method: the attack with its settings.
         x_adv: (B, C, H, W) in [0, 1], inside the ball.
-        reported_success: the attack's own claim, (B,) bool on the CPU.
-        gradient: what its gradients looked like; None if it has none or does not tell.
-        flags: what it warned of.
+        reported_success: whether the attack itself reports success, (B,) bool on the CPU.
+        gradient: diagnostics of its gradients; None if it has none or does not report them.
+        flags: its warnings.
         passes: images that went through the attacked module, forward and backward.
     """
 

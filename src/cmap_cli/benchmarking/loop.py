@@ -32,7 +32,7 @@ def run_campaign(
     Args:
         campaign: what.
         folder: where the records go.
-        on_progress: told how far it is, at every call of a network.
+        on_progress: called with the progress, at every call of a network.
         costs: what the tasks take, for a forecast.
         deadline: of ``time.monotonic()``, when the work has to end; what is in work then is not recorded.
 

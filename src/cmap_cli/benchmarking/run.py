@@ -36,7 +36,7 @@ class BenchmarkResult:
     Attributes:
         folder: with records, attacked images and report.
         settings: as benchmark.json holds them.
-        report: None for a dry run, for a shard, and in the processes of torchrun that do not lead.
+        report: None for a dry run, for a shard, and in all processes of torchrun but the first.
         plan: of a dry run; None if it was not asked for.
         shard: of this process.
         tasks: of this shard: an image under one attack, or clean.
@@ -100,12 +100,12 @@ def benchmark(
         out: the output folder; None for one of the user's cache that these settings always get.
         budget: time for this call, "10m" or seconds; chooses what keeps its default among images, steps and draws.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
-        overwrite: forget what is in ``out``.
+        overwrite: ignore the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done; estimating takes a few seconds.
         on_progress: called at every call of a network with what is in work, and how long the rest takes.
         on_message: called with warnings.
-        on_phase: called when something begins that cannot be counted.
+        on_phase: called when a phase begins whose progress cannot be counted.
         **options: fields of :class:`~cmap_cli.benchmarking.settings.BenchmarkSettings` to change in ``settings``.
 
     Raises:

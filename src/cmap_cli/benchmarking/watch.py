@@ -23,14 +23,14 @@ class OutOfTimeError(Exception):
 
 @dataclass
 class Watch:
-    """What is told to ``on_progress``, from the calls of the networks.
+    """Reports progress to ``on_progress`` at the calls of the networks.
 
     Attributes:
         campaign: what is run.
         total: tasks of this process; ``done`` of them are finished.
         done: see ``total``.
-        forecast: of the tasks that remain; None if nobody wants to know.
-        on_progress: told at every call of a network.
+        forecast: of the tasks that remain; None without ``on_progress``.
+        on_progress: called at every call of a network.
         deadline: of ``time.monotonic()``; None for none.
     """
 
@@ -110,7 +110,7 @@ class Watch:
         self.tell()
 
     def tell(self) -> None:
-        """Tell how far it is."""
+        """Report how far the work is."""
         if self.on_progress is None:
             return
         if not self.group:

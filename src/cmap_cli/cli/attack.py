@@ -47,7 +47,7 @@ def attack(
             "--n",
             min=1,
             metavar="N",
-            help="Images: the first n.",
+            help="How many images: the first n, of a folder n at random (always the same).",
             show_default="all",
             rich_help_panel=options.INPUT_OUTPUT,
         ),

@@ -27,7 +27,7 @@ DatasetName = Annotated[
 SplitName = Annotated[
     Split,
     typer.Option(
-        help="Of cifar10: subset is the paper's 500 test images, and comes with cmap.",
+        help="Part of cifar10: subset is the paper's 500 test images, which come with cmap.",
         rich_help_panel=INPUT_OUTPUT,
     ),
 ]
@@ -37,7 +37,7 @@ FirstImages = Annotated[
         "--n",
         min=1,
         metavar="N",
-        help="Images: the first n.",
+        help="How many images: the first n, of a folder n at random (always the same).",
         show_default="8, or all if there are fewer",
         rich_help_panel=INPUT_OUTPUT,
     ),

@@ -32,19 +32,25 @@ def download_weights(
         typer.Argument(
             metavar="NAME",
             autocompletion=completion.weights,
-            help="Of --list, or torchvision:NAME, timm:NAME, hf:org/repo@revision; nothing: what the default "
-            "commands need.",
+            help="A name of --list, torchvision:NAME, timm:NAME or hf:org/repo@revision; without a name: what the "
+            "default commands need.",
             show_default=False,
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything that can be downloaded without a person.", rich_help_panel=WHAT)
+        bool,
+        typer.Option("--all", help="Download everything that needs no consent to a licence.", rich_help_panel=WHAT),
     ] = False,
     list_them: Annotated[
         bool, typer.Option("--list", help="List names, kinds, sizes, licences and what is here.", rich_help_panel=WHAT)
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash everything that is here again.", rich_help_panel=WHAT)
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compute the hashes of all files that are here again, and compare them.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
     check_manifest: Annotated[
         bool, typer.Option("--check-manifest", help="Look for mistakes in weights.toml.", rich_help_panel=WHAT)
@@ -82,8 +88,12 @@ def download_weights(
         bool,
         typer.Option("--require-hash", help="Refuse files whose hash nobody has published.", rich_help_panel=SOURCES),
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a byte.", rich_help_panel=SOURCES)] = 30.0,
-    attempts: Annotated[int, typer.Option(min=1, help="In a row that bring nothing new.", rich_help_panel=SOURCES)] = 5,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for the next byte.", rich_help_panel=SOURCES)
+    ] = 30.0,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Give up after so many attempts that add no byte.", rich_help_panel=SOURCES)
+    ] = 5,
     json: options.Json = False,
     quiet: options.Quiet = False,
     weights_dir: options.WeightsDir = None,

@@ -31,7 +31,7 @@ HelpAll = Annotated[
     typer.Option("--help-all", is_eager=True, callback=show_full_help, help="Show this page with all options."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Forget what is in --out and start again.", rich_help_panel=INPUT_OUTPUT)
+    bool, typer.Option("--overwrite", help="Ignore the results in --out and start again.", rich_help_panel=INPUT_OUTPUT)
 ]
 Json = Annotated[
     bool,
@@ -96,7 +96,7 @@ MethodOption = Annotated[
     Method | None,
     typer.Option(
         "--method",
-        help="optimise latents, or denoise alone; instead of the preset's.",
+        help="optimise latents, or only denoise; instead of the preset's method.",
         show_default=False,
         rich_help_panel=METHOD_DETAILS,
     ),
@@ -126,7 +126,7 @@ NumLatents = Annotated[
         rich_help_panel=METHOD_DETAILS,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the latents.", metavar="N", rich_help_panel=METHOD_DETAILS)]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers.", metavar="N", rich_help_panel=METHOD_DETAILS)]
 Device = Annotated[
     str,
     typer.Option(
@@ -220,7 +220,7 @@ AttackSteps = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Steps of pgd (the reference is 100 or more) and of hammer (30).",
+        help="Steps of pgd (for publication 100 or more) and of hammer (30).",
         metavar="N",
         rich_help_panel=THREAT,
     ),
@@ -233,16 +233,17 @@ EOT = Annotated[
     typer.Option(
         "--eot",
         min=1,
-        help="Draws of the defence in every gradient; the reference is 20.",
+        help="Draws of the defence that each gradient averages; for publication 20.",
         metavar="N",
         rich_help_panel=THREAT,
     ),
 ]
 Queries = Annotated[
-    int, typer.Option(min=1, help="Of square; AutoAttack's is 5000.", metavar="N", rich_help_panel=THREAT_DETAILS)
+    int, typer.Option(min=1, help="Queries of square; 5000 in AutoAttack.", metavar="N", rich_help_panel=THREAT_DETAILS)
 ]
 DisruptionSteps = Annotated[
-    int, typer.Option(min=5, help="Of disruption; the paper's is 1000.", metavar="N", rich_help_panel=THREAT_DETAILS)
+    int,
+    typer.Option(min=5, help="Steps of disruption; 1000 in the paper.", metavar="N", rich_help_panel=THREAT_DETAILS),
 ]
 Unroll = Annotated[
     str,
@@ -256,7 +257,7 @@ Smoothing = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Of the pixel term's kinks in white-box gradients, in units of [-1, 1]; 0 for the exact gradient.",
+        help="Width of the smoothing of |x| in white-box gradients, in units of [-1, 1]; 0 for the exact gradient.",
         metavar="WIDTH",
         rich_help_panel=THREAT_DETAILS,
     ),
@@ -277,7 +278,7 @@ VoteOption = Annotated[
 Sigma = Annotated[
     float,
     typer.Option(
-        help="Of the defence smoothed: standard deviation of its noise, for images in [0, 1].",
+        help="Defence smoothed: standard deviation of its noise, for images in [0, 1].",
         metavar="SIGMA",
         rich_help_panel=METHOD_DETAILS,
     ),
@@ -286,7 +287,7 @@ Samples = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Of the defence smoothed: noisy samples of each vote.",
+        help="Defence smoothed: noisy samples in each vote.",
         metavar="N",
         rich_help_panel=METHOD_DETAILS,
     ),

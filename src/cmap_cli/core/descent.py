@@ -68,7 +68,7 @@ class Descent:
         return clip(self.images(z), straight_through=self.config.straight_through)
 
     def samples(self, x_hat: Tensor, *, straight_through: bool = False) -> Tensor:
-        """What candidates x̂ end as, in [0, 1]: noised and denoised once more where that is asked for.
+        """The final images of candidates x̂, in [0, 1]: noised and denoised once more if the settings ask for it.
 
         Args:
             x_hat: in [-1, 1], (B, K, C, H, W).
@@ -101,8 +101,8 @@ class Descent:
         """The latents after all steps, (B, K, C, H, W).
 
         Args:
-            on_step: told the objective before each update.
-            before_step: shown the state before each update, of which v is changed in place.
+            on_step: called with the objective before each update.
+            before_step: called with the state of Adam before each update; the update changes its v in place.
         """
         v = torch.zeros_like(self.start).requires_grad_()
         adam = Adam(v, self.config.betas)

@@ -1,4 +1,4 @@
-"""Purification: optimise K latents an image until what they generate matches it (arXiv 2412.08394), or denoise it."""
+"""Purification: optimise K latents per image until their images match it (arXiv 2412.08394), or denoise it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cmap_cli.core.types import (
 
 
 def image_generators(x: Tensor, seed: int) -> list[Generator]:
-    """One CPU generator an image, seeded from ``seed`` and the image's own values.
+    """One CPU generator per image, seeded from ``seed`` and the image's own values.
 
     The same image gets the same latents whatever its name, its place in a batch or the batch's size.
 
@@ -52,7 +52,7 @@ def initial_latents(
 
 
 def standard_normal(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
-    """N(0, I), (B, *shape) float32 on the CPU, one generator an image."""
+    """N(0, I), (B, *shape) float32 on the CPU, one generator per image."""
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
@@ -150,7 +150,7 @@ class Purifier:
         Args:
             x: images in [0, 1], (B, C, H, W).
             noises: n_k, K of (B, C, H, W).
-            on_step: told before each window of each draw.
+            on_step: called before each window of each draw.
             straight_through: whether the clip lets gradients through.
 
         Returns:
@@ -191,7 +191,7 @@ class Purifier:
 
         Args:
             x: images in [0, 1], (B, C, H, W), on the model's device.
-            generators: one CPU generator an image, see :func:`image_generators`.
+            generators: one CPU generator per image, see :func:`image_generators`.
             on_step: called before each update or window; reading its values costs a device synchronisation.
             labels: the class of each image for a class-conditional model, (B,) int64 on the model's device.
 

@@ -18,8 +18,8 @@ class PurifyConfig:
     """The settings of a purification; the defaults are the paper's CIFAR-10 row.
 
     Attributes:
-        num_latents: K, latents an image; of ``method="denoise"`` draws of the noise.
-        steps: iterations of Adam; 0 of ``method="denoise"``.
+        num_latents: K, latents per image; with ``method="denoise"`` draws of the noise.
+        steps: iterations of Adam; 0 with ``method="denoise"``.
         lr: Adam's learning rate, in units of the latents (their standard deviation is t_max = 80).
         betas: Adam's decay rates.
         scale: factor of the whole objective.

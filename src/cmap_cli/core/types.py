@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Classifier(Protocol):
-    """Images in [0, 1], (N, C, H, W) -> logits, (N, classes). Normalisation is the classifier's own business."""
+    """Images in [0, 1], (N, C, H, W) -> logits, (N, classes). The classifier normalises them itself."""
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
@@ -52,7 +52,7 @@ class HasDenoiser(Protocol):
 
 @runtime_checkable
 class HasInverse(Protocol):
-    """A consistency model that can say, exactly or nearly, which latents generate an image.
+    """A consistency model that can compute, exactly or nearly, which latents generate an image.
 
     Attributes:
         invertible: whether this one can.
@@ -62,7 +62,7 @@ class HasInverse(Protocol):
     def invertible(self) -> bool: ...
 
     def invert(self, x: Tensor, z: Tensor, /) -> Tensor:
-        """Latents that generate about x, each as near to its z as can be; differentiable in x.
+        """Latents that generate about x, each as near to its z as possible; differentiable in x.
 
         Args:
             x: images in the model's range, (B, C, H, W).
@@ -83,10 +83,10 @@ def has_inverse(model: ConsistencyModel) -> TypeGuard[HasInverse]:
 class TakesAnySize(Protocol):
     """A fully convolutional consistency model: it takes images of any height and width.
 
-    :mod:`cmap_cli.core.sizes` extends images to multiples of the stride by reflection and crops what comes back.
+    :mod:`cmap_cli.core.sizes` extends images to multiples of the stride by reflection and crops the result.
 
     Attributes:
-        stride: pixels; the model is only given sides that are multiples of it.
+        stride: pixels; the model receives only images whose sides are multiples of it.
         receptive_radius: pixels; input that is farther away in a row or column leaves an output pixel unchanged.
     """
 
@@ -145,7 +145,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimisation step, or the denoising of one window, as told to ``on_step`` before it is done.
+    """One optimisation step, or the denoising of one window: what ``on_step`` is called with before it is done.
 
     Attributes:
         index: 0-based number of the step.

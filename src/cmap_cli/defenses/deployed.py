@@ -27,7 +27,7 @@ class AttackedModule(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """What a deployed defence says about B images.
+    """The predictions of a deployed defence for B images, and its purified images.
 
     Attributes:
         draws: the predicted classes, draws × B.
@@ -88,7 +88,7 @@ class Defenses:
     def evaluate(
         self, defense: str, x: Tensor, draws: int, on_draw: Callable[[int, int], None] | None = None
     ) -> Evaluation:
-        """What a deployed defence says about images, several times with fresh randomness.
+        """Evaluate a deployed defence on images, several times with fresh randomness.
 
         Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
 
@@ -99,7 +99,7 @@ class Defenses:
             on_draw: called before each with its number, from 1, and how many there will be.
 
         Returns:
-            What it says.
+            The predicted classes of all draws, and the purified images of the first.
         """
         entry = DEFENSES[defense]
         draw = partial(imported(entry.draw), **entry.options)

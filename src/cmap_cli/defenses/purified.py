@@ -1,4 +1,4 @@
-"""The whole defence, purification, classification and vote, as one module that attacks are pointed at."""
+"""The whole defence (purification, classification and vote) as one module that can be attacked."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class DefendedClassifier(nn.Module):
         passes: images scored and differentiated so far.
 
     Raises:
-        ValueError: the consistency model is class-conditional: it would have to be told the label under attack.
+        ValueError: the consistency model is class-conditional: it would need the label that the attack tries to change.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class DefendedClassifier(nn.Module):
         self.seeds.reseed(seeds)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Frozen latents from these seeds, one a row or one for all rows; None for fresh latents again."""
+        """Frozen latents from these seeds, one per row or one for all rows; None for fresh latents again."""
         self.seeds.freeze(seeds)
 
     def forward(self, x: Tensor) -> Tensor:

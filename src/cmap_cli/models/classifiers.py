@@ -40,7 +40,7 @@ class LoadedClassifier:
         num_classes: how many.
         classes: their names, () if unknown.
         sha256: of its file, "" where a function made it.
-        input_size: of the pictures that it was trained on; None if it does not say.
+        input_size: of the pictures that it was trained on; None if it does not declare any.
     """
 
     name: str

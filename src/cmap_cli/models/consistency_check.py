@@ -1,4 +1,4 @@
-"""Whether somebody else's function is a consistency model that latents can be optimised through."""
+"""Checks whether a model from elsewhere is a consistency model whose latents can be optimised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECLARED = ("sigma_min", "sigma_max", "image_shape")
 
 
 def check_consistency_model(name: str, model: Any, device: torch.device | str) -> None:
-    """Try somebody else's model: attributes, shapes, f(x, t_min) = x, and gradients at t_max.
+    """Try a model from elsewhere: attributes, shapes, f(x, t_min) = x, and gradients at t_max.
 
     Args:
         name: as the user gave it.

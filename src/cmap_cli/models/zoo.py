@@ -1,4 +1,4 @@
-"""Consistency models by name: bundled, downloaded, trained, somebody else's folder, file or function."""
+"""Consistency models by name: bundled, downloaded, trained, or the folder, file or function of another project."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def load_identified_model(
 
 
 def from_file(name: str, path: Path, device: torch.device | str) -> LoadedModel:
-    """A safetensors file of ours."""
+    """A safetensors file that cmap wrote."""
     model = read_model(path).to(device)
     return LoadedModel(name, sha256(path), model)  # type: ignore[arg-type]  # what build_model makes is one
 
 
 def from_diffusers_folder(name: str, folder: Path, device: torch.device | str) -> LoadedModel:
-    """Somebody's diffusers folder."""
+    """A folder of diffusers."""
     if not (diffusers_folder.unet_folder(folder) / diffusers_folder.CONFIG).is_file():
         raise WeightsError(
             f"the folder {name} holds no {MODEL_FILE} and is no diffusers consistency model",
@@ -147,7 +147,7 @@ class ProgramConsistency(nn.Module):
 
 
 def from_program(name: str, path: Path, device: torch.device | str) -> LoadedModel:
-    """Somebody's TorchScript or torch.export file."""
+    """A TorchScript or torch.export file."""
     program = load_program(path, device)
     sigma_min, sigma_max, image_shape = declared_levels(name, program.declared)
     model = ProgramConsistency(program.module, sigma_min, sigma_max, image_shape).requires_grad_(False)

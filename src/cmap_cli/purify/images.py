@@ -40,7 +40,7 @@ class PurifiedImages(Generic[T]):
         predictions: classes of each image before and after purification; None without a classifier.
         logits: of the K candidates of each image, (K, classes); None without a classifier.
         candidates: the K candidates of each image, (K, C, H, W) in [0, 1] with the channels of the model; None unless
-            they were to be kept.
+            ``keep_candidates`` was given.
     """
 
     images: T
@@ -156,7 +156,7 @@ def purify_images(
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> PurifiedImages[T]:
-    """Purify images in memory; what comes in comes back.
+    """Purify images in memory; the result has the type of the input.
 
     Args:
         images: a PIL image (L, LA, RGB, RGBA); a NumPy array (H, W, C) or (N, H, W, C), or a tensor (C, H, W) or

@@ -33,9 +33,9 @@ class PurifyResult:
         out: the output folder.
         manifest: file with one record per image; nothing is written in a dry run.
         settings: what run.json holds.
-        shard: what part of the job this was, as "2/4", where other processes do the rest; None for all of it.
-        plan: what was to be done, and about how long it takes.
-        dry_run: whether nothing was to be done.
+        shard: the part of the job that this call did, such as "2/4"; None for all of it.
+        plan: what there was to do, and about how long it takes.
+        dry_run: whether the call only planned.
         written: images purified by this call, with torchrun by all processes, as the numbers below.
         already_there: images purified by earlier runs.
         failed: images that could not be purified.
@@ -87,7 +87,7 @@ def purify_folder(
         out: the output folder.
         settings: of the purification.
         labels: CSV file with the columns file and label, for a summary of correct predictions; needs a classifier.
-        overwrite: forget what is in the output folder.
+        overwrite: ignore the results in the output folder and start again.
         shard: do only a part of the images, "2/4"; by default all, and under torchrun the part of this process.
         compare: write comparison.png with the first 24 inputs and results.
         dry_run: only find out what would be done and how long it takes.

@@ -52,7 +52,7 @@ class PurifySettings:
     Attributes:
         model: consistency model: "auto" takes ``cifar10-unet`` for pictures of 32×32 pixels and ``photo-unet`` for all
             others; or a name of the manifest, a folder, a file, ``hf:org/repo`` or ``package.module:factory``.
-        preset: settings of the method, for each model its own.
+        preset: settings of the method; they depend on the model.
         method: "optimise" latents or "denoise" alone; None for the preset's.
         steps: optimisation steps; None for the preset's.
         num_latents: latents, or draws of noise, per image (K); None for the preset's.

@@ -30,7 +30,7 @@ TrainedModel = TypeVar("TrainedModel", PhotoConsistency, UNetConsistency)
 
 
 class Schedule(Protocol):
-    """What a recipe says about optimisers; see :class:`cmap_cli.training.recipe.TrainingConfig`."""
+    """The settings of the optimisers in a recipe; see :class:`cmap_cli.training.recipe.TrainingConfig`."""
 
     @property
     def optimiser(self) -> Optimiser: ...

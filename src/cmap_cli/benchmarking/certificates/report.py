@@ -81,7 +81,7 @@ def share(count: int, n: int) -> Share:
 
 
 def sigma_result(records: Sequence[CertificateRecord], sigma: float, settings: dict[str, Any]) -> SigmaResult:
-    """What the records of one noise level say."""
+    """The results of one noise level, from its records."""
     n = len(records)
     right = sorted(each.radius for each in records if each.correct)
     curve = [(0.0, len(right) / n if n else 0.0)]
@@ -131,7 +131,7 @@ def sentence(results: Sequence[SigmaResult]) -> str:
 
 
 def limits(settings: dict[str, Any]) -> tuple[str, ...]:
-    """What the numbers do not say."""
+    """What the numbers do not show."""
     alpha, sigmas = settings["alpha"], len(settings["sigma"])
     shape = settings.get("image_shape")
     of_pixels = ""
@@ -149,6 +149,6 @@ def limits(settings: dict[str, Any]) -> tuple[str, ...]:
         "samples. With few samples it answers with another class now and then.",
         "It covers changed images whose values are multiples of 1/2,088,960, as all 8-bit images are; other values "
         "are rounded to that first.",
-        "Nothing is said of changes other than small ones in ℓ2: rotation, blur, JPEG, other images.",
+        "The certificates are about small changes in ℓ2 only, not about rotation, blur, JPEG or other images.",
         "Intervals are Wilson's, for images drawn like these; the bound for the set is for these images alone.",
     )

@@ -55,7 +55,7 @@ class CertifyResult:
     Attributes:
         folder: with records, TSV files and report.
         settings: as certify.json holds them.
-        report: None for a dry run, for a shard, and in the processes of torchrun that do not lead.
+        report: None for a dry run, for a shard, and in all processes of torchrun but the first.
         plan: of a dry run; None if it was not asked for.
         shard: of this process.
         certificates: of this shard.
@@ -93,7 +93,7 @@ def certify(
         settings: the options of ``cmap certify``.
         out: the output folder; None for one of the user's cache that these settings always get.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
-        overwrite: forget what is in ``out``.
+        overwrite: ignore the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done.
         on_progress: called after every batch with the number of certificates that are done, and of all.

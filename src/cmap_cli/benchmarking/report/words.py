@@ -1,4 +1,4 @@
-"""What a report says in words: the headline's sentence, its warnings, and what the numbers do not say."""
+"""The sentences of a report: the headline, its warnings, and what the numbers do not show."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def title(report: Report) -> str:
 def headline_sentence(
     defense: str, rate: Rate, ball: str, names: Sequence[str], access: Sequence[str], settings: Mapping[str, Any]
 ) -> str:
-    """What was attacked, by whom, and what the number does not say."""
+    """What was attacked, by whom, and what the number does not show."""
     shielded = f"behind {defense}" if defense != "none" else "without a defence"
     attacks = f"the worst of {len(names)} attacks" if len(names) > 1 else f"the attack {names[0]}"
     return (
@@ -135,7 +135,7 @@ def find_warnings(
 
 
 def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the numbers do not say."""
+    """What the numbers do not show."""
     rows = [attack for defense in defenses for threat in defense.threats for attack in threat.attacks]
     tried = {row.access for row in rows}
     untried = [name for name in KNOWLEDGE if name not in tried]
