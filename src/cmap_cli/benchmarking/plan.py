@@ -13,7 +13,7 @@ from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_
 from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
 from cmap_cli.benchmarking.folder import look_for_finished
-from cmap_cli.benchmarking.loading import image_size, load_images
+from cmap_cli.benchmarking.pictures import load_images
 from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare
 from cmap_cli.data.catalogue import match_classes
@@ -22,7 +22,7 @@ from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team
 
 MEASURING = "measuring how long this takes"
-RESIZED = "images of another size are resized and cropped to the model's"
+RESIZED = "images of another size are resized and cropped"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def announce(
     """
     campaign = prepared.campaign
     if tell.on_message is not None and campaign.dataset.resized:
-        tell.on_message(RESIZED)
+        height, width = campaign.dataset.image_size or (0, 0)
+        tell.on_message(f"{RESIZED} to {width}×{height} pixels")
     if not team.leads or (tell.on_plan is None and not dry_run):
         return None, None
     tell.on_phase(MEASURING)
@@ -176,8 +177,13 @@ def plan_within(
 
 def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
     """The same models with other images, budgets and re-evaluations."""
-    campaign = prepared.campaign
-    dataset = load_images(names, settings, image_size(prepared.loaded))
+    campaign, before = prepared.campaign, prepared.campaign.dataset
+    dataset = dataclasses.replace(
+        load_images(names, settings),
+        image_size=before.image_size,
+        short_side=before.short_side,
+        interpolation=before.interpolation,
+    )
     classifier = campaign.classifier
     changed = dataclasses.replace(
         campaign,

@@ -22,27 +22,27 @@ from cmap_cli import __version__
 from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
 from cmap_cli.benchmarking.campaign import Campaign
-from cmap_cli.benchmarking.loading import load_model_and_images
+from cmap_cli.benchmarking.loading import load_parts
+from cmap_cli.benchmarking.pictures import default_chunk, uses_model
 from cmap_cli.benchmarking.settings import AnySettings, AttackSettings, compared_settings
 from cmap_cli.benchmarking.specs import AttackSpec, needing_gradients, parse_attacks, parse_defenses
 from cmap_cli.choices import Norm
 from cmap_cli.core.memory import common_batch_size, patch_batch_size
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import resolve_config
-from cmap_cli.data.catalogue import Dataset, match_classes
+from cmap_cli.core.types import TakesAnySize
+from cmap_cli.data.catalogue import Dataset
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
-from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
+from cmap_cli.models.classifiers import LoadedClassifier
 from cmap_cli.models.weights.manifest import unknown_names
 from cmap_cli.models.zoo import LoadedModel
-from cmap_cli.runs.settings import unknown_choices
+from cmap_cli.runs.settings import unusable_values
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
 
 DEFAULT_EPS: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
-CHUNK = {"cpu": 1, "mps": 16, "cuda": 64}
-"""Images attacked at once. On a CPU one alone takes about a third longer, and an interruption loses no more than it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def parse(settings: AnySettings) -> Parsed:
     specs: tuple[AttackSpec, ...] = ()
     threats: tuple[ThreatModel, ...] = ()
     budget = Budget()
-    raise_all(unknown_choices(settings))
+    raise_all(unusable_values(settings))
     with collecting(problems):
         defenses = parse_defenses(settings.defense)
     with collecting(problems):
@@ -167,16 +167,8 @@ def prepare(
     parsed = parse(settings)
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
-    loaded, dataset = load_model_and_images(names, settings, chosen, all_images=all_images)
-    _, height, width = dataset.image_shape or loaded.model.image_shape
-    classifier = load_classifier(
-        settings.classifier,
-        chosen.device,
-        image_size=(height, width),
-        normalisation=settings.normalisation,
-        weights_dir=settings.weights_dir,
-    )
-    dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
+    through_model = uses_model(parsed.defenses, parsed.specs)
+    loaded, classifier, dataset = load_parts(names, settings, chosen, all_images, through_model)
     config = resolve_config(
         settings.preset,
         loaded.model,
@@ -185,9 +177,11 @@ def prepare(
         num_latents=settings.num_latents,
         denoise_level=settings.denoise_level,
     )
+    size = dataset.image_size or loaded.model.image_shape[1:]
+    sides = size if isinstance(loaded.model, TakesAnySize) else None
     purifier = Purifier(loaded.model, config, dtype=choose_dtype(settings.precision, chosen.device))
     batch = settings.batch_size or common_batch_size(
-        team.exchange(patch_batch_size(purifier, chosen.device, team.sharers, (height, width)))
+        team.exchange(patch_batch_size(purifier, chosen.device, team.sharers, sides))
     )
     defenses = Defenses(parsed.defenses, classifier.module, purifier, settings.vote, batch, settings.seed)
     campaign = Campaign(
@@ -198,7 +192,7 @@ def prepare(
         parsed.threats,
         parsed.budget,
         settings.reevaluations,
-        min(settings.chunk or CHUNK.get(chosen.device.type, 1), len(dataset)),
+        min(settings.chunk or default_chunk(chosen.device.type, size), len(dataset)),
         chosen.device,
         with_controls=settings.protocol == "end-to-end",
         control_images=settings.control_images,

@@ -35,6 +35,8 @@ class Command(TyperCommand):
         for parameter in self.params:
             if str(getattr(parameter, "rich_help_panel", "")).startswith(DETAILS_OF):
                 parameter.hidden = not ctx.meta.get(FULL_HELP)  # type: ignore[attr-defined]  # only options have panels
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = " "  # a flag takes no value, so none is named
         super().format_help(ctx, formatter)
 
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from cmap_cli.cli import github, stdout
 from cmap_cli.cli.stdout import printable
-from cmap_cli.errors import CmapError
-from cmap_cli.runs.shard import launched_shard
+from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.runs.shard import Shard, launched_shard
 
 if TYPE_CHECKING:
     from cmap_cli.runs.documents import Document
@@ -41,8 +41,16 @@ def result_json(document: dict[str, Any] | Document) -> None:
 
 def leads() -> bool:
     """Whether this process is alone or the first of those that torchrun started; the others only print errors."""
-    shard = launched_shard()
+    shard = own_shard()
     return shard is None or shard.index == 1
+
+
+def own_shard() -> Shard | None:
+    """The shard that torchrun gave this process; None also where its environment makes no sense, which is an error."""
+    try:
+        return launched_shard()
+    except UsageError:
+        return None
 
 
 def say(text: str) -> None:
@@ -72,7 +80,7 @@ def warn(text: str) -> None:
 
 def fail(error: CmapError) -> None:
     """An error and its hint, on stderr."""
-    shard = launched_shard()
+    shard = own_shard()
     who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
     talk(f"{printable(error.message, lines=False)}.", f"{who}error: ", "bold red")
     if error.hint:

@@ -9,7 +9,7 @@ import typer
 
 from cmap_cli.choices import Split
 from cmap_cli.cli import completion
-from cmap_cli.cli.options import INPUT_OUTPUT
+from cmap_cli.cli.options import INPUT_OUTPUT, output_folder
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ ReportFolder = Annotated[
         "-o",
         help="Folder to write to.",
         metavar="DIR",
+        parser=output_folder,
         show_default="one of the user's cache",
         rich_help_panel=INPUT_OUTPUT,
     ),

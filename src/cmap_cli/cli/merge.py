@@ -35,6 +35,8 @@ def merge(
             "--out",
             "-o",
             help="Folder for the whole, when the parts are in several.",
+            metavar="DIR",
+            parser=options.output_folder,
             show_default="the one folder",
             rich_help_panel=options.INPUT_OUTPUT,
         ),

@@ -11,6 +11,7 @@ from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import Method, Precision, Preset, Vote
 from cmap_cli.cli import completion
 from cmap_cli.cli.command import DETAILS_OF, show_full_help
+from cmap_cli.errors import UsageError
 
 INPUT_OUTPUT = "Input and output"
 THREAT = "Threat model"
@@ -20,10 +21,24 @@ THREAT_DETAILS = f"{DETAILS_OF} the threat model"
 METHOD_DETAILS = f"{DETAILS_OF} the method"
 RUNTIME_DETAILS = f"{DETAILS_OF} the runtime"
 
+
+def output_folder(text: str) -> Path:
+    """The path of --out (UsageError for an empty one, which would be the working directory)."""
+    if not text.strip():
+        raise UsageError("--out is empty", "--out . writes into the working directory")
+    return Path(text)
+
+
 Out = Annotated[
     Path,
     typer.Option(
-        "--out", "-o", help="Folder to write to.", metavar="DIR", rich_help_panel=INPUT_OUTPUT, show_default=False
+        "--out",
+        "-o",
+        help="Folder to write to.",
+        metavar="DIR",
+        parser=output_folder,
+        rich_help_panel=INPUT_OUTPUT,
+        show_default=False,
     ),
 ]
 HelpAll = Annotated[

@@ -124,8 +124,7 @@ class Dataset:
         for source, (height, width) in zip(self.sources[here], shapes, strict=True):
             if (height, width) != shapes[0]:
                 first = f"{self.sources[start]} has {shapes[0][1]}×{shapes[0][0]}"
-                hint = "Make them one size, or --chunk 1, or a --model of one size"
-                raise UsageError(f"{source} has {width}×{height} pixels, but {first}", hint)
+                raise UsageError(f"{source} has {width}×{height} pixels, but {first}", "Give images of one size")
         return ImageBatch(torch.stack(images), self.labels[here], self.keys[here])
 
 

@@ -26,7 +26,7 @@ from cmap_cli.choices import (
     Vote,
 )
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.runs.settings import unknown_choices
+from cmap_cli.runs.settings import unusable_values
 
 if TYPE_CHECKING:
     from cmap_cli.core.settings import PurifyConfig
@@ -98,7 +98,7 @@ class PurifySettings:
 
     def problems(self) -> list[CmapError]:
         """What is wrong with the values, as far as it can be seen without loading anything."""
-        found = unknown_choices(self)
+        found = unusable_values(self)
         for name in ("steps", "num_latents", "max_tiles", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -35,6 +35,10 @@ class SettingsDocument(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
 
 
+LARGEST = 1_000_000_000
+"""Of the integers of settings: counts, sizes, steps."""
+
+
 def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool = False) -> bool:
     """Write the settings of a run, or make sure that those which are there are equal.
 
@@ -86,10 +90,16 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
 
 
-def unknown_choices(settings: object) -> list[CmapError]:
-    """One error for each field of a settings dataclass whose value its Literal type does not contain."""
+def unusable_values(settings: object) -> list[CmapError]:
+    """One error for each field of a settings dataclass that no run can use.
+
+    That is a value which the field's Literal type does not contain, and an integer above :data:`LARGEST`, except seeds.
+    """
     found: list[CmapError] = []
     for name, hint in get_type_hints(type(settings)).items():
+        number = getattr(settings, name)
+        if isinstance(number, int) and number > LARGEST and name != "seed":
+            found.append(UsageError(f"{name} is {number}", f"give {LARGEST} or less"))
         for kind in (hint, *get_args(hint)):
             value = getattr(settings, name)
             if get_origin(kind) is Literal and value not in get_args(kind) and not (value is None and kind is not hint):

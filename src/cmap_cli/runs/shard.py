@@ -50,10 +50,17 @@ def parse_shard(text: str) -> Shard:
 
 
 def launched_shard() -> Shard | None:
-    """The shard of a process that torchrun started, from its environment; None for any other process."""
+    """The shard of a process that torchrun started, from its environment; None for any other process.
+
+    Raises:
+        UsageError: RANK and WORLD_SIZE are set, but are not those of a process of a group.
+    """
     if any(name not in os.environ for name in LAUNCHER):
         return None
-    return Shard(int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"]))
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise UsageError(f"RANK {rank!r} and WORLD_SIZE {size!r} of the environment are not torchrun's", "unset RANK")
+    return Shard(int(rank) + 1, int(size))
 
 
 def restarted() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cmap_cli.choices import ModelKind, Precision, Preconditioning, TrainingPreset, Tuning
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.runs.settings import unknown_choices
+from cmap_cli.runs.settings import unusable_values
 
 KINDS_OF: Mapping[str, tuple[ModelKind, ...]] = {
     "preset": ("unet", "photo"),
@@ -86,7 +86,7 @@ class TrainSettings:
 
     def problems(self) -> list[CmapError]:
         """What is wrong with the values, as far as it can be seen without reading anything."""
-        if found := unknown_choices(self):
+        if found := unusable_values(self):
             return found
         least = {"image_size": 4, "directions": 1, "images_seen": 1, "batch_size": 1, "iterations": 1}
         for name, minimum in least.items():

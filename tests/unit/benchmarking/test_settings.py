@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmap_cli.benchmarking import setup
+from cmap_cli.benchmarking import loading, setup
 from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
 from cmap_cli.errors import SettingsMismatchError, UsageError
@@ -94,7 +94,7 @@ def test_every_field_is_compared_or_on_the_list(
     def load(name: str, device: torch.device, *, normalisation: str | None, **options: Any) -> LoadedClassifier:
         return load_classifier(name, device, **options)  # only files have a normalisation
 
-    monkeypatch.setattr(setup, "load_classifier", load)
+    monkeypatch.setattr(loading, "load_classifier", load)
     before = base(kind, paths)
     others = {**OTHER, "model": str(paths["model"]), "weights_dir": paths["weights_dir"]}
     fields = {field.name for field in dataclasses.fields(kind)} - {"labels"}  # which arrays do not take: next test

@@ -101,7 +101,6 @@ def test_flags_and_weak_budgets_fail_where_that_is_asked_for(report: Report) -> 
         ({"budget": {"steps": 100, "eot": 1, "unroll": None}, "reevaluations": 20}, "one draw"),
         ({"budget": {"steps": 100, "eot": 20, "unroll": 3}, "reevaluations": 20}, "the last 3 optimisation steps"),
         ({"budget": {"steps": 100, "eot": 20, "unroll": None}, "reevaluations": 1}, "evaluated once"),
-        ({"budget": "damaged", "reevaluations": "damaged"}, ""),
     ],
 )
 def test_weak_budgets_are_named(settings: dict[str, object], expected: str, tmp_path: Path) -> None:

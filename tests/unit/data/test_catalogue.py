@@ -501,7 +501,7 @@ def test_images_of_different_sizes_need_a_size() -> None:
     assert data.batch(1, 2).x.shape == (1, 3, 7, 9)
     with pytest.raises(UsageError, match=r"data/b.png has 9×7 pixels, but data/a.png has 8×8") as caught:
         data.batch(0, 2)
-    assert "--chunk 1" in caught.value.hint
+    assert "of one size" in caught.value.hint
     assert load_dataset("data", image_size=(7, 7)).batch(0, 2).x.shape == (2, 3, 7, 7)
 
 

@@ -19,7 +19,7 @@ from cmap_cli.choices import (
     Split,
 )
 from cmap_cli.errors import CmapError, UsageError, raise_all
-from cmap_cli.runs.settings import unknown_choices
+from cmap_cli.runs.settings import unusable_values
 
 DEFAULT_SIGMAS = (0.25,)
 DEFAULT_RADII = (0.1, 0.25, 0.5)
@@ -79,7 +79,7 @@ class CertifySettings:
 
 def check(settings: CertifySettings) -> None:
     """Refuse values that make no sense (all problems at once as UsageError)."""
-    problems: list[CmapError] = unknown_choices(settings)
+    problems: list[CmapError] = unusable_values(settings)
     for name in ("n", "selection", "samples", "batch_size"):
         value = getattr(settings, name)
         if value is not None and value < 1:

@@ -1,0 +1,91 @@
+"""The images of a benchmark, in the size that is attacked: the picture that the classifier or the model gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from cmap_cli.benchmarking.settings import DEFAULT_IMAGES, AnySettings, AttackSettings
+from cmap_cli.benchmarking.specs import AttackSpec
+from cmap_cli.core.types import ConsistencyModel, TakesAnySize
+from cmap_cli.data.catalogue import Dataset, join, load_dataset
+from cmap_cli.errors import UsageError
+from cmap_cli.models.preprocessing import InputSize
+
+WITHOUT_MODEL = ("none", "jpeg")
+"""How the names of defences begin that do not use the consistency model."""
+CHUNK = {"cpu": 1, "mps": 16, "cuda": 64}
+"""Images attacked at once. On a CPU one alone takes about a third longer, and an interruption loses no more than it."""
+CHUNK_SIDE = 224
+"""Of larger pictures fewer are attacked at once, so that the memory they take stays the same."""
+
+
+def default_chunk(device: str, size: tuple[int, int]) -> int:
+    """How many images of a size (height, width) are attacked at once on a kind of device."""
+    most = CHUNK.get(device, 1)
+    return max(1, min(most, most * CHUNK_SIDE**2 // (size[0] * size[1])))
+
+
+def uses_model(defenses: Sequence[str], specs: Sequence[AttackSpec]) -> bool:
+    """Whether images go through the consistency model, of a defence or of an attack's stand-in for one."""
+    return any(not name.startswith(WITHOUT_MODEL) for name in defenses) or any(s.access == "surrogate" for s in specs)
+
+
+def attacked_size(dataset: Dataset, declared: InputSize | None, model: ConsistencyModel | None) -> InputSize:
+    """The size of the pictures that are attacked, purified and classified.
+
+    A model of one size decides. Otherwise it is what the classifier declares; images that are all smaller, of the
+    same shape, stay as they are, and so do all images if it declares nothing.
+
+    Args:
+        dataset: the images, unchanged.
+        declared: by the classifier.
+        model: that images go through; None if there is none.
+
+    Raises:
+        UsageError: the images have different sizes, and nothing says which one to bring them to.
+    """
+    if model is not None and not isinstance(model, TakesAnySize):
+        return InputSize(*model.image_shape[1:])
+    common = dataset.image_shape
+    if common is None:
+        if declared is None:
+            raise UsageError(
+                f"the images of {dataset.name} have different sizes, and the classifier does not say which it takes",
+                "give images of one size, or a classifier that declares its own (a name of cmap list classifiers)",
+            )
+        return declared
+    _, height, width = common
+    if declared is None or (height * declared.width == width * declared.height and height <= declared.height):
+        return InputSize(height, width)
+    return declared
+
+
+def in_size(dataset: Dataset, size: InputSize) -> Dataset:
+    """The data set with its images resized and cropped when they are read."""
+    return dataclasses.replace(
+        dataset,
+        image_size=(size.height, size.width),
+        short_side=size.short_side,
+        interpolation=size.interpolation,
+    )
+
+
+def load_images(names: Sequence[str], settings: AnySettings, *, all_images: bool = False) -> Dataset:
+    """The images of all data sets; a benchmark without n takes a few, or all there are if they are fewer."""
+
+    def load(name: str, n: int | None) -> Dataset:
+        return load_dataset(name, n=n, split=settings.split, labels=settings.labels, weights_dir=settings.weights_dir)
+
+    if len(names) > 1:
+        dataset = join([load(name, None) for name in names])
+        return dataset if settings.n is None else dataset.select(range(min(settings.n, len(dataset))))
+    if settings.n is not None or all_images or isinstance(settings, AttackSettings):
+        return load(names[0], settings.n)
+    try:
+        return load(names[0], DEFAULT_IMAGES)
+    except UsageError:
+        dataset = load(names[0], None)
+        if len(dataset) >= DEFAULT_IMAGES:
+            raise
+        return dataset
