@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from cmap_cli.cli.usage import problems_of
-from cmap_cli.errors import raise_all
+from cmap_cli.errors import UsageError, raise_all
 
 DETAILS_OF = "Details of"
 """How the names of panels begin that ``--help`` leaves out."""
@@ -38,6 +39,13 @@ class Command(TyperCommand):
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = " "  # a flag takes no value, so none is named
         super().format_help(ctx, formatter)
+
+
+def output_folder(text: str) -> Path:
+    """The path of --out (UsageError for an empty one, which would be the working directory)."""
+    if not text.strip():
+        raise UsageError("--out is empty", "--out . writes into the working directory")
+    return Path(text)
 
 
 def show_full_help(context: typer.Context, asked: bool) -> None:

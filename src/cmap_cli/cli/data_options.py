@@ -9,7 +9,8 @@ import typer
 
 from cmap_cli.choices import Split
 from cmap_cli.cli import completion
-from cmap_cli.cli.options import INPUT_OUTPUT, output_folder
+from cmap_cli.cli.command import output_folder
+from cmap_cli.cli.options import INPUT_OUTPUT
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import typer
 from cmap_cli.choices import FailOn
 from cmap_cli.cli import conditions, console, options
 from cmap_cli.cli.benchmark_messages import merged_facts
+from cmap_cli.cli.command import output_folder
 from cmap_cli.errors import CmapError, UsageError, raise_all
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def merge(
             "-o",
             help="Folder for the whole, when the parts are in several.",
             metavar="DIR",
-            parser=options.output_folder,
+            parser=output_folder,
             show_default="the one folder",
             rich_help_panel=options.INPUT_OUTPUT,
         ),

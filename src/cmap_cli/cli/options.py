@@ -10,8 +10,7 @@ import typer
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import Method, Precision, Preset, Vote
 from cmap_cli.cli import completion
-from cmap_cli.cli.command import DETAILS_OF, show_full_help
-from cmap_cli.errors import UsageError
+from cmap_cli.cli.command import DETAILS_OF, output_folder, show_full_help
 
 INPUT_OUTPUT = "Input and output"
 THREAT = "Threat model"
@@ -22,18 +21,10 @@ METHOD_DETAILS = f"{DETAILS_OF} the method"
 RUNTIME_DETAILS = f"{DETAILS_OF} the runtime"
 
 
-def output_folder(text: str) -> Path:
-    """The path of --out (UsageError for an empty one, which would be the working directory)."""
-    if not text.strip():
-        raise UsageError("--out is empty", "--out . writes into the working directory")
-    return Path(text)
-
-
 Out = Annotated[
     Path,
     typer.Option(
-        "--out",
-        "-o",
+        *("--out", "-o"),
         help="Folder to write to.",
         metavar="DIR",
         parser=output_folder,
