@@ -75,7 +75,7 @@ class Climb:
                    zeros.bool())  # fmt: skip
 
     def remember(self, fooled: Tensor, loss: Tensor) -> None:
-        """Keep the iterates that are better than the best so far, from what draws at them brought."""
+        """Keep the iterates that are better than the best so far, by the results of draws at them."""
         better = is_better(fooled, loss, self.best_fooled, self.best_loss)
         self.best = torch.where(better[:, None, None, None], self.x_adv, self.best)
         self.best_fooled = fooled.where(better, self.best_fooled)

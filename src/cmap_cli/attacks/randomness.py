@@ -1,4 +1,4 @@
-"""Attacks that depend on their seed alone, and leave every global generator as it was."""
+"""Makes attacks depend on their seed alone, without a change of the global random generators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which module an attacker is pointed at, and what the deployed defences make of images."""
+"""Runs an attack on the module that its access names."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def attack_images(
         defenses: deployed.
         spec: the attack and its access.
         threat: the ball.
-        defense: which one it goes through; None if it is made without regard to it.
+        defense: the one that it goes through; None if the attack does not depend on it.
         budget: how much it may try.
         x: images in [0, 1], (B, C, H, W), on the classifier's device.
         y: their classes, (B,) int64.

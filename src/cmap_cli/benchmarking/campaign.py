@@ -25,7 +25,7 @@ class Item:
     Attributes:
         spec: the attack; None for the clean images.
         threat: its ball; None for the clean images.
-        target: the defence that it goes through; None where what it makes is the same for all defences.
+        target: the defence that it goes through; None if its images are the same for all defences.
     """
 
     spec: AttackSpec | None
@@ -113,7 +113,7 @@ class Campaign:
             yield from (Item(spec, threat, name) for name in self.defenses.names if spec.applies_to(name))
 
     def images(self, item: Item) -> range:
-        """The images that an item is done with: all of them, a few for a control nobody asked for."""
+        """The images of an item: all of them; a few for a control that the user did not ask for."""
         control = item.spec is not None and item.spec.control and item.spec not in self.specs
         return range(min(len(self.dataset), self.control_images) if control else len(self.dataset))
 

@@ -19,7 +19,7 @@ from cmap_cli.runs.documents import Document, read_document
 
 ALPHA = 0.05
 SAME_IMAGES = ("dataset", "split", "n", "indices")
-"""Settings that say which images were used."""
+"""Settings that determine which images are used."""
 SAME_ATTACKS = ("norm", "budget", "reevaluations", "seed", "protocol")
 """Settings of the attacks; a difference in them is no difference of the defence."""
 WORST_CASE = "worst case"

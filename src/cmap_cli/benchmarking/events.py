@@ -80,12 +80,12 @@ OnPhase = Callable[[str], None]
 
 
 def ignore(_: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing: the callback for callers that gave none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Whom to tell before and between the work."""
+    """Functions of the caller that are called before and between the work."""
 
     on_plan: OnPlan | None
     on_message: OnMessage | None

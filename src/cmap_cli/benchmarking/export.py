@@ -1,4 +1,4 @@
-"""What ``cmap attack`` leaves besides the floats: 8-bit images, scored as they are after rounding, and a manifest."""
+"""What ``cmap attack`` writes besides the floats: 8-bit images, evaluated after rounding, and a manifest."""
 
 from __future__ import annotations
 

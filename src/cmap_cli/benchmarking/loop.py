@@ -70,7 +70,7 @@ def groups(tasks: Sequence[Task], size: int) -> list[tuple[Task, ...]]:
 
 
 def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task], watch: Watch) -> list[BenchmarkRecord]:
-    """Attack a few images at once, write what came out, ask the defences about it."""
+    """Attack a few images at once, write the results, and evaluate the defences on them."""
     item, images = group[0].item, [task.image for task in group]
     batch = campaign.dataset.select(images).batch(0, len(images))
     x, y = batch.x.to(campaign.device), batch.y.to(campaign.device)

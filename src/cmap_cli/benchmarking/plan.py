@@ -1,4 +1,4 @@
-"""What a benchmark will do and how long it takes, told before the work; with ``--budget``, chosen for a time."""
+"""What a benchmark will do and how long it takes, before the work; with ``--budget``, chosen for a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PlannedBenchmark:
         prepared: what is run.
         team: the processes of the job.
         folder: of the output.
-        plan: what was told; None if nobody wanted to know.
+        plan: what was reported; None if it was not asked for.
         costs: measured for it; None if nothing was.
         deadline: of ``time.monotonic()``, when the work has to end; None without a budget.
     """
@@ -58,7 +58,7 @@ def plan_benchmark(
     dry_run: bool,
     tell: Callbacks,
 ) -> PlannedBenchmark:
-    """Load everything, choose what a budget leaves open, and tell the plan; arguments as of ``benchmark``.
+    """Load everything, choose what a budget leaves open, and report the plan; arguments as of ``benchmark``.
 
     Args:
         dataset: its name.
@@ -68,7 +68,7 @@ def plan_benchmark(
         out: the output folder; None for one of the user's cache.
         budget: the time; None for as long as it takes.
         overwrite: whether the folder's run is forgotten.
-        dry_run: whether the plan is all that is wanted.
+        dry_run: whether only the plan is wanted.
         tell: whom.
     """
     began = time.monotonic()
@@ -96,7 +96,7 @@ def announce(
     dry_run: bool,
     tell: Callbacks,
 ) -> tuple[BenchmarkPlan | None, CostModel | None]:
-    """Measure what the run will cost and tell the caller; only in the process that leads, and if it is wanted.
+    """Measure the cost of the run and report it; only in the first process, and only if it is wanted.
 
     Raises:
         SettingsMismatchError: the folder holds records of other settings.
@@ -121,7 +121,7 @@ def announce_costs(
     tell: Callbacks,
     time_plan: TimePlan | None = None,
 ) -> BenchmarkPlan:
-    """Tell the caller what will be done and how long it takes."""
+    """Report to the caller what will be done and how long it takes."""
     campaign = prepared.campaign
     finished = set() if overwrite else look_for_finished(folder, prepared.settings, campaign)
     own = campaign.tasks(shard)

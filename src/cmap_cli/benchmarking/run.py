@@ -100,7 +100,7 @@ def benchmark(
         out: the output folder; None for one of the user's cache that these settings always get.
         budget: time for this call, "10m" or seconds; chooses what keeps its default among images, steps and draws.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
-        overwrite: ignore the results in ``out`` and start again.
+        overwrite: discard the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done; estimating takes a few seconds.
         on_progress: called at every call of a network with what is in work, and how long the rest takes.

@@ -62,7 +62,7 @@ class PreparedBenchmark:
     Attributes:
         campaign: what is run.
         settings: what determines its records.
-        provenance: what is known besides.
+        provenance: versions, device and other circumstances of the run.
         chosen: the device.
         loaded: the consistency model.
     """

@@ -31,7 +31,7 @@ class TriedAttack:
 
 
 def weak_points(report: Report) -> tuple[str, ...]:
-    """The weak budgets of a run, one sentence each; none if there is nothing to say."""
+    """The weak budgets of a run, one sentence each; none if no budget is weak."""
     attacks = [
         TriedAttack(one.defense, row.attack, row.access or "")
         for one in report.defenses

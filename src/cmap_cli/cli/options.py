@@ -37,7 +37,7 @@ HelpAll = Annotated[
     typer.Option("--help-all", is_eager=True, callback=show_full_help, help="Show this page with all options."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Ignore the results in --out and start again.", rich_help_panel=INPUT_OUTPUT)
+    bool, typer.Option("--overwrite", help="Discard what is in --out and start again.", rich_help_panel=INPUT_OUTPUT)
 ]
 Json = Annotated[
     bool,

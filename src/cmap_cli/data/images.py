@@ -1,4 +1,4 @@
-"""One image file <-> one tensor in [0, 1], seen as a viewer would show it."""
+"""One image file <-> one tensor in [0, 1], with the colours and orientation that a viewer shows."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None, *, be
     An argument is a file; a folder (its files, then its subfolders, each by name; hidden ones are left out;
     symbolic links are followed, but never back into a folder they are in); a glob pattern if nothing has
     that very name ("**" is recursive); an array in a file ("file.npz:key"); or "-", for paths from `stdin`,
-    one a line or separated by NUL.
+    one per line or separated by NUL.
 
     Where a result goes mirrors where its input is. A file in a folder that was named keeps its path below
     that folder. All other files together keep their paths below the deepest folder that holds all of them:

@@ -52,7 +52,7 @@ class RowSeeds:
         self.sources = [Generator().manual_seed(seed) for seed in seeds]
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Use these seeds at every call, one a row or one for all; None for fresh ones again."""
+        """Use these seeds at every call, one per row or one for all; None for fresh ones again."""
         self.frozen = None if seeds is None else tuple(seeds)
 
     def generators(self, rows: int) -> list[Generator]:
@@ -76,7 +76,7 @@ class HasCandidates(Protocol):
     """A defence that an attacker can run in two parts: the purified candidates, and the scores of these.
 
     Attributes:
-        passes: images scored and differentiated so far; whoever runs the parts counts.
+        passes: images scored and differentiated so far; the code that runs the parts counts them.
     """
 
     passes: Passes

@@ -51,7 +51,7 @@ class OneStepDefense(nn.Module):
         self.seeds.reseed(seeds)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Frozen noise from these seeds, one a row or one for all rows; None for fresh noise again."""
+        """Frozen noise from these seeds, one per row or one for all rows; None for fresh noise again."""
         self.seeds.freeze(seeds)
 
     def purify(self, x: Tensor) -> Tensor:

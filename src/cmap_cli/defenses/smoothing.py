@@ -50,7 +50,7 @@ def noisy_samples(image: Tensor, sigma: float, key: int, indices: Sequence[int])
     Both terms are integers below 2^53 and their sum is exact, in double precision. It equals round(G·(x + sigma·n)) for
     every x on the grid: what follows sees a function of a real Gaussian around x, as Cohen's theorem asks for. With
     ordinary floating-point sums that is not so, and certificates can be wrong (Voráček and Hein 2022,
-    arXiv 2207.07209). The theorem then speaks of all inputs on the grid, all 8-bit images among them. Nothing is
+    arXiv 2207.07209). The theorem then holds for all inputs on the grid, all 8-bit images among them. Nothing is
     clipped.
 
     Args:

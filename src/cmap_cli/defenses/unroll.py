@@ -9,7 +9,7 @@ adjoint of (v, m, s) through it, collecting what belongs to the input.
 What the exact gradient hides. The pixel term |x̂ − y|₁ has the second derivative 0 almost everywhere: in the exact
 gradient it does not appear, although it is most of what holds x̂ to the input. Where x̂ is clipped no gradient passes
 either. What is left reaches the input through the perceptual term; without that one the exact gradient is 0 and a high
-accuracy under it says nothing (gradient masking). ``smoothing`` above 0 is the remedy, a BPDA: the forward pass stays
+accuracy under it shows nothing (gradient masking). ``smoothing`` above 0 is the remedy, a BPDA: the forward pass stays
 as it is. Where the perceptual term has its weight, the exact gradient was found to attack as well or better.
 """
 

@@ -87,7 +87,7 @@ def purify_folder(
         out: the output folder.
         settings: of the purification.
         labels: CSV file with the columns file and label, for a summary of correct predictions; needs a classifier.
-        overwrite: ignore the results in the output folder and start again.
+        overwrite: discard the results in the output folder and start again.
         shard: do only a part of the images, "2/4"; by default all, and under torchrun the part of this process.
         compare: write comparison.png with the first 24 inputs and results.
         dry_run: only find out what would be done and how long it takes.

@@ -40,7 +40,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Stream:
-    """Three threads and what they hand over: reader -> opened -> purifier -> purified -> writer -> outcomes.
+    """Three threads and the queues between them: reader -> opened -> purifier -> purified -> writer -> outcomes.
 
     Memory is bounded by what is under way, whatever the number of sources.
 
@@ -49,7 +49,7 @@ class Stream:
         results: where the images go; each record is appended after its image is written.
         extension: of the files written, with its dot.
         on_step: called at every optimisation step, in the purifier's thread.
-        stop: set when nobody wants more.
+        stop: set when no more results are wanted.
     """
 
     jobs: Jobs
@@ -63,7 +63,7 @@ class Stream:
 
     @contextmanager
     def between(self, before: Channel[Any] | None, after: Channel[Any]) -> Iterator[None]:
-        """The body of a thread: tells what it died of; the threads before and after it learn of its end."""
+        """The body of a thread: an error in it is reported, and the threads before and after it end too."""
         try:
             yield
         except Closed:
@@ -128,7 +128,7 @@ class Stream:
             self.on_step(step, patch)
 
     def write(self) -> None:
-        """Write and record, also what is left when nobody wants to hear of it any more."""
+        """Write and record, also the rest after no more results are wanted."""
         with self.between(self.purified, self.outcomes):
             for image in self.purified:
                 outcome: ImageRecord | Failed

@@ -129,8 +129,8 @@ def merge_folders(folders: Sequence[Path], out: Path, *, overwrite: bool = False
 
     Args:
         folders: of the parts.
-        out: where the whole goes; a merge that was cut short, or had to do without some parts, is taken up again.
-        overwrite: forget what is there.
+        out: folder for the whole; a merge that was interrupted, or lacked some parts, is continued.
+        overwrite: discard the results that are there.
 
     Raises:
         SettingsMismatchError: the folders are not of one run.

@@ -99,7 +99,7 @@ def restore(
 
 
 def refuse_other_recipe(path: Path, stored: str, recipe: str) -> None:
-    """Refuse a checkpoint of another recipe (SettingsMismatchError); what it does not mention was not known then."""
+    """Refuse a checkpoint of another recipe (SettingsMismatchError); a field that it lacks is not compared."""
     before, now = decode(stored, dict[str, Any], f"the recipe in {path}", WeightsError), json.loads(recipe)
     if changed := [key for key in differing(before, now) if key in before]:
         listed = ", ".join(f"{key} was {before[key]!r} and is now {now.get(key)!r}" for key in changed)

@@ -29,7 +29,7 @@ DIRECTIONS = 64
 
 
 def training_time(plan: TrainPlan) -> Span:
-    """Of a whole training, without reading the images; what a checkpoint saves is not known before it is read."""
+    """The time of a whole training, without reading images or checkpoints: finished iterations are not subtracted."""
     device = plan.chosen.device
     dtype = choose_dtype(plan.settings.precision, device)
     with torch.random.fork_rng(devices=[]):

@@ -64,7 +64,7 @@ class TrainPlan:
 
     @property
     def has_few_images(self) -> bool:
-        """Whether there are too few images for a model of others than these; crops make more of photographs."""
+        """Whether there are too few images for a model that restores others too; a photograph gives many crops."""
         return self.kind != "photo" and len(self.found.sources) < ENOUGH_IMAGES
 
     def document(self, time: Span | None = None) -> TrainPlanDocument:

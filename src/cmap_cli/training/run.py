@@ -1,4 +1,4 @@
-"""Train a consistency model of one's own images: what ``cmap train`` does, as a function."""
+"""Train a consistency model of the user's images: what ``cmap train`` does, as a function."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class CertificateFolder:
     Args:
         folder: the output folder.
         settings: what determines the records; a run continues only with equal ones.
-        provenance: what is known besides, kept from the first start.
-        overwrite: forget what is there, of all shards.
+        provenance: circumstances of the run, kept from the first start.
+        overwrite: discard the results that are there, of all shards.
         shard: whose records are written.
 
     Raises:

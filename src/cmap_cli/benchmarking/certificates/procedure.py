@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Tally:
-    """What the samples of one image with one noise level have said so far.
+    """The votes of the samples of one image with one noise level so far.
 
     Attributes:
         plan: of the run.

@@ -1,4 +1,4 @@
-"""Published certified accuracies to show beside one's own; quoted, not measured here."""
+"""Published certified accuracies, shown beside those of a run; quoted, not measured here."""
 
 from __future__ import annotations
 

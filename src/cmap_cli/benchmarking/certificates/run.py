@@ -93,7 +93,7 @@ def certify(
         settings: the options of ``cmap certify``.
         out: the output folder; None for one of the user's cache that these settings always get.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
-        overwrite: ignore the results in ``out`` and start again.
+        overwrite: discard the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done.
         on_progress: called after every batch with the number of certificates that are done, and of all.
@@ -165,7 +165,7 @@ def write_records(
 
 
 def announce(prepared: PreparedCertification, folder: Path, shard: Shard, count: int) -> CertifyPlan:
-    """Time one block of samples, and say how long the run takes at least and at most."""
+    """Time one block of samples, and estimate how long the run takes at least and at most."""
     run = prepared.run
     image = run.dataset.batch(0, 1).x[0]
     rows = block_size(image.shape[1], image.shape[2], run.device)

@@ -40,7 +40,7 @@ class PreparedCertification:
     Attributes:
         run: what is done.
         settings: what determines its records.
-        provenance: what is known besides.
+        provenance: versions, device and other circumstances of the run.
         chosen: the device.
         name: of the classifier.
     """

@@ -25,7 +25,7 @@ class Job:
         pixels: (C, H, W) in [0, 1].
         label: its class.
         key: of its noise.
-        tally: what its samples have said.
+        tally: the votes of its samples.
         seconds: spent on it.
     """
 
@@ -156,7 +156,7 @@ def certify(
 
 
 def classify(run: Certification, batch: Batch, began: float) -> None:
-    """Draw and classify a batch, tell every job, and share out the time."""
+    """Draw and classify a batch, give every job its results and its share of the time."""
     classes: dict[int, list[int]] = {}
     for shape in dict.fromkeys(job.pixels.shape for job, _ in batch.counts):
         alike = [(job, count) for job, count in batch.counts if job.pixels.shape == shape]

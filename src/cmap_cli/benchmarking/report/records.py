@@ -62,7 +62,7 @@ class Observed:
         unchanged: images that the attack gave back clean.
         reported: how many the attack itself claims.
         distances: of all images.
-        gradients: what the records say about gradients.
+        gradients: diagnostics of gradients in the records.
         seconds: costs of all images, as are forward and backward.
     """
 

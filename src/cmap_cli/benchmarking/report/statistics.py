@@ -106,7 +106,7 @@ def majority(draws: Sequence[int]) -> int | None:
 
 
 def draw_outcome(draws: Sequence[int], label: int) -> DrawOutcome:
-    """What the draws, at least one, say about an image of class ``label``."""
+    """Vote, worst and average of the draws, at least one, of an image of class ``label``."""
     right = sum(draw == label for draw in draws)
     return shared_draw_outcome(majority(draws) == label, right, len(draws))
 

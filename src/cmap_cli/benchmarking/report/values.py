@@ -21,7 +21,7 @@ class AttackCost:
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """What the attack's gradients looked like; None where no record says."""
+    """Diagnostics of the attack's gradients; None if no record has any."""
 
     zero: float | None
     not_finite: int
@@ -136,7 +136,7 @@ class DefenseResult:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The one number, and what must be said with it."""
+    """The most important number of a report, and what it needs beside it."""
 
     defense: str
     norm: str

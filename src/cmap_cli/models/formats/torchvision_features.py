@@ -1,4 +1,4 @@
-"""The convolutional layers of a torchvision classifier, which LPIPS looks through."""
+"""The convolutional layers of a torchvision classifier, which LPIPS uses."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ATTENTION_LEVEL = 1
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Four channels a group, but never more than 32 groups."""
+    """Four channels per group, but at most 32 groups."""
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
 
 

@@ -35,7 +35,7 @@ class Patience:
 
     Attributes:
         timeout: seconds without an answer or a byte.
-        attempts: in a row that bring next to nothing, before giving up.
+        attempts: how many in a row may add next to nothing before it gives up.
         pause: seconds before the second attempt; doubled for each further one.
     """
 
@@ -45,7 +45,7 @@ class Patience:
 
 
 class InterruptedTransferError(Exception):
-    """A transfer that may go on at the next attempt."""
+    """A transfer that the next attempt may continue."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -57,7 +57,7 @@ class MissingFileError(WeightsError):
 
 
 class ForbiddenError(WeightsError):
-    """The server wants to know who asks, or refuses whoever asked.
+    """The server asks for authentication, or refuses the request.
 
     Args:
         message: what happened.
@@ -248,7 +248,7 @@ def looks_like_html(block: bytes) -> bool:
 
 
 def retry_after(answer: requests.Response) -> float:
-    """Seconds that the server asks to wait, 0 if it does not say."""
+    """Seconds that the server asks to wait, 0 if it does not name a time."""
     value = answer.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0
 

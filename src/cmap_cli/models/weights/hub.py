@@ -71,7 +71,7 @@ def user_token() -> str | None:
 
 
 def how_to_sign_in(has_token: bool, page: str) -> str:
-    """The hint for a repository that wants to know who asks."""
+    """The hint for a repository that needs a token."""
     if has_token:
         return f"accept the terms on {page} with the account whose token is set, or set HF_TOKEN to another account's"
     try:
