@@ -41,8 +41,8 @@ def train(
     preset: Annotated[
         TrainingPreset | None,
         typer.Option(
-            help="Recipe of a unet or photo. bundled made the model in the package; accelerator is the same network "
-            "with the budget of a GPU. The options below change it.",
+            help="Recipe of a unet or photo. bundled has the network of the model in the package; accelerator is the "
+            "same with the budget of a GPU. The options below change it.",
             show_default="bundled",
             rich_help_panel=options.METHOD,
         ),

@@ -124,4 +124,7 @@ RECIPES: dict[TrainingPreset, TrainingConfig] = {
         checkpoint_every=1000,
     ),
 }
-"""``bundled`` made the weights in the wheel, on a CPU; ``accelerator`` is its network with the budget of a GPU."""
+"""``bundled`` has the network of the weights in the package and a CPU's budget, ``accelerator`` that of a GPU.
+
+The weights in the package were made by an earlier recipe, which their card has: Adam with a cosine schedule.
+"""
