@@ -314,7 +314,8 @@ def test_the_next_source_is_tried(invoke: Run, shop: Shop) -> None:
 def test_nothing_is_needed_by_default_and_mistakes_are_named(invoke: Run, tmp_path: Path) -> None:
     run = invoke("download-weights")
     assert run.returncode == 0
-    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == ["cifar10-unet", "pyautoattack-resnet18"]
+    named = [line.partition(":")[0] for line in run.stdout.splitlines()]
+    assert named == ["cifar10-unet", "photo-unet", "pyautoattack-resnet18"]
     run = invoke("download-weights", "nothing", "nonsense")
     assert run.returncode == 2
     assert run.stderr.count("error: no weights are called") == 2

@@ -77,5 +77,7 @@ def test_the_estimate_is_steps_and_what_follows_them(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(SlowGaussian, "seconds", 0.0)
     monkeypatch.setattr("cmap_cli.purify.estimate.time.perf_counter", lambda: SlowGaussian.seconds)
     purifier = Purifier(SlowGaussian(), PurifyConfig(num_latents=2, steps=steps, denoise_level=0.1))
-    assert seconds_per_patch(purifier, CPU, batch_size=4) == pytest.approx((steps + 1 + 3) / 4)
+    assert seconds_per_patch(purifier, CPU, purifier.model.image_shape[1:], batch_size=4) == pytest.approx(
+        (steps + 1 + 3) / 4
+    )
     assert SlowGaussian.seconds == 50 + 1 + 1 + 3  # and costs two steps

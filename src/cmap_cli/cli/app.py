@@ -91,6 +91,7 @@ def main() -> None:
                 raise
             stdout.discard(sys.stdout)
             code = leave_with(writing_error(stdout.STDOUT, error))
+    stdout.finish_stderr()
     sys.exit(code if isinstance(code, int) else 0)
 
 

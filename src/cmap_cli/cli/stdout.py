@@ -53,6 +53,15 @@ def discard(file: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
+def finish_stderr() -> None:
+    """Flush stderr; talk that a full disk does not take must not change the exit code, which Python would make 120."""
+    if sys.stderr is not None:  # as it is if the stream is closed
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            discard(sys.stderr)
+
+
 def printable(text: str, *, lines: bool = True) -> str:
     """A text without control, format and surrogate characters: they become escapes such as ``\\x1b``.
 
