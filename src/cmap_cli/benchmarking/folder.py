@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,62 +14,29 @@ from torch import Tensor
 from cmap_cli.benchmarking.campaign import Campaign
 from cmap_cli.benchmarking.documents import BENCHMARK_SCHEMA, BenchmarkRecord
 from cmap_cli.files import write_with
+from cmap_cli.runs.folder import RecordFolder
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings, refuse_other_settings
-from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, refuse_other_settings
 
 ADVERSARIAL = "adversarial"
 
 
-class BenchmarkFolder:
+class BenchmarkFolder(RecordFolder):
     """benchmark.json (settings, provenance) and records.jsonl of a run.
 
     Records of a task are appended together after its adversarial image is in place, so after a kill the file never
     claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
-    a shard and records of its own; what any of them has done is done. Use it in a ``with`` statement.
-
-    Args:
-        folder: the output folder.
-        settings: what determines the records; a run continues only with equal ones.
-        provenance: circumstances of the run, kept from the first start.
-        overwrite: discard the results that are there, of all shards.
-        shard: whose records are written.
-
-    Raises:
-        SettingsMismatchError: the folder holds records of other settings.
-        CmapError: another process is writing them.
+    a shard and records of its own; what any of them has done is done.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        shard: Shard = WHOLE,
-    ) -> None:
-        self.folder = folder
-        self.shard = shard
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(folder, RECORDS, shard)
-        self.journal.open()
-        try:
-            if overwrite:
-                forget_parts(self.journal, MANIFEST)
-                shutil.rmtree(folder / ADVERSARIAL, ignore_errors=True)
-            document = {"schema": BENCHMARK_SCHEMA, "settings": settings, "provenance": provenance}
-            claim_settings(folder / SETTINGS_FILE, document, overwrite=overwrite)
-        except BaseException:
-            self.journal.close()
-            raise
+    settings_file = SETTINGS_FILE
+    schema = BENCHMARK_SCHEMA
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.close()
+    def discard(self) -> None:
+        """Remove the results that are there, of all shards."""
+        forget_parts(self.journal, MANIFEST)
+        shutil.rmtree(self.folder / ADVERSARIAL, ignore_errors=True)
 
     def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
         """The keys of finished tasks, see :func:`finished_tasks`; what is incomplete is taken out of the own file."""

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from cmap_cli.benchmarking.certificates.documents import CERTIFY_SCHEMA, CertificateRecord
-from cmap_cli.runs.journal import Journal, read_lines
-from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import CERTIFY_FILE, RECORDS, claim_settings
-from cmap_cli.runs.shard import WHOLE, Shard
+from cmap_cli.runs.folder import RecordFolder
+from cmap_cli.runs.journal import read_lines
+from cmap_cli.runs.settings import CERTIFY_FILE
 
 
-class CertificateFolder:
-    """certify.json (settings, provenance) and records.jsonl of a run; use it in a ``with`` statement.
+class CertificateFolder(RecordFolder):
+    """certify.json and records.jsonl of a run."""
 
-    Args:
-        folder: the output folder.
-        settings: what determines the records; a run continues only with equal ones.
-        provenance: circumstances of the run, kept from the first start.
-        overwrite: discard the results that are there, of all shards.
-        shard: whose records are written.
-
-    Raises:
-        SettingsMismatchError: the folder holds records of other settings.
-        CmapError: another process is writing them.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        shard: Shard = WHOLE,
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(folder, RECORDS, shard)
-        self.journal.open()
-        try:
-            if overwrite:
-                forget_parts(self.journal)
-            document = {"schema": CERTIFY_SCHEMA, "settings": settings, "provenance": provenance}
-            claim_settings(folder / CERTIFY_FILE, document, overwrite=overwrite)
-        except BaseException:
-            self.journal.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.close()
+    settings_file = CERTIFY_FILE
+    schema = CERTIFY_SCHEMA
 
     def resume(self) -> set[tuple[int, float]]:
         """The (image, sigma) of all records, in the file of any shard; a half line of this process is removed."""
