@@ -252,6 +252,35 @@ def test_a_model_of_one_size_cuts_larger_images_with_a_warning_and_shrinks_none_
         assert result.size == (8, 8)
 
 
+def test_lossless_pictures_keep_their_format_and_grey_ones_stay_grey(
+    invoke: Run, small_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(values).save(folder / "a.tiff")
+    Image.fromarray(values).save(folder / "b.jpg")
+    Image.fromarray(values[..., 0]).save(folder / "grey.bmp")
+    Image.fromarray(values[..., 0]).convert("LA").save(folder / "clear.png")
+    run = invoke("purify", "in", "--out", "clean", "--quiet", "--model", small_model, *QUICK)
+    assert run.returncode == 0, run.stderr
+    results = {}
+    for place in (tmp_path / "clean").iterdir():
+        if place.suffix not in (".json", ".jsonl"):
+            with Image.open(place) as picture:
+                results[place.name] = (picture.format, picture.mode)
+    assert results == {
+        "a.tiff": ("TIFF", "RGB"),
+        "b.png": ("PNG", "RGB"),
+        "grey.bmp": ("BMP", "L"),
+        "clear.png": ("PNG", "LA"),
+    }
+    records = [json.loads(line) for line in (tmp_path / "clean" / "manifest.jsonl").read_text().splitlines()]
+    assert all(0 < record["psnr"] < 60 for record in records)
+    again = invoke("purify", "in", "--out", "clean", "--json", "--model", small_model, *QUICK)
+    assert json.loads(again.stdout)["already_there"] == 4
+
+
 def test_arrays_in_and_out(invoke: Run, small_model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "batch.npy", np.random.RandomState(0).rand(3, 3, 8, 8).astype(np.float32))
     run = invoke("purify", "batch.npy", "--out", "clean", "--format", "npy", "--quiet", "--model", small_model, *QUICK)

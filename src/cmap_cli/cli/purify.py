@@ -40,11 +40,12 @@ def purify(
         ImageFormat,
         typer.Option(
             "--format",
-            help="png, webp, tiff, bmp, jpeg, npy, npz or safetensors.",
+            help="auto, png, webp, tiff, bmp, jpeg, npy, npz or safetensors; auto keeps TIFF, BMP and lossless WebP, and "
+            "writes PNG for all others.",
             metavar="NAME",
             rich_help_panel=options.INPUT_OUTPUT,
         ),
-    ] = "png",
+    ] = "auto",
     compare: Annotated[
         bool,
         typer.Option(

@@ -43,10 +43,12 @@ class DecodedImage:
         pixels: (C, H, W) float32 in [0, 1]; three channels are RGB, one is luminance. Clear pixels have the
             colour that the file gives them.
         alpha: (H, W) float32 in [0, 1], 1 is opaque; None if the file says nothing of transparency.
+        grey: whether the file has one channel of luminance, which may be repeated in ``pixels``.
     """
 
     pixels: torch.Tensor
     alpha: torch.Tensor | None
+    grey: bool
 
 
 def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MAX_PIXELS) -> DecodedImage:
@@ -74,7 +76,7 @@ def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MA
         planes = _load_array(source, array)
     alpha = planes[-1].clone() if len(planes) in (2, 4) else None
     pixels = planes[:1] if len(planes) <= 2 else planes[:3]
-    return DecodedImage(to_channels(pixels, channels), alpha)
+    return DecodedImage(to_channels(pixels, channels), alpha, grey=len(pixels) == 1)
 
 
 def to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:

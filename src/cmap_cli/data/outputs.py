@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +14,12 @@ from cmap_cli.data.headers import SUFFIXES
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import UsageError
 
-FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg"}
+FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg", "auto": ""}
+"""Suffix of each format; "" is chosen for each input by :func:`lossless_suffix`."""
+BMP_OPAQUE_BITS = 24
+MOST_CHUNKS = 16
+RIFF_HEADER = 12
+"""Bytes before the first chunk of a WebP file."""
 
 
 def output_path(source: Source, extension: str) -> Path:
@@ -20,13 +27,52 @@ def output_path(source: Source, extension: str) -> Path:
 
     Args:
         source: the input.
-        extension: the result's suffix, such as ".png". It takes the place of the suffix of an image file, and
-            of no other: "holiday.2024" becomes "holiday.2024.png".
+        extension: the result's suffix, such as ".png", or "" for that of :func:`lossless_suffix`. It takes the place
+            of the suffix of an image file, and of no other: "holiday.2024" becomes "holiday.2024.png".
     """
-    relative = source.relative
+    relative, extension = source.relative, extension or lossless_suffix(source)
     if source.index is None and relative.suffix.lower() in SUFFIXES:
         return Path(relative.with_suffix(extension))
     return Path(relative.with_name(relative.name + extension))
+
+
+def lossless_suffix(source: Source) -> str:
+    """The suffix of a TIFF, BMP or lossless WebP file, as its name says; ".png" for all others.
+
+    A BMP file with 32 bits per pixel also gets ".png": it may be transparent, which Pillow cannot write to BMP.
+    """
+    suffix = source.relative.suffix.lower() if source.index is None else ""
+    if suffix in (".tif", ".tiff"):
+        return suffix
+    with suppress(OSError):  # a file that cannot be opened fails when it is read
+        if suffix == ".bmp" and bits_of_bmp(source.path) <= BMP_OPAQUE_BITS:
+            return suffix
+        if suffix == ".webp" and is_lossless_webp(source.path):
+            return suffix
+    return ".png"
+
+
+def bits_of_bmp(path: Path) -> int:
+    """Bits per pixel in the header of a BMP file."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(30)[28:30], "little")
+
+
+def is_lossless_webp(path: Path) -> bool:
+    """Whether the first picture in a WebP file is stored without loss: whether a chunk VP8L comes before any VP8.
+
+    Chunks are looked at one after another, at most MOST_CHUNKS of them. In an animation the picture is inside of a chunk
+    that is not opened: it counts as lossy.
+    """
+    with path.open("rb") as file:
+        file.seek(RIFF_HEADER)
+        for _ in range(MOST_CHUNKS):
+            header = file.read(8)
+            if header[:4] in (b"VP8L", b"VP8 ", b"ANMF") or len(header) < 8:
+                return header[:4] == b"VP8L"
+            size = int.from_bytes(header[4:], "little")
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def check_collisions(sources: Iterable[Source], extension: str, out: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cmap_cli.core.similarity import SSIM
-from cmap_cli.data.images import read_image, to_uint8, write_image
+from cmap_cli.data.images import read_image, to_channels, to_uint8, write_image
 from cmap_cli.data.inputs import Source
 from cmap_cli.data.outputs import output_path
 from cmap_cli.data.sheets import SheetRow
@@ -36,10 +36,12 @@ class FileInWork(ImageInWork):
     Attributes:
         source: where it is.
         origin: the fields of its record that say which bytes were read.
+        grey: whether the file is grey; then the result is grey as well.
     """
 
     source: Source
     origin: Origin
+    grey: bool
 
 
 def open_image(jobs: Jobs, source: Source) -> FileInWork:
@@ -50,6 +52,7 @@ def open_image(jobs: Jobs, source: Source) -> FileInWork:
     return FileInWork(
         source=source,
         origin=origin,
+        grey=decoded.grey,
         job=image.job,
         alpha=image.alpha,
         plan=image.plan,
@@ -64,12 +67,13 @@ def write_and_record(image: FileInWork, results: ResultFolder, extension: str) -
     Args:
         image: with all patches done.
         results: where to.
-        extension: of the file, with its dot.
+        extension: of the file, with its dot; see :func:`output_path`.
     """
     finished, job = finish(image), image.job
     output = output_path(image.source, extension)
-    write_image(results.folder / output, finished.pixels, finished.alpha)
-    after = finished.pixels if is_float_format(extension) else to_uint8(finished.pixels).float() / 255
+    pixels = to_channels(finished.pixels, 1) if image.grey else finished.pixels
+    write_image(results.folder / output, pixels, finished.alpha)
+    after = to_channels(pixels if is_float_format(output.suffix) else to_uint8(pixels).float() / 255, job.channels)
     prediction = predict(job, finished, after)
     terms = torch.stack(image.terms).mean(0).tolist()
     objective, pixel, perceptual, latent = (None if math.isnan(term) else term for term in terms)

@@ -69,7 +69,7 @@ class PurifySettings:
         seed: of the latents.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: what the network computes in; "auto" is bf16 where the hardware has it.
-        format: of the files that are written.
+        format: of the files that are written; "auto" is that of a TIFF, BMP or lossless WebP file, and PNG for all others.
         batch_size: patches at once; None for what fits into memory.
         weights_dir: folder of downloaded weights; None for the user's cache.
     """
@@ -92,7 +92,7 @@ class PurifySettings:
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
-    format: ImageFormat = "png"
+    format: ImageFormat = "auto"
     batch_size: int | None = None
     weights_dir: Path | None = None
 
