@@ -40,8 +40,8 @@ def purify(
         ImageFormat,
         typer.Option(
             "--format",
-            help="auto, png, webp, tiff, bmp, jpeg, npy, npz or safetensors; auto keeps TIFF, BMP and lossless WebP, and "
-            "writes PNG for all others.",
+            help="auto, png, webp, tiff, bmp, jpeg, npy, npz or safetensors; auto keeps TIFF, BMP and lossless WebP, "
+            "and writes PNG for all others.",
             metavar="NAME",
             rich_help_panel=options.INPUT_OUTPUT,
         ),

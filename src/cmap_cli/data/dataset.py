@@ -17,6 +17,7 @@ from cmap_cli.choices import Interpolation
 from cmap_cli.data.images import read_image, to_uint8
 from cmap_cli.data.inputs import Source, image_size
 from cmap_cli.data.listing import UNKNOWN
+from cmap_cli.data.wordnet import IMAGENET_CLASSES, are_wordnet_ids, imagenet_identifiers
 from cmap_cli.errors import ImageError, UsageError
 from cmap_cli.models.preprocessing import covering
 
@@ -205,7 +206,8 @@ def match_classes(dataset: Dataset, classifier_classes: Sequence[str], num_class
     """The data set with its labels in the classifier's numbering.
 
     Where both know the names of their classes, labels are translated by name; the classifier may know more classes
-    than the data set has. Where one knows only numbers, these are taken for the same.
+    than the data set has. Where one knows only numbers, these are taken for the same. Class folders that have the
+    WordNet identifiers of ImageNet as names, such as n01440764, are numbered as a classifier of 1,000 classes has them.
 
     Args:
         dataset: unlabelled ones are returned as they are.
@@ -221,6 +223,10 @@ def match_classes(dataset: Dataset, classifier_classes: Sequence[str], num_class
         names = ()
     if not dataset.labelled or (dataset.classes and dataset.classes == names):
         return dataset
+    if num_classes == IMAGENET_CLASSES and not set(dataset.classes) <= set(names) and are_wordnet_ids(dataset.classes):
+        identifiers = imagenet_identifiers()
+        numbers = torch.tensor([identifiers.index(name) for name in dataset.classes])
+        return replace(dataset, classes=names or identifiers, labels=numbers[dataset.labels])
     if dataset.classes and names:
         count = Counter(names)
         for name in dataset.classes:

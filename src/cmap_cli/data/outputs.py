@@ -61,8 +61,8 @@ def bits_of_bmp(path: Path) -> int:
 def is_lossless_webp(path: Path) -> bool:
     """Whether the first picture in a WebP file is stored without loss: whether a chunk VP8L comes before any VP8.
 
-    Chunks are looked at one after another, at most MOST_CHUNKS of them. In an animation the picture is inside of a chunk
-    that is not opened: it counts as lossy.
+    Chunks are looked at one after another, at most MOST_CHUNKS of them. In an animation the picture is inside of a
+    chunk that is not opened: it counts as lossy.
     """
     with path.open("rb") as file:
         file.seek(RIFF_HEADER)

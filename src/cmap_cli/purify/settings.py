@@ -69,7 +69,8 @@ class PurifySettings:
         seed: of the latents.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: what the network computes in; "auto" is bf16 where the hardware has it.
-        format: of the files that are written; "auto" is that of a TIFF, BMP or lossless WebP file, and PNG for all others.
+        format: of the files that are written; "auto" keeps TIFF, BMP and lossless WebP, and is PNG for
+            all others.
         batch_size: patches at once; None for what fits into memory.
         weights_dir: folder of downloaded weights; None for the user's cache.
     """

@@ -16,6 +16,7 @@ from torchvision.datasets import ImageFolder
 import cmap_cli.data.dataset
 from cmap_cli.data.catalogue import Dataset, draw, load_dataset, match_classes
 from cmap_cli.data.dataset import resize_and_crop
+from cmap_cli.data.wordnet import imagenet_identifiers
 from cmap_cli.errors import ImageError, UsageError, WeightsError
 from cmap_cli.models.weights.cache import CONVERTER_VERSION, cached_path, record_in_lock, sha256
 from cmap_cli.models.weights.manifest import PACKAGE, find_artefact
@@ -541,6 +542,33 @@ def test_a_classifier_without_names_needs_as_many_classes(animals: Dataset, clas
     assert match_classes(animals, classes, 3).classes == ("bird", "cat", "dog")
     with pytest.raises(UsageError, match="data has 3 classes and the classifier 1000"):
         match_classes(animals, (), 1000)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_class_folders_with_wordnet_identifiers_get_the_numbers_of_imagenet(named: bool) -> None:
+    pictures("data/n02123045/a.png", "data/n01440764/b.png", "data/n15075141/c.png")
+    data = load_dataset("data")
+    names = tuple(f"class {number}" for number in range(1000))
+    matched = match_classes(data, names if named else (), 1000)
+    assert dict(zip(matched.keys, matched.labels.tolist(), strict=True)) == {
+        "n01440764/b.png": 0,  # tench
+        "n02123045/a.png": 281,  # tabby
+        "n15075141/c.png": 999,  # toilet tissue
+    }
+    assert matched.classes[281] == ("class 281" if named else "n02123045")
+    other = tuple(reversed(imagenet_identifiers()))
+    assert match_classes(data, other, 1000).labels.tolist() == [999 - label for label in matched.labels.tolist()]
+    with pytest.raises(UsageError, match="data has 3 classes and the classifier 1001"):
+        match_classes(data, (), 1001)
+    pictures("data/n00000001/d.png")
+    with pytest.raises(UsageError, match="data has 4 classes and the classifier 1000"):
+        match_classes(load_dataset("data"), (), 1000)
+
+
+def test_the_identifiers_of_imagenet_are_in_order_and_hold_those_of_imagenet100() -> None:
+    identifiers = imagenet_identifiers()
+    assert (len(identifiers), identifiers) == (1000, tuple(sorted(identifiers)))
+    assert set(WNIDS) <= set(identifiers)
 
 
 @pytest.mark.parametrize("classes", [(), CIFAR10])
