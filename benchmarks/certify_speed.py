@@ -16,7 +16,7 @@ from torch import Tensor
 
 import cmap_cli
 from cmap_cli.benchmarking.certificates.procedure import Plan
-from cmap_cli.benchmarking.certificates.work import Certification, certify
+from cmap_cli.benchmarking.certificates.work import Certification, certify_units
 from cmap_cli.data.catalogue import load_dataset
 from cmap_cli.defenses.smoothing import NoisyClassifier, classify_blocks, noise_key, noisy_samples
 from cmap_cli.device import choose_dtype
@@ -56,7 +56,7 @@ def main() -> None:
     for dtype, h in kinds.items():
         run = Certification(dataset, h, (options.sigma,), plan, 0, 64, device)
         began = time.process_time()
-        assert len(list(certify(run, run.work()))) == options.images
+        assert len(list(certify_units(run, run.work()))) == options.images
         speed = total / (time.process_time() - began)
         name = str(dtype).removeprefix("torch.")
         print(f"cmap certify, {name}: {speed:.0f} samples/s{' (default here)' if dtype == default() else ''}")

@@ -112,7 +112,7 @@ def seconds_of(budget: str | float, shard: Shard) -> float:
     return parse_duration(budget) if isinstance(budget, str) else float(budget)
 
 
-def changed(settings: BenchmarkSettings) -> set[str]:
+def chosen_by_user(settings: BenchmarkSettings) -> set[str]:
     """The fields that may be planned but have another value than their default: the user has chosen them."""
     return {name for name in SMALLEST if getattr(settings, name) != getattr(BenchmarkSettings(), name)}
 
@@ -141,7 +141,7 @@ def plan_time(
     least = span_of(costs, settings, chosen)
     if least.low > left:
         raise UsageError(
-            f"--budget of {seconds:g} s is too short: {describe(chosen)} take {least.low:.0f} s or more here",
+            f"--budget of {seconds:g} s is too short: {plan_text(chosen)} take {least.low:.0f} s or more here",
             "a longer --budget, fewer attacks (--attack) or a quicker --preset",
         )
     for name, wanted in LADDER:
@@ -216,7 +216,7 @@ def widths(n: int) -> tuple[float, float]:
     return 100 * (none[1] - none[0]), 100 * (half[1] - half[0])
 
 
-def describe(chosen: Mapping[str, Any]) -> str:
+def plan_text(chosen: Mapping[str, Any]) -> str:
     """The planned settings for people: "16 images, 20 PGD steps"."""
     words = {
         "n": ("image", "images"),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from cmap_cli.benchmarking.campaign import Campaign
 from cmap_cli.benchmarking.documents import AttackLine, BenchmarkRecord, Successes
 from cmap_cli.benchmarking.folder import BenchmarkFolder
-from cmap_cli.benchmarking.loop import predict
+from cmap_cli.benchmarking.loop import predicted_classes
 from cmap_cli.data.images import to_uint8, write_image
 from cmap_cli.data.sheets import SheetRow, write_comparison
 from cmap_cli.errors import CmapError
@@ -77,7 +77,7 @@ def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> A
         success_defended=sum(draw != record.label for draw in record.draws) * 2 >= len(record.draws),
         png=relative.as_posix(),
         png_distance=float(threat.distance(rounded.cpu(), x[None])),
-        png_success=predict(campaign.classifier.module, rounded)[0] != record.label,
+        png_success=predicted_classes(campaign.classifier.module, rounded)[0] != record.label,
         png_success_defended=draws[0][0] != record.label,
     )
 

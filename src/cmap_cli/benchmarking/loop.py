@@ -76,7 +76,7 @@ def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task],
     x, y = batch.x.to(campaign.device), batch.y.to(campaign.device)
     unlabelled = y < 0
     if bool(unlabelled.any()):
-        y = torch.where(unlabelled, torch.tensor(predict(campaign.classifier.module, x)).to(y), y)
+        y = torch.where(unlabelled, torch.tensor(predicted_classes(campaign.classifier.module, x)).to(y), y)
     began = time.perf_counter()
     if item.spec is None or item.threat is None:
         found = AttackOutcome("clean", x, torch.zeros(len(x), dtype=torch.bool))
@@ -93,14 +93,14 @@ def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task],
             "key": batch.keys[row],
             "label": int(y[row]),
             "label_is_prediction": bool(unlabelled[row]),
-            **described(item, found, x, row),
+            **attack_fields(item, found, x, row),
             "seconds": round(seconds, 4),
             "file": None if file is None else file.as_posix(),
             "row": None if file is None else 0,
         }
         for row, file in enumerate(files)
     ]
-    undefended = predict(campaign.classifier.module, found.x_adv)
+    undefended = predicted_classes(campaign.classifier.module, found.x_adv)
     stored = {"x": x, "x_adv": found.x_adv, "y": y}
     records: list[BenchmarkRecord] = []
     for name in campaign.evaluated(item):
@@ -113,7 +113,7 @@ def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task],
                 defense=name,
                 undefended=undefended[row],
                 draws=tuple(draw[row] for draw in draws),
-                votes=tuple(dict(counted(draw[row])) for draw in votes if draw),
+                votes=tuple(dict(vote_counts(draw[row])) for draw in votes if draw),
             )
             for row in range(len(x))
         ]
@@ -123,12 +123,12 @@ def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task],
     return records
 
 
-def counted(votes: Sequence[int]) -> Iterator[tuple[str, int]]:
+def vote_counts(votes: Sequence[int]) -> Iterator[tuple[str, int]]:
     """The classes that have votes, and how many."""
     return ((str(label), count) for label, count in enumerate(votes) if count)
 
 
-def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
+def attack_fields(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str, Any]:
     """The fields of a record that describe the attack and its result for one image."""
     here = slice(row, row + 1)
     about: dict[str, Any] = {
@@ -156,7 +156,7 @@ def described(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict[str
     }
 
 
-def predict(classifier: nn.Module, x: Tensor) -> list[int]:
+def predicted_classes(classifier: nn.Module, x: Tensor) -> list[int]:
     """The classes that a classifier sees."""
     with torch.no_grad():
         classes: list[int] = classifier(x).argmax(-1).tolist()

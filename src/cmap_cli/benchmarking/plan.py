@@ -15,7 +15,7 @@ from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
 from cmap_cli.benchmarking.folder import look_for_finished
 from cmap_cli.benchmarking.pictures import load_images
 from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare_benchmark
 from cmap_cli.data.catalogue import match_classes
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.shard import WHOLE, Shard
@@ -73,21 +73,21 @@ def plan_benchmark(
     """
     began = time.monotonic()
     seconds = None if budget is None else seconds_of(budget, shard)
-    prepared, team = prepare([dataset], settings, shard, all_images=seconds is not None)
+    prepared, team = prepare_benchmark([dataset], settings, shard, all_images=seconds is not None)
     if not prepared.campaign.dataset.labelled:
         raise UsageError(
             f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
         )
     folder = prepared.default_folder(seconds) if out is None else Path(out)
     if seconds is None:
-        plan, costs = announce(prepared, folder, shard, team, overwrite, dry_run, tell)
+        plan, costs = announce_plan(prepared, folder, shard, team, overwrite, dry_run, tell)
         return PlannedBenchmark(prepared, team, folder, plan, costs, None)
     deadline = began + seconds - RESERVE
     prepared, plan, costs = plan_within(prepared, dataset, settings, fixed, folder, seconds, deadline, overwrite, tell)
     return PlannedBenchmark(prepared, team, folder, plan, costs, deadline)
 
 
-def announce(
+def announce_plan(
     prepared: PreparedBenchmark,
     folder: Path,
     shard: Shard,

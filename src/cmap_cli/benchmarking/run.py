@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmap_cli.benchmarking.budget import changed
+from cmap_cli.benchmarking.budget import chosen_by_user
 from cmap_cli.benchmarking.checks import write_checked_report
 from cmap_cli.benchmarking.documents import Successes, read_benchmark
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks, OnMessage, OnPhase, OnPlan, OnProgress, ignore
 from cmap_cli.benchmarking.export import count_successes, export_images, write_sheet
 from cmap_cli.benchmarking.folder import BenchmarkFolder
 from cmap_cli.benchmarking.loop import run_campaign
-from cmap_cli.benchmarking.plan import announce, plan_benchmark
+from cmap_cli.benchmarking.plan import announce_plan, plan_benchmark
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import Part, write_part
@@ -116,9 +116,8 @@ def benchmark(
     chosen = dataclasses.replace(settings or BenchmarkSettings(), **options)
     own = launched_shard() or WHOLE if shard is None else shard
     tell = Callbacks(on_plan, on_message, on_phase or ignore)
-    run = plan_benchmark(
-        dataset, chosen, {*options, *changed(chosen)}, own, out, budget, overwrite=overwrite, dry_run=dry_run, tell=tell
-    )
+    fixed = {*options, *chosen_by_user(chosen)}
+    run = plan_benchmark(dataset, chosen, fixed, own, out, budget, overwrite=overwrite, dry_run=dry_run, tell=tell)
     prepared, team, folder = run.prepared, run.team, run.folder
     tasks = prepared.campaign.tasks(own)
     result = BenchmarkResult(folder, prepared.settings, None, run.plan, own, len(tasks), None, team)
@@ -177,10 +176,10 @@ def attack(
     if not names:
         raise UsageError("there are no images to attack", "cmap attack cifar10 --out DIR")
     own, folder = (launched_shard() or WHOLE) if shard is None else shard, Path(out)
-    prepared, team = prepare(names, dataclasses.replace(settings or AttackSettings(), **options), own)
+    prepared, team = prepare_benchmark(names, dataclasses.replace(settings or AttackSettings(), **options), own)
     if on_message and not prepared.campaign.dataset.labelled:
         on_message(UNLABELLED)
-    plan, costs = announce(
+    plan, costs = announce_plan(
         prepared, folder, own, team, overwrite, dry_run, Callbacks(on_plan, on_message, on_phase or ignore)
     )
     result = AttackRunResult(folder, prepared.settings, None, (), plan, own, team)

@@ -120,7 +120,7 @@ def parse_threats(settings: AnySettings) -> tuple[ThreatModel, ...]:
     return tuple(dict.fromkeys(threats))
 
 
-def parse(settings: AnySettings) -> Parsed:
+def parse_settings(settings: AnySettings) -> Parsed:
     """Check what can be checked before anything is loaded (all problems at once as UsageError)."""
     problems = unknown_names(settings.model, settings.classifier)
     defenses: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def parse(settings: AnySettings) -> Parsed:
     return Parsed(defenses, specs, threats, budget)
 
 
-def prepare(
+def prepare_benchmark(
     names: Sequence[str], settings: AnySettings, shard: Shard = WHOLE, *, all_images: bool = False
 ) -> tuple[PreparedBenchmark, Team]:
     """Check all settings, meet the other processes of the job, then load what the settings name.
@@ -164,7 +164,7 @@ def prepare(
         UsageError: a setting is wrong, or images have no labels.
         WeightsError: a model or classifier cannot be loaded.
     """
-    parsed = parse(settings)
+    parsed = parse_settings(settings)
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
     through_model = uses_model(parsed.defenses, parsed.specs)

@@ -181,10 +181,10 @@ def benchmark(
     with BenchmarkNarrator(silent=silent, plan=dry_run and not json, verbose=verbose) as narrator:
         from cmap_cli.benchmarking import run
         from cmap_cli.benchmarking.settings import BenchmarkSettings
-        from cmap_cli.benchmarking.setup import parse
+        from cmap_cli.benchmarking.setup import parse_settings
 
         settings = settings_of(BenchmarkSettings, values)
-        parsed = parse(settings)
+        parsed = parse_settings(settings)
         refuse_in_advance(gate, parsed.specs, parsed.defenses)
         result = run.benchmark(
             dataset,

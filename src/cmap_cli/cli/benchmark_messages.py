@@ -51,22 +51,22 @@ def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
 def benchmark_problems(values: Mapping[str, Any]) -> list[CmapError]:
     """What is wrong with the options of ``cmap benchmark``, as far as it can be seen without loading anything."""
     from cmap_cli.benchmarking.settings import BenchmarkSettings
-    from cmap_cli.benchmarking.setup import parse
+    from cmap_cli.benchmarking.setup import parse_settings
 
     found: list[CmapError] = []
     with collecting(found):
-        parse(settings_of(BenchmarkSettings, values))
+        parse_settings(settings_of(BenchmarkSettings, values))
     return found
 
 
 def attack_problems(values: Mapping[str, Any]) -> list[CmapError]:
     """The same of ``cmap attack``."""
     from cmap_cli.benchmarking.settings import AttackSettings
-    from cmap_cli.benchmarking.setup import parse
+    from cmap_cli.benchmarking.setup import parse_settings
 
     found: list[CmapError] = []
     with collecting(found):
-        parse(settings_of(AttackSettings, values))
+        parse_settings(settings_of(AttackSettings, values))
     return found
 
 

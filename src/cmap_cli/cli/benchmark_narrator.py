@@ -99,10 +99,10 @@ def show_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
 
 def show_time_plan(plan: TimePlan) -> None:
     """What was chosen for --budget, and what it buys."""
-    from cmap_cli.benchmarking.budget import describe
+    from cmap_cli.benchmarking.budget import plan_text
 
     none, half = plan.widths
-    console.say(f"for {console.duration(plan.seconds)}: {describe(plan.chosen)}")
+    console.say(f"for {console.duration(plan.seconds)}: {plan_text(plan.chosen)}")
     console.say(
         f"the 95 % interval will be {none:.0f} points wide if no image stays correct, {half:.0f} if half of them do"
     )

@@ -39,12 +39,12 @@ def info(
     if json:
         console.result_json(found)
     else:
-        console.table(("cmap", found.version), described(found))
+        console.table(("cmap", found.version), diagnosis_rows(found))
     if found.exit_code:
         raise typer.Exit(found.exit_code)
 
 
-def described(found: Diagnosis) -> list[tuple[str, str]]:
+def diagnosis_rows(found: Diagnosis) -> list[tuple[str, str]]:
     """The diagnosis in rows of a name and a value."""
 
     def listed(versions: dict[str, str | None], missing: str) -> str:

@@ -16,7 +16,7 @@ from cmap_cli.errors import WeightsError
 from cmap_cli.files import write_with
 from cmap_cli.models.networks import FAMILIES
 from cmap_cli.models.networks.state import Stored, check_values
-from cmap_cli.runs.documents import decode
+from cmap_cli.runs.documents import decode_json
 
 MODEL_FILE = "model.safetensors"
 MODEL_FORMAT = "cmap-consistency-model/1"
@@ -66,7 +66,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What the metadata's entry ``model`` describes, a JSON object with the text ``kind`` (WeightsError)."""
-    described: dict[str, Any] = decode(
+    described: dict[str, Any] = decode_json(
         metadata.get("model", ""), dict[str, Any], f"the description in {path}", WeightsError
     )
     if not isinstance(described.get("kind"), str):

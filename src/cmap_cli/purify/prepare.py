@@ -153,7 +153,7 @@ def common_class(loaded: LoadedModel, wanted: str | None, classifier: LoadedClas
     return None
 
 
-def class_names(labels: dict[Path, str], classifier: LoadedClassifier | None) -> dict[Path, str]:
+def named_labels(labels: dict[Path, str], classifier: LoadedClassifier | None) -> dict[Path, str]:
     """True labels as the classifier names its classes: "3" becomes "cat" (UsageError for all that are unknown)."""
     if classifier is None:
         return {}

@@ -133,13 +133,13 @@ def purify_request(
     began = time.monotonic()
     # torch is imported from here on, when everything that is cheap to check is right
     from cmap_cli.purify.folder import look_for_finished
-    from cmap_cli.purify.prepare import class_names, prepare_purify
-    from cmap_cli.purify.work import FolderRun, Tally
+    from cmap_cli.purify.prepare import named_labels, prepare_purify
+    from cmap_cli.purify.work import FolderRun, ImageCounts
 
     team = join_team(request.shard, settings.device)
     prepared = prepare_purify(settings, team.device, size=first_size(request))
     run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
-    true_labels = class_names(request.labels, prepared.jobs.last.classifier)
+    true_labels = named_labels(request.labels, prepared.jobs.last.classifier)
     if dry_run:
         there = set() if overwrite else look_for_finished(out, prepared.compared, run.sources, run.extension)
         plan, _ = run.plan([source for source in run.sources if str(source) not in there], measure=team.leads)
@@ -152,7 +152,7 @@ def purify_request(
         )
         tally = run.purify(results, plan, jobs)
         manifest, manifests = results.manifest_path, list(results.journal.paths())
-    total = Tally.sum(team.exchange(tally))
+    total = ImageCounts.sum(team.exchange(tally))
     summary = None
     if team.leads:
         manifest = run.gather(manifest, manifests)

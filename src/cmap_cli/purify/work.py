@@ -48,7 +48,7 @@ COMPARED = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ImageCounts:
     """Numbers of images of one process, or of all."""
 
     written: int
@@ -57,13 +57,13 @@ class Tally:
     failures: tuple[FailedImage, ...]
 
     @staticmethod
-    def sum(each: Sequence[Tally]) -> Tally:
+    def sum(each: Sequence[ImageCounts]) -> ImageCounts:
         """Of all processes."""
         failures = tuple(failure for one in each for failure in one.failures)[:MOST_FAILURES]
         written, there, failed = (
             sum(getattr(one, name) for one in each) for name in ("written", "already_there", "failed")
         )
-        return Tally(written, there, failed, failures)
+        return ImageCounts(written, there, failed, failures)
 
     @property
     def exit_code(self) -> int:
@@ -186,7 +186,7 @@ class FolderRun:
         fitting = patch_batch_size(job.purifier, job.device, self.team.sharers, size)
         return self.settings.batch_size or common_batch_size(self.team.exchange(fitting))
 
-    def purify(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Tally:
+    def purify(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> ImageCounts:
         """Purify, write and record what is not done."""
         found, sources = self.request.found, self.sources
         part = Part(self.request.shard, len(found.sources) + len(found.failures), len(sources))
@@ -202,7 +202,7 @@ class FolderRun:
                 written += 1
         told = tuple({"source": failure.source, "error": failure.error} for failure in failures)
         write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=told))
-        return Tally(written, plan.already_there, failed, tuple(failures))
+        return ImageCounts(written, plan.already_there, failed, tuple(failures))
 
     def outcomes(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Iterator[ImageRecord | Failed]:
         """The outcome of each image; tells it to ``on_progress``."""

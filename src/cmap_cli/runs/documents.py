@@ -39,7 +39,7 @@ def encode(value: Any, *, indent: int | None = 2) -> str:
     return (encoded if indent is None else msgspec.json.format(encoded, indent=indent)).decode()
 
 
-def decode(content: bytes | str, kind: type[T], where: Path | str, error: type[CmapError] = CmapError) -> T:
+def decode_json(content: bytes | str, kind: type[T], where: Path | str, error: type[CmapError] = CmapError) -> T:
     """Decode JSON bytes into a type.
 
     Args:
@@ -74,9 +74,9 @@ def parse_json(content: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def read_document(path: Path, kind: type[T], error: type[CmapError] = CmapError, hint: str = "") -> T:
-    """Read and decode a JSON file; errors as :func:`decode`, and for a file that cannot be read."""
+    """Read and decode a JSON file; errors as :func:`decode_json`, and for a file that cannot be read."""
     try:
-        return decode(path.read_bytes(), kind, path, error)
+        return decode_json(path.read_bytes(), kind, path, error)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror or problem}", hint) from problem
     except CmapError as problem:

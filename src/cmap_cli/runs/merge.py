@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cmap_cli.errors import SettingsMismatchError, UsageError
 from cmap_cli.files import append_text, copy_file
-from cmap_cli.runs.documents import decode, read_document
+from cmap_cli.runs.documents import decode_json, read_document
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.order import Line, certificate_key, record_key
 from cmap_cli.runs.progress import (
@@ -249,7 +249,7 @@ def bring(folder: Path, out: Path, content: Content) -> None:
         places, _ = latest(paths, Line, content.key, lambda line: content.is_good(folder, line))
         copied: set[str] = set()
         for text in lines_at(paths, [places[each] for each in sorted(places) if each not in there]):
-            name = content.file(decode(text, Line, folder, UsageError))
+            name = content.file(decode_json(text, Line, folder, UsageError))
             if name is not None and name not in copied:
                 copy_file(folder / inside(name), out / inside(name))
                 if content.stem == RECORDS:  # many records of one file

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cmap_cli.errors import SettingsMismatchError, WeightsError
 from cmap_cli.files import write_with
 from cmap_cli.models.store import read_tensors
-from cmap_cli.runs.documents import decode
+from cmap_cli.runs.documents import decode_json
 from cmap_cli.runs.settings import differing
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ CHECKPOINT = "checkpoint.safetensors"
 DAMAGED = "restore a copy of it, or start again with --overwrite"
 
 
-def described(config: DataclassInstance, changeable: Collection[str], facts: Mapping[str, object]) -> str:
+def recipe_text(config: DataclassInstance, changeable: Collection[str], facts: Mapping[str, object]) -> str:
     """What a checkpoint must have been made with to be resumed, as JSON.
 
     Args:
@@ -50,7 +50,7 @@ def save_checkpoint(
     Args:
         path: of the checkpoint.
         iteration: how many iterations are done.
-        recipe: of :func:`described`.
+        recipe: of :func:`recipe_text`.
         networks: the trained one and its averages, by name.
         optimisers: by name.
         seconds: of training until now.
@@ -66,7 +66,7 @@ def save_checkpoint(
     write_with(path, lambda temporary: save_file(content, temporary, metadata))
 
 
-def restore(
+def restore_checkpoint(
     path: Path,
     recipe: str,
     networks: Mapping[str, nn.Module],
@@ -100,7 +100,7 @@ def restore(
 
 def refuse_other_recipe(path: Path, stored: str, recipe: str) -> None:
     """Refuse a checkpoint of another recipe (SettingsMismatchError); a field that it lacks is not compared."""
-    before, now = decode(stored, dict[str, Any], f"the recipe in {path}", WeightsError), json.loads(recipe)
+    before, now = decode_json(stored, dict[str, Any], f"the recipe in {path}", WeightsError), json.loads(recipe)
     if changed := [key for key in differing(before, now) if key in before]:
         listed = ", ".join(f"{key} was {before[key]!r} and is now {now.get(key)!r}" for key in changed)
         raise SettingsMismatchError(

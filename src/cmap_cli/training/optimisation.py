@@ -17,7 +17,7 @@ from cmap_cli.errors import SettingsMismatchError
 from cmap_cli.files import append_text
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.training.checkpoint import CHECKPOINT, described, restore, save_checkpoint
+from cmap_cli.training.checkpoint import CHECKPOINT, recipe_text, restore_checkpoint, save_checkpoint
 from cmap_cli.training.muon import Muon
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class TrainingRun(Generic[TrainedModel]):
     @property
     def recipe(self) -> str:
         """What a checkpoint must have been made with."""
-        return described(self.config, self.changeable, self.facts)
+        return recipe_text(self.config, self.changeable, self.facts)
 
     def resume(self) -> tuple[int, float]:
         """Iterations done and seconds taken, after loading the checkpoint if there is one.
@@ -114,7 +114,7 @@ class TrainingRun(Generic[TrainedModel]):
         path = self.folder / CHECKPOINT
         if not path.exists():
             return 0, 0.0
-        done, seconds = restore(path, self.recipe, self.networks, self.optimisers)
+        done, seconds = restore_checkpoint(path, self.recipe, self.networks, self.optimisers)
         if done > self.config.iterations:
             raise SettingsMismatchError(
                 f"{path} has {done} iterations already, more than {self.config.iterations}",

@@ -26,7 +26,7 @@ HELD_OUT_SEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PhotoBatch:
     """Input of one iteration.
 
     Attributes:
@@ -40,7 +40,7 @@ class Batch:
     sigma: Tensor
 
 
-def photo_batch(photos: PhotoSet, config: PhotoConfig, model: PhotoConsistency, iteration: int) -> Batch:
+def photo_batch(photos: PhotoSet, config: PhotoConfig, model: PhotoConsistency, iteration: int) -> PhotoBatch:
     """Crops, noise and levels of an iteration, on the CPU; a function of seed and iteration: a resume is exact."""
     stage = config.stage_at(iteration)
     x = draw_crops(photos, stage.batch_size, stage.side, (config.seed, iteration))
@@ -50,7 +50,7 @@ def photo_batch(photos: PhotoSet, config: PhotoConfig, model: PhotoConsistency, 
     low, high = math.log(model.sigma_min), math.log(model.sigma_max)
     uniform = low + (high - low) * torch.rand(len(x), generator=generator)
     spread = torch.rand(len(x), generator=generator) < config.uniform
-    return Batch(x, noise, torch.where(spread, uniform, normal).clamp(low, high).exp())
+    return PhotoBatch(x, noise, torch.where(spread, uniform, normal).clamp(low, high).exp())
 
 
 def held_out_psnr(

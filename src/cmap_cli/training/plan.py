@@ -103,7 +103,7 @@ def plan_training(
     kind = settings.model_kind
     recipe = recipe_of(settings)
     if isinstance(recipe, TrainingConfig):
-        check_shape(settings.image_size, len(recipe.widths))
+        check_image_size(settings.image_size, len(recipe.widths))
     named = [str(each) for each in images] or training_split(settings)
     found, folder = discover(named, stdin if "-" in named else None), Path(out)
     check_output_folder(found.folders, folder)
@@ -119,16 +119,16 @@ def recipe_of(settings: TrainSettings) -> Recipe | None:
     preset = settings.preset or "bundled"
     match settings.model_kind:
         case "photo":
-            return changed(PHOTO_RECIPES[preset], changes | {"iterations": settings.iterations})
+            return changed_recipe(PHOTO_RECIPES[preset], changes | {"iterations": settings.iterations})
         case "unet":
             changes |= {"images": settings.images_seen, "batch_size": settings.batch_size, "widths": settings.widths}
             changes |= {"preconditioning": settings.preconditioning, "tuning": settings.tuning}
             changes["denoising"] = 0.0 if settings.tuning == "trajectory" else None
-            return changed(RECIPES[preset], changes)
+            return changed_recipe(RECIPES[preset], changes)
     return None
 
 
-def changed(recipe: R, changes: dict[str, Any]) -> R:
+def changed_recipe(recipe: R, changes: dict[str, Any]) -> R:
     """A recipe with some fields changed; None is no change."""
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
@@ -140,7 +140,7 @@ def training_split(settings: TrainSettings) -> list[str]:
     return [f"{local_file(find_artefact('cifar10', 'dataset'), settings.weights_dir)}:x_train"]
 
 
-def check_shape(image_size: int, levels: int) -> None:
+def check_image_size(image_size: int, levels: int) -> None:
     """Refuse sizes that a unet cannot halve at each level (UsageError)."""
     multiple = 2**levels
     if image_size % multiple:

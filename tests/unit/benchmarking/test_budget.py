@@ -12,7 +12,7 @@ import pytest
 
 from cmap_cli.benchmarking.budget import (
     SMALLEST,
-    changed,
+    chosen_by_user,
     parse_duration,
     plan_time,
     recorded_plan,
@@ -25,7 +25,7 @@ from cmap_cli.benchmarking.budget import (
 from cmap_cli.benchmarking.cost import CostModel, PassSeconds, forecast_of
 from cmap_cli.benchmarking.plan import with_settings
 from cmap_cli.benchmarking.settings import BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
 from cmap_cli.errors import UsageError
 from cmap_cli.runs.shard import Shard
 
@@ -43,7 +43,7 @@ def prepared(small_model: Path, tmp_path: Path) -> PreparedBenchmark:
         device="cpu",
         attack=("pgd@bpda", "pgd@white-box"),
     )
-    return prepare([str(tmp_path / "data.npz")], settings, all_images=True)[0]
+    return prepare_benchmark([str(tmp_path / "data.npz")], settings, all_images=True)[0]
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_more_time_buys_no_less(costs: CostModel) -> None:
 
 def test_the_users_own_choices_stay(costs: CostModel) -> None:
     settings = BenchmarkSettings(n=3, eot=2)
-    assert changed(settings) == {"n", "eot"}
-    chosen = plan_time(costs, settings, {"attack_steps", *changed(settings)}, 5000, 5000)
+    assert chosen_by_user(settings) == {"n", "eot"}
+    chosen = plan_time(costs, settings, {"attack_steps", *chosen_by_user(settings)}, 5000, 5000)
     assert not {"n", "eot", "attack_steps"} & chosen.keys()
     assert "reevaluations" in chosen
 

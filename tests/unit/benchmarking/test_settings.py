@@ -12,7 +12,7 @@ import torch
 
 from cmap_cli.benchmarking import loading, setup
 from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare
+from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
 from cmap_cli.errors import SettingsMismatchError, UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.networks.gaussian import GaussianConsistency
@@ -84,7 +84,7 @@ def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
 
 
 def prepared(paths: dict[str, Path], settings: AnySettings) -> PreparedBenchmark:
-    return prepare([str(paths["data"])], settings)[0]
+    return prepare_benchmark([str(paths["data"])], settings)[0]
 
 
 @pytest.mark.parametrize("kind", [BenchmarkSettings, AttackSettings])
@@ -114,7 +114,7 @@ def test_other_labels_are_other_settings(images: Path, paths: dict[str, Path], t
     for label in (0, 1):
         (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"in/{n}.png,{label}\n" for n in "abc"))
         settings = dataclasses.replace(base(BenchmarkSettings, paths), labels=tmp_path / "labels.csv", n=None)
-        found.append(prepare([str(images / "[abc].png")], settings)[0].settings)
+        found.append(prepare_benchmark([str(images / "[abc].png")], settings)[0].settings)
     assert {key for key in found[0] if found[0][key] != found[1][key]} == {"labels"}
 
 
@@ -129,5 +129,5 @@ def test_options_that_can_be_repeated_take_one_value_or_several() -> None:
 @pytest.mark.parametrize("name", ["preset", "vote", "precision", "split"])
 def test_unknown_values_are_refused_with_the_known_ones(kind: type[AnySettings], name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} is 'foo'") as raised:
-        setup.parse(kind(attack=("pgd",), **{name: "foo"}))
+        setup.parse_settings(kind(attack=("pgd",), **{name: "foo"}))
     assert "choose one of" in raised.value.hint

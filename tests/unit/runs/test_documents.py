@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cmap_cli.errors import CmapError, UsageError
-from cmap_cli.runs.documents import Document, decode, encode, read_document
+from cmap_cli.runs.documents import Document, decode_json, encode, read_document
 
 
 class Example(Document, frozen=True, kw_only=True):
@@ -21,8 +21,8 @@ class Example(Document, frozen=True, kw_only=True):
 @pytest.mark.parametrize("indent", [None, 2])
 def test_documents_come_back_whatever_the_file_name(name: str, indent: int | None) -> None:
     example = Example(source=name, count=3)
-    assert decode(encode(example, indent=indent), Example, "x") == example
-    assert decode(encode(example, indent=indent).encode(), Example, "x") == example
+    assert decode_json(encode(example, indent=indent), Example, "x") == example
+    assert decode_json(encode(example, indent=indent).encode(), Example, "x") == example
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cmap_cli.benchmarking.certificates.documents import CertificateReport
 from cmap_cli.benchmarking.certificates.folder import CertificateFolder
 from cmap_cli.benchmarking.certificates.report import write_certificate_report
 from cmap_cli.benchmarking.certificates.settings import CertifySettings
-from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare
+from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare_certify
 from cmap_cli.defenses.smoothing import block_size, classify_blocks, noisy_samples
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import Part, write_part
@@ -107,14 +107,14 @@ def certify(
     """
     chosen = dataclasses.replace(settings or CertifySettings(), **options)
     own = launched_shard() or WHOLE if shard is None else shard
-    prepared, team = prepare(dataset, chosen, own)
+    prepared, team = prepare_certify(dataset, chosen, own)
     folder = prepared.default_folder() if out is None else Path(out)
     if on_message is not None and prepared.run.dataset.resized:
         on_message(RESIZED)
     units = [each for each in prepared.run.work() if own.takes(each[0])]
     plan = None
     if team.leads and (on_plan is not None or dry_run):
-        plan = announce(prepared, folder, own, len(units))
+        plan = estimate_certification(prepared, folder, own, len(units))
         if on_plan is not None:
             on_plan(plan)
     result = CertifyResult(folder, prepared.settings, None, plan, own, len(units), None, team)
@@ -156,7 +156,7 @@ def write_records(
             report(done, len(units))
 
         tell()
-        for record in work.certify(prepared.run, left, tell):
+        for record in work.certify_units(prepared.run, left, tell):
             results.append([record])
             done += 1
             tell()
@@ -164,7 +164,7 @@ def write_records(
     return results.journal.path
 
 
-def announce(prepared: PreparedCertification, folder: Path, shard: Shard, count: int) -> CertifyPlan:
+def estimate_certification(prepared: PreparedCertification, folder: Path, shard: Shard, count: int) -> CertifyPlan:
     """Time one block of samples, and estimate how long the run takes at least and at most."""
     run = prepared.run
     image = run.dataset.batch(0, 1).x[0]

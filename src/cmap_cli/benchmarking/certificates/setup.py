@@ -57,7 +57,7 @@ class PreparedCertification:
         return user_cache_path("cmap", appauthor=False) / "certificates" / digest[:16]
 
 
-def prepare(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple[PreparedCertification, Team]:
+def prepare_certify(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple[PreparedCertification, Team]:
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:

@@ -17,7 +17,7 @@ ABSTAINS = -1
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
+class CertificateRow:
     """A line of such a file: the image's number in its data set, its class, the predicted one or −1, the radius."""
 
     index: int
@@ -46,7 +46,7 @@ def write_tsv(path: Path, records: Iterable[CertificateRecord]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def read_tsv(path: Path) -> list[TableRow]:
+def read_tsv(path: Path) -> list[CertificateRow]:
     """Read a file with these columns, in any order, among others (UsageError for anything else)."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -61,7 +61,7 @@ def read_tsv(path: Path) -> list[TableRow]:
     for number, row in enumerate(rows, 2):
         try:
             radius, correct = float(row["radius"]), bool(int(row["correct"]))
-            found.append(TableRow(int(row["idx"]), int(row["label"]), int(row["predict"]), radius, correct))
+            found.append(CertificateRow(int(row["idx"]), int(row["label"]), int(row["predict"]), radius, correct))
         except (TypeError, ValueError) as error:
             raise UsageError(f"line {number} of {path} is damaged: {error}") from error
     if not found:

@@ -17,7 +17,7 @@ from cmap_cli.defenses.smoothing import NoisyClassifier, classify_blocks, noise_
 
 
 @dataclass(slots=True)
-class Job:
+class PendingCertificate:
     """One image with one noise level, while it is being sampled.
 
     Attributes:
@@ -37,7 +37,7 @@ class Job:
     seconds: float = 0.0
 
     def observe(self, classes: Sequence[int]) -> None:
-        """Take in the classes of the next samples, one after the other, until no more are wanted."""
+        """Count the classes of the next samples, one after the other, until no more are needed."""
         start = 0
         while start < len(classes) and (wanted := self.tally.wanted()):
             self.tally.observe(classes[start : start + wanted])
@@ -71,42 +71,42 @@ class Certification:
         return [(image, sigma) for image in range(len(self.dataset)) for sigma in self.sigmas]
 
 
-def start_jobs(run: Certification, units: Sequence[tuple[int, float]]) -> Iterator[Job]:
-    """The jobs of (image, sigma), each image read once."""
+def start_certificates(run: Certification, units: Sequence[tuple[int, float]]) -> Iterator[PendingCertificate]:
+    """The certificates to decide, for each (image, sigma); each image is read once."""
     last, pixels, label = -1, torch.empty(0), 0
     for image, sigma in units:
         if image != last:
             batch = run.dataset.batch(image, image + 1)
             last, pixels, label = image, batch.x[0], int(batch.y[0])
-        yield Job(image, pixels, label, noise_key(pixels, sigma, run.seed), Tally(run.plan, sigma))
+        yield PendingCertificate(image, pixels, label, noise_key(pixels, sigma, run.seed), Tally(run.plan, sigma))
 
 
 @dataclass(slots=True)
-class Batch:
-    """Samples of several jobs that are classified together.
+class SampleBatch:
+    """Samples of several pending certificates that are classified together.
 
     Attributes:
         room: for more samples.
-        counts: of samples, by job.
+        counts: how many samples each pending certificate has in it.
     """
 
     room: int
-    counts: list[tuple[Job, int]] = field(default_factory=list)
+    counts: list[tuple[PendingCertificate, int]] = field(default_factory=list)
 
-    def add(self, job: Job, count: int) -> None:
-        """Samples of a job, as many as there is room for."""
+    def add(self, pending: PendingCertificate, count: int) -> None:
+        """Add samples of a pending certificate, as many as there is room for."""
         count = min(count, self.room)
         if count:
-            self.counts.append((job, count))
+            self.counts.append((pending, count))
             self.room -= count
 
     def fill(self) -> None:
-        """More samples of each job where there is room; those that turn out not to be wanted are forgotten."""
+        """Fill the room that is left with more samples of each; samples that prove unnecessary are dropped."""
         share = self.room // max(1, len(self.counts))
-        for place, (job, count) in enumerate(self.counts):
-            most = job.tally.plan.selection + job.tally.plan.samples - job.tally.taken - count
+        for place, (pending, count) in enumerate(self.counts):
+            most = pending.tally.plan.selection + pending.tally.plan.samples - pending.tally.taken - count
             more = min(share, most)
-            self.counts[place] = (job, count + more)
+            self.counts[place] = (pending, count + more)
             self.room -= more
 
     @property
@@ -115,29 +115,29 @@ class Batch:
         return sum(count for _, count in self.counts)
 
 
-def certify(
+def certify_units(
     run: Certification,
     units: Sequence[tuple[int, float]],
     on_batch: Callable[[], object] | None = None,
 ) -> Iterator[CertificateRecord]:
     """The records of units of work, each as soon as it is decided.
 
-    A job takes in its samples in their order and no more than it wants, so that its record is the same whatever other
-    jobs are beside it.
+    A pending certificate counts its samples in their order and no more than it needs, so that its record does not
+    depend on which other images are in the same batch.
 
     Args:
         run: what is done.
         units: (image, sigma), see :meth:`Certification.work`.
         on_batch: called after every batch of samples.
     """
-    waiting = start_jobs(run, units)
-    active: list[Job] = []
+    waiting = start_certificates(run, units)
+    active: list[PendingCertificate] = []
     exhausted = False
     while active or not exhausted:
         began = time.perf_counter()
-        batch = Batch(run.batch_size)
-        for job in active:
-            batch.add(job, job.tally.wanted())
+        batch = SampleBatch(run.batch_size)
+        for pending in active:
+            batch.add(pending, pending.tally.wanted())
         while batch.room and not exhausted:
             started = next(waiting, None)
             if started is None:
@@ -147,49 +147,49 @@ def certify(
                 batch.add(started, started.tally.wanted())
         batch.fill()
         if batch.counts:
-            classify(run, batch, began)
+            classify_batch(run, batch, began)
             if on_batch is not None:
                 on_batch()
-        finished = [job for job in active if not job.tally.wanted()]
-        active = [job for job in active if job.tally.wanted()]
-        yield from (record_of(run, job) for job in finished)
+        finished = [pending for pending in active if not pending.tally.wanted()]
+        active = [pending for pending in active if pending.tally.wanted()]
+        yield from (record_of(run, pending) for pending in finished)
 
 
-def classify(run: Certification, batch: Batch, began: float) -> None:
-    """Draw and classify a batch, give every job its results and its share of the time."""
+def classify_batch(run: Certification, batch: SampleBatch, began: float) -> None:
+    """Draw and classify a batch, give each pending certificate its classes and its share of the time."""
     classes: dict[int, list[int]] = {}
-    for shape in dict.fromkeys(job.pixels.shape for job, _ in batch.counts):
-        alike = [(job, count) for job, count in batch.counts if job.pixels.shape == shape]
+    for shape in dict.fromkeys(pending.pixels.shape for pending, _ in batch.counts):
+        alike = [(pending, count) for pending, count in batch.counts if pending.pixels.shape == shape]
         noisy = [
-            noisy_samples(job.pixels, job.tally.sigma, job.key, range(job.tally.taken, job.tally.taken + count))
-            for job, count in alike
+            noisy_samples(one.pixels, one.tally.sigma, one.key, range(one.tally.taken, one.tally.taken + count))
+            for one, count in alike
         ]
-        sigma = torch.cat([torch.full((count,), job.tally.sigma) for job, count in alike])
+        sigma = torch.cat([torch.full((count,), one.tally.sigma) for one, count in alike])
         found = iter(classify_blocks(run.classifier, torch.cat(noisy), sigma, run.device))
-        classes |= {id(job): list(islice(found, count)) for job, count in alike}
+        classes |= {id(one): list(islice(found, count)) for one, count in alike}
     seconds = time.perf_counter() - began
-    for job, count in batch.counts:
-        job.observe(classes[id(job)])
-        job.seconds += seconds * count / batch.size
+    for pending, count in batch.counts:
+        pending.observe(classes[id(pending)])
+        pending.seconds += seconds * count / batch.size
 
 
-def record_of(run: Certification, job: Job) -> CertificateRecord:
-    """The line of a finished job."""
-    tally = job.tally
+def record_of(run: Certification, pending: PendingCertificate) -> CertificateRecord:
+    """The record of a decided certificate."""
+    tally = pending.tally
     assert tally.selected is not None
     return CertificateRecord(
-        image=job.image,
-        index=run.dataset.indices[job.image],
-        key=run.dataset.keys[job.image],
-        label=job.label,
+        image=pending.image,
+        index=run.dataset.indices[pending.image],
+        key=run.dataset.keys[pending.image],
+        label=pending.label,
         sigma=tally.sigma,
         selected=tally.selected,
         predicted=tally.predicted,
         radius=tally.radius,
-        correct=tally.predicted == job.label,
+        correct=tally.predicted == pending.label,
         lower=tally.lower,
         successes=tally.successes,
         trials=tally.trials,
         decisions=tuple(RadiusDecision(radius=radius, decision=each) for radius, each in tally.decisions.items()),
-        seconds=round(job.seconds, 4),
+        seconds=round(pending.seconds, 4),
     )

@@ -27,7 +27,7 @@ QUERIES = "query access"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TaxonomyEntry:
     """Where an access stands in the taxonomies; the target is the classifier with its defence."""
 
     attack_class: str
@@ -36,15 +36,15 @@ class Place:
     technique: str
 
 
-PLACES: dict[Access, Place] = {
+PLACES: dict[Access, TaxonomyEntry] = {
     # the classifier is known, the defence is not
-    "transfer": Place(EVASION, "gray-box", (CONTROL,), BLACK_BOX_TRANSFER),
-    "surrogate": Place(EVASION, "gray-box", (CONTROL,), BLACK_BOX_TRANSFER),
+    "transfer": TaxonomyEntry(EVASION, "gray-box", (CONTROL,), BLACK_BOX_TRANSFER),
+    "surrogate": TaxonomyEntry(EVASION, "gray-box", (CONTROL,), BLACK_BOX_TRANSFER),
     # all is known, however well it can be differentiated
-    "bpda": Place(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
-    "white-box": Place(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
-    "adaptive": Place(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
-    "black-box": Place(BLACK_BOX_EVASION, "black-box", (CONTROL, QUERIES), BLACK_BOX_OPTIMIZATION),
+    "bpda": TaxonomyEntry(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
+    "white-box": TaxonomyEntry(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
+    "adaptive": TaxonomyEntry(EVASION, "white-box", (CONTROL,), WHITE_BOX_OPTIMIZATION),
+    "black-box": TaxonomyEntry(BLACK_BOX_EVASION, "black-box", (CONTROL, QUERIES), BLACK_BOX_OPTIMIZATION),
 }
 
 

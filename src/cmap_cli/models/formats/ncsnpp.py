@@ -36,7 +36,7 @@ FLAX_MODULES = {  # inside a module: our name and theirs, which both foreign lay
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorPlace:
     """One tensor of the network and what its foreign names are made of.
 
     Attributes:
@@ -56,11 +56,11 @@ class Place:
     leaf: str
 
 
-Naming = Callable[[Place], tuple[str, tuple[int, ...]]]
+Naming = Callable[[TensorPlace], tuple[str, tuple[int, ...]]]
 """A place -> the tensor's foreign name and the permutation of its foreign axes that makes it ours."""
 
 
-def places(network: NCSNpp) -> list[Place]:
+def places(network: NCSNpp) -> list[TensorPlace]:
     """Every tensor of the network, in call order."""
     found = []
     numbers: Counter[str] = Counter()
@@ -70,7 +70,7 @@ def places(network: NCSNpp) -> list[Place]:
         for name, tensor in network.get_submodule(prefix).state_dict().items():
             ours, _, leaf = name.rpartition(".")
             inner = FLAX_MODULES[flax_class][ours] if ours else ""
-            found.append(Place(f"backbone.{prefix}.{name}", tuple(tensor.shape), index, module, inner, leaf))
+            found.append(TensorPlace(f"backbone.{prefix}.{name}", tuple(tensor.shape), index, module, inner, leaf))
     return found
 
 
@@ -113,7 +113,7 @@ def describe(layout: Mapping[str, tuple[int, ...]], naming: Naming, source: str)
     Raises:
         WeightsError: it has no Fourier frequencies.
     """
-    first, _ = naming(Place("", (), 0, "GaussianFourierProjection_0", "", "frequencies"))
+    first, _ = naming(TensorPlace("", (), 0, "GaussianFourierProjection_0", "", "frequencies"))
     if len(layout.get(first, ())) != 1:
         raise WeightsError(f"{source} is not an NCSN++: it has no vector {first}", HINT)
     # one attention in every block at 16×16 on the way down, one in the middle, one on the way up

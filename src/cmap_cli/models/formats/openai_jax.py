@@ -19,7 +19,7 @@ from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted
 
 if TYPE_CHECKING:
-    from cmap_cli.models.formats.ncsnpp import Place
+    from cmap_cli.models.formats.ncsnpp import TensorPlace
     from cmap_cli.models.weights.documents import Artefact
 
 ARRAY = 1
@@ -129,7 +129,7 @@ def convert(path: Path) -> Converted:
     return ncsnpp.convert(tensors, flax_name, f"the checkpoint {path}")
 
 
-def flax_name(place: Place) -> tuple[str, tuple[int, ...]]:
+def flax_name(place: TensorPlace) -> tuple[str, tuple[int, ...]]:
     """Path in the tree, and axes: convolutions are (height, width, in, out), matrices (in, out)."""
     owner = place.inner or place.module
     axes: tuple[int, ...] = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(place.shape), (0,))

@@ -17,7 +17,7 @@ from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats import ncsnpp
 from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.layout import Converted
-from cmap_cli.models.formats.ncsnpp import Place
+from cmap_cli.models.formats.ncsnpp import TensorPlace
 from cmap_cli.models.formats.tensor_files import read_pickle
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def convert(state: Mapping[str, Tensor]) -> Converted:
     return ncsnpp.convert(tensors, score_sde_name, "the state dict")
 
 
-def score_sde_name(place: Place) -> tuple[str, tuple[int, ...]]:
+def score_sde_name(place: TensorPlace) -> tuple[str, tuple[int, ...]]:
     """Key in the state dict, and axes."""
     attention_matrix = place.inner.startswith("NIN") and place.leaf == "weight"
     if place.leaf == "frequencies" or attention_matrix:

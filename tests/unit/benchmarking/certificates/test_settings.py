@@ -11,7 +11,7 @@ import pytest
 
 from cmap_cli.benchmarking.certificates import setup
 from cmap_cli.benchmarking.certificates.settings import CertifySettings
-from cmap_cli.benchmarking.certificates.setup import prepare
+from cmap_cli.benchmarking.certificates.setup import prepare_certify
 from cmap_cli.benchmarking.settings import UNCOMPARED
 from cmap_cli.errors import UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
@@ -54,7 +54,7 @@ def test_every_field_is_compared_or_on_the_list(
     assert fields <= others.keys(), "a new option needs another value here"
 
     def compared(**change: Any) -> dict[str, Any]:
-        return prepare(str(tmp_path / "data.npz"), dataclasses.replace(before, **change))[0].settings
+        return prepare_certify(str(tmp_path / "data.npz"), dataclasses.replace(before, **change))[0].settings
 
     first = compared()
     for name in sorted(fields):
@@ -66,5 +66,5 @@ def test_every_field_is_compared_or_on_the_list(
 
 def test_unknown_values_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="procedure is 'guess'") as raised:
-        prepare("cifar10", CertifySettings(procedure="guess"))  # type: ignore[arg-type]
+        prepare_certify("cifar10", CertifySettings(procedure="guess"))  # type: ignore[arg-type]
     assert "cohen, sequential" in raised.value.hint
