@@ -36,7 +36,7 @@ from cmap_cli.models.formats import (
 from cmap_cli.models.formats.adm_configs import unet_config
 from cmap_cli.models.formats.programs import load_program, parse_declaration
 from cmap_cli.models.formats.tensor_files import read_pickle, read_safetensors
-from cmap_cli.models.networks.adm import build
+from cmap_cli.models.networks.adm import build_adm
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.store import read_model, save_model
 from cmap_cli.models.weights.cache import LOCK_FILE, cached_file, read_lock
@@ -110,7 +110,7 @@ def whole_models() -> list[bytes]:
 def unet_weights() -> dict[str, Tensor]:
     """Weights of the small U-Net of diffusers, by its names."""
     torch.manual_seed(0)
-    expected = build({"unet": UNET}).state_dict()
+    expected = build_adm({"unet": UNET}).state_dict()
     return {key.removeprefix("unet."): torch.randn(value.shape) * 0.1 for key, value in expected.items()}
 
 
@@ -259,7 +259,7 @@ def test_folders_of_diffusers(
         written(folder / "unet" / "part.safetensors", content)
         written(folder / "unet" / diffusers_folder.INDEX, index)
     with only_our_errors():
-        diffusers_folder.read_folder(folder)
+        diffusers_folder.read_diffusers_folder(folder)
     with only_our_errors():
         load_model(str(folder))
 
@@ -290,7 +290,7 @@ def test_folders_of_transformers(tmp_path: Path, config: bytes, preprocessor: by
     written(tmp_path / "preprocessor_config.json", preprocessor)
     written(tmp_path / "model.safetensors", save(resnet()))
     with only_our_errors():
-        converted = hf_classifier.read_folder(tmp_path)
+        converted = hf_classifier.read_classifier_folder(tmp_path)
         described = json.loads(json.dumps(converted.description))
         from_transformers("hf:org/model", tmp_path / "x", described, converted.tensors)
 
@@ -334,9 +334,9 @@ def test_pickles(tmp_path: Path, content: bytes) -> None:
     path = written(tmp_path / "c.pt", content)
     readers: list[Callable[[], object]] = [
         lambda: classifier_state.unwrap(read_pickle(path)),
-        lambda: classifier_state.read_pickled(path, CLASSIFIER),
+        lambda: classifier_state.read_pickled_classifier(path, CLASSIFIER),
         lambda: score_sde.read(path, CLASSIFIER),
-        lambda: openai_adm.convert(classifier_state.unwrap(read_pickle(path)), image_size=16),
+        lambda: openai_adm.convert_openai_adm(classifier_state.unwrap(read_pickle(path)), image_size=16),
         lambda: load_program(path),
     ]
     for read in readers:
@@ -356,11 +356,11 @@ SHAPES = [(), (0,), (1,), (4,), (3, 0), (32, 3, 3, 3), (64, 32), (1, 1, 1, 1, 1)
 def test_state_dicts_of_other_networks(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> None:
     state = {key: torch.ones(shape, dtype=dtype) for key, shape in shapes.items()}
     readers: list[Callable[[], object]] = [
-        lambda: openai_adm.convert(dict(state), image_size=16),
-        lambda: openai_adm.convert(dict(state)),
-        lambda: score_sde.convert(dict(state)),
-        lambda: classifier_state.convert(classifier_state.unwrap(dict(state)), CLASSIFIER),
-        lambda: diffusers_folder.convert(dict(state), UNET),
+        lambda: openai_adm.convert_openai_adm(dict(state), image_size=16),
+        lambda: openai_adm.convert_openai_adm(dict(state)),
+        lambda: score_sde.convert_score_sde(dict(state)),
+        lambda: classifier_state.convert_classifier(classifier_state.unwrap(dict(state)), CLASSIFIER),
+        lambda: diffusers_folder.convert_unet(dict(state), UNET),
     ]
     for read in readers:
         with only_our_errors():
@@ -402,14 +402,14 @@ def packed(document: Any) -> bytes:
 @given(damages=DAMAGES)
 def test_checkpoints_of_flax(tmp_path: Path, damages: list[Damage]) -> None:
     with only_our_errors():
-        openai_jax.convert(written(tmp_path / "checkpoint", damage(state_of_flax(), damages)))
+        openai_jax.convert_jax(written(tmp_path / "checkpoint", damage(state_of_flax(), damages)))
 
 
 @fuzz
 @given(content=st.one_of(spoiled([FLAX]).map(packed), st.binary(max_size=60)))
 def test_msgpack(tmp_path: Path, content: bytes) -> None:
     with only_our_errors():
-        openai_jax.convert(written(tmp_path / "checkpoint", content))
+        openai_jax.convert_jax(written(tmp_path / "checkpoint", content))
 
 
 def archive(files: dict[str, bytes]) -> bytes:

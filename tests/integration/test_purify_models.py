@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cmap_cli.models.formats.adm_configs import unet_config
-from cmap_cli.models.networks.adm import build
+from cmap_cli.models.networks.adm import build_adm
 from tests.conftest import Run
 from tests.openai_weights import TINY_STATE, deterministic_parameters, layout, write_checkpoint
 
@@ -40,7 +40,7 @@ def conditional(tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     tensors = {
         key.removeprefix("unet."): 0.1 * torch.randn(value.shape, generator=generator)
-        for key, value in build({"unet": config}).state_dict().items()
+        for key, value in build_adm({"unet": config}).state_dict().items()
     }
     unet = tmp_path / "port" / "unet"
     unet.mkdir(parents=True)

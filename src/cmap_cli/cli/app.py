@@ -84,12 +84,12 @@ def main() -> None:
             interrupted.exit_code = 128 + received[0] if received else INTERRUPTED
             code = leave_with(interrupted)
         except BrokenPipeError:
-            stdout.discard(sys.stdout)
+            stdout.discard_rest(sys.stdout)
             code = 1
         except OSError as error:  # of --help and --version, which Typer prints
             if error.filename is not None or debugging():
                 raise
-            stdout.discard(sys.stdout)
+            stdout.discard_rest(sys.stdout)
             code = leave_with(writing_error(stdout.STDOUT, error))
     stdout.finish_stderr()
     sys.exit(code if isinstance(code, int) else 0)

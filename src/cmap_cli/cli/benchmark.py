@@ -11,7 +11,7 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, 
 from cmap_cli.cli import completion, conditions, console, data_options, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
-    finish,
+    finish_benchmark,
     settings_of,
     show_dry_run,
     show_shard,
@@ -173,7 +173,7 @@ def benchmark(
         from cmap_cli.benchmarking.checks import write_checked_report
 
         report = write_checked_report(report_only)
-        if code := finish(report_only, report, gate, outputs, json=json, quiet=quiet):
+        if code := finish_benchmark(report_only, report, gate, outputs, json=json, quiet=quiet):
             raise typer.Exit(code)
         return
     own = data_options.check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
@@ -207,7 +207,7 @@ def benchmark(
         show_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
         lacking = cut_short(result, budget)
-        code = finish(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)
+        code = finish_benchmark(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)
     if code := result.team.leave(code):
         raise typer.Exit(code)
 

@@ -114,7 +114,7 @@ def show_document(document: msgspec.Struct) -> None:
     console.result_json(msgspec.to_builtins(document))
 
 
-def finish(
+def finish_benchmark(
     folder: Path,
     report: Report,
     gate: Gate,

@@ -96,9 +96,11 @@ def merge(
         console.result(f"{merged.count}{of} {NOUNS[merged.kind]} of cmap {merged.kind} in {merged.folder}{failed}")
     if merged.kind == "benchmark":
         from cmap_cli.benchmarking.checks import write_checked_report
-        from cmap_cli.cli.benchmark_messages import finish
+        from cmap_cli.cli.benchmark_messages import finish_benchmark
 
-        code = finish(merged.folder, write_checked_report(merged.folder), gate, json=json, quiet=quiet, merged=merged)
+        code = finish_benchmark(
+            merged.folder, write_checked_report(merged.folder), gate, json=json, quiet=quiet, merged=merged
+        )
     elif merged.kind == "certify":
         code = show_certificates(merged, thresholds, fail_on, json=json, quiet=quiet)
     else:

@@ -41,13 +41,13 @@ def result(text: str) -> None:
     try:
         print(printable(text) if file.isatty() else text, file=file, flush=True)
     except OSError as error:
-        discard(file)
+        discard_rest(file)
         if isinstance(error, BrokenPipeError):
             raise
         raise writing_error(STDOUT, error) from error
 
 
-def discard(file: TextIO) -> None:
+def discard_rest(file: TextIO) -> None:
     """Send what is left in a stream nowhere; else Python would try to write it once more at the end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
@@ -59,7 +59,7 @@ def finish_stderr() -> None:
         try:
             sys.stderr.flush()
         except (OSError, ValueError):
-            discard(sys.stderr)
+            discard_rest(sys.stderr)
 
 
 def printable(text: str, *, lines: bool = True) -> str:

@@ -122,7 +122,7 @@ def from_diffusers_folder(name: str, folder: Path, device: torch.device | str) -
             f"cmap train IMAGES --out {name} makes one",
         )
     refused = {each.sha256: each.reason for artefact in read_manifest().values() for each in artefact.refused}
-    converted = diffusers_folder.read_folder(folder, refused)
+    converted = diffusers_folder.read_diffusers_folder(folder, refused)
     model = frozen(build_model(converted.description, converted.tensors)).to(device)
     check_consistency_model(name, model, device)
     return LoadedModel(name, diffusers_folder.weights_sha256(folder), model)  # type: ignore[arg-type]  # checked

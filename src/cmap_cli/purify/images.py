@@ -19,10 +19,10 @@ from cmap_cli.purify.job import (
     ImageInWork,
     Jobs,
     Prediction,
+    assemble_image,
     begin,
     condition_image,
-    finish,
-    predict,
+    image_prediction,
     purify_patches,
 )
 from cmap_cli.purify.prepare import prepare_purify
@@ -206,8 +206,8 @@ def purify_in_batches(works: list[ImageInWork], on_progress: OnProgress | None) 
 
 def complete(work: ImageInWork, *, rounds: bool) -> Outcome:
     """The result of an image all of whose patches are purified; ``rounds`` as it will be rounded to 8 bits."""
-    finished, job = finish(work), work.job
+    finished, job = assemble_image(work), work.job
     after = to_uint8(finished.pixels).float() / 255 if rounds else finished.pixels
     work.candidates.clear()
     candidates = finished.candidates if job.keep_candidates else None
-    return Outcome(Pixels(after, finished.alpha), predict(job, finished, after), finished.logits, candidates)
+    return Outcome(Pixels(after, finished.alpha), image_prediction(job, finished, after), finished.logits, candidates)

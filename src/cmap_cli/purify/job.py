@@ -232,7 +232,7 @@ def objective_terms(found: Purification) -> Tensor:
     ).cpu()
 
 
-def finish(image: ImageInWork) -> Finished:
+def assemble_image(image: ImageInWork) -> Finished:
     """Assemble an image all of whose patches are purified, and choose a candidate."""
     job = image.job
     pixels = assemble(image.chosen, image.plan) if image.chosen else None
@@ -250,7 +250,7 @@ def finish(image: ImageInWork) -> Finished:
     return Finished(pixels, assemble(image.patches, image.plan), alpha, candidates, logits)
 
 
-def predict(job: Job, finished: Finished, after: Tensor) -> Prediction | None:
+def image_prediction(job: Job, finished: Finished, after: Tensor) -> Prediction | None:
     """Classes of an image; None without a classifier.
 
     Args:

@@ -22,7 +22,7 @@ from cmap_cli.data.tiling import assemble
 from cmap_cli.errors import ImageError
 from cmap_cli.purify.documents import ImageRecord, Origin
 from cmap_cli.purify.folder import ResultFolder, source_origin
-from cmap_cli.purify.job import ImageInWork, Jobs, begin, finish, predict
+from cmap_cli.purify.job import ImageInWork, Jobs, assemble_image, begin, image_prediction
 
 WHOLE_SSIM = 1 << 20
 """Pixels of an image whose SSIM is computed at once; of a larger one in squares of SQUARE pixels a side."""
@@ -69,12 +69,12 @@ def write_and_record(image: FileInWork, results: ResultFolder, extension: str) -
         results: where to.
         extension: of the file, with its dot; see :func:`output_path`.
     """
-    finished, job = finish(image), image.job
+    finished, job = assemble_image(image), image.job
     output = output_path(image.source, extension)
     pixels = to_channels(finished.pixels, 1) if image.grey else finished.pixels
     write_image(results.folder / output, pixels, finished.alpha)
     after = to_channels(pixels if is_float_format(output.suffix) else to_uint8(pixels).float() / 255, job.channels)
-    prediction = predict(job, finished, after)
+    prediction = image_prediction(job, finished, after)
     terms = torch.stack(image.terms).mean(0).tolist()
     objective, pixel, perceptual, latent = (None if math.isnan(term) else term for term in terms)
     record = ImageRecord(

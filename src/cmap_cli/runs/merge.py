@@ -151,7 +151,7 @@ def merge_folders(folders: Sequence[Path], out: Path, *, overwrite: bool = False
     claim_settings(out / first.name, read_document(first, dict[str, Any], UsageError), overwrite=overwrite)
     for folder in others:
         for content in reversed(contents(folder, kind)):
-            bring(folder, out, content)
+            copy_part(folder, out, content)
     for folder in others:
         finished = {part.shard for part in read_parts(out) if part.finished}
         for part in read_parts(folder):
@@ -239,7 +239,7 @@ def gather_lines(folder: Path, content: Content, *, unit: int | None = None, fin
     )
 
 
-def bring(folder: Path, out: Path, content: Content) -> None:
+def copy_part(folder: Path, out: Path, content: Content) -> None:
     """Copy the records of a part, and first the files that they name, unless they are there."""
     journal = Journal(out, content.stem)
     journal.open()

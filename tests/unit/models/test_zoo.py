@@ -15,7 +15,7 @@ from cmap_cli.core.purifier import Purifier, image_generators
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.errors import CmapError, WeightsError
 from cmap_cli.models.formats.adm_configs import unet_config
-from cmap_cli.models.networks.adm import build
+from cmap_cli.models.networks.adm import build_adm
 from cmap_cli.models.weights.libraries import artefact_of
 from cmap_cli.models.weights.manifest import read_manifest
 from cmap_cli.models.weights.obtain import FetchOptions, obtain
@@ -190,7 +190,7 @@ def test_a_repository_with_a_diffusers_model(hub: Served, tmp_path: Path) -> Non
     config = unet_config(
         image_size=16, widths=(32, 32), layers=1, attention=(False, True), num_classes=None, scale_shift=True
     )
-    model = build({"unet": config | {"attention_head_dim": 16}}).to_empty(device="cpu")
+    model = build_adm({"unet": config | {"attention_head_dim": 16}}).to_empty(device="cpu")
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     base = "org/port/resolve/abc/unet/"

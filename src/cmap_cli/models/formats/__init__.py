@@ -19,8 +19,8 @@ FORMATS = {
     "openai-adm": "openai_adm:read",  # OpenAI's ADM U-Net, a state dict
     "diffusers": "diffusers_file:read",  # the same network as safetensors or state dict of diffusers' UNet2DModel
     "hf-repository": "hf_repository:read",  # the folder of a consistency model of diffusers or of a classifier
-    "state-dict": "classifier_state:read_pickled",  # a PyTorch state dict of a classifier
-    "safetensors": "classifier_state:read_safetensors",  # the same as safetensors
+    "state-dict": "classifier_state:read_pickled_classifier",  # a PyTorch state dict of a classifier
+    "safetensors": "classifier_state:read_safetensors_classifier",  # the same as safetensors
     "torchvision-features": "torchvision_features:read",  # a torchvision classifier with a trunk of LPIPS
     "cifar10-binary": "cifar10:read_binary_archive",
     "cifar10-tfjs": "cifar10:read_tfjs_package",

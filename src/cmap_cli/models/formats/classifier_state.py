@@ -32,17 +32,17 @@ NOT_THE_NETWORK = re.compile(
 """Entries of a wrapper. The normalisation belongs to the architecture or the manifest, not to the file."""
 
 
-def read_pickled(path: Path, artefact: Artefact) -> Converted:
-    """A classifier of the artefact's architecture in a file of torch.save; errors as :func:`convert`."""
-    return convert(unwrap(tensor_files.read_pickle(path)), artefact)
+def read_pickled_classifier(path: Path, artefact: Artefact) -> Converted:
+    """A classifier of the artefact's architecture in a file of torch.save; errors as :func:`convert_classifier`."""
+    return convert_classifier(unwrap(tensor_files.read_pickle(path)), artefact)
 
 
-def read_safetensors(path: Path, artefact: Artefact) -> Converted:
-    """A classifier of the artefact's architecture in a safetensors file; errors as :func:`convert`."""
-    return convert(tensor_files.read_safetensors(path), artefact)
+def read_safetensors_classifier(path: Path, artefact: Artefact) -> Converted:
+    """A classifier of the artefact's architecture in a safetensors file; errors as :func:`convert_classifier`."""
+    return convert_classifier(tensor_files.read_safetensors(path), artefact)
 
 
-def convert(state: Mapping[str, Tensor], artefact: Artefact) -> Converted:
+def convert_classifier(state: Mapping[str, Tensor], artefact: Artefact) -> Converted:
     """A classifier's state dict, if its names and shapes are those of the architecture (WeightsError)."""
     with torch.device("meta"):
         network = build_classifier(artefact.architecture, artefact.classes)

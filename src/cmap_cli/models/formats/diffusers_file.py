@@ -20,4 +20,4 @@ def read(path: Path, artefact: Artefact) -> Converted:
         state = tensor_files.read_safetensors(path)
     else:
         state = unwrap(tensor_files.read_pickle(path))
-    return diffusers_folder.convert(state, ADM_CONFIGS[artefact.architecture])
+    return diffusers_folder.convert_unet(state, ADM_CONFIGS[artefact.architecture])

@@ -17,7 +17,7 @@ from cmap_cli.core.consistency import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
 from cmap_cli.models.formats.tensor_files import first_line, read_pickle
-from cmap_cli.models.networks.adm import KIND, build
+from cmap_cli.models.networks.adm import KIND, build_adm
 from cmap_cli.models.networks.state import check_tensors
 
 CONFIG = "config.json"
@@ -30,7 +30,7 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 OLD_KEY = re.compile(rf"(.+\.attentions\.\d+)\.({'|'.join(OLD_ATTENTION)})\.(weight|bias)")
 
 
-def read_folder(folder: Path, refused: Mapping[str, str] = {}) -> Converted:
+def read_diffusers_folder(folder: Path, refused: Mapping[str, str] = {}) -> Converted:
     """A local folder -> ADMConsistency's description and tensors, on the CPU in float32.
 
     Args:
@@ -47,10 +47,10 @@ def read_folder(folder: Path, refused: Mapping[str, str] = {}) -> Converted:
     reason = refused.get(weights_sha256(folder)) if refused else None
     if reason:
         raise WeightsError(f"{path} is refused: {reason}", f"use the {SAFETENSORS} of the same model")
-    return convert(_read_weights(path), config, **levels)
+    return convert_unet(_read_weights(path), config, **levels)
 
 
-def convert(
+def convert_unet(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any],
     *,
@@ -78,7 +78,7 @@ def convert(
         "sigma_data": sigma_data,
     }
     state = {OLD_KEY.sub(lambda old: f"{old[1]}.{OLD_ATTENTION[old[2]]}.{old[3]}", k): v for k, v in state.items()}
-    expected = {key.removeprefix("unet."): tuple(v.shape) for key, v in build(description).state_dict().items()}
+    expected = {key.removeprefix("unet."): tuple(v.shape) for key, v in build_adm(description).state_dict().items()}
     check_tensors(state, expected)
     return Converted(
         description, {f"unet.{k}": state[k].float().contiguous() for k in expected}, layout_sha256(expected)

@@ -28,7 +28,7 @@ LARGEST = 1 << 20
 """Of other whole numbers in a configuration; a larger one is a damaged or hostile file."""
 
 
-def read_folder(folder: Path) -> Converted:
+def read_classifier_folder(folder: Path) -> Converted:
     """A classifier's folder as it lies in a repository.
 
     Raises:

@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 def read(path: Path, artefact: Artefact) -> Converted:
     """The folder with a repository's files; what is in it decides what it is (WeightsError)."""
     if (path / hf_classifier.PREPROCESSOR).is_file():
-        return hf_classifier.read_folder(path)
-    return diffusers_folder.read_folder(path)
+        return hf_classifier.read_classifier_folder(path)
+    return diffusers_folder.read_diffusers_folder(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 from cmap_cli.core.consistency import SIGMA_MAX, SIGMA_MIN
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats.layout import Converted, layout_sha256
-from cmap_cli.models.networks.ncsnpp import KIND, NCSNpp, build
+from cmap_cli.models.networks.ncsnpp import KIND, NCSNpp, build_ncsnpp
 
 HINT = "cmap converts OpenAI's CIFAR-10 consistency models and their score_sde_pytorch conversions"
 
@@ -74,7 +74,7 @@ def places(network: NCSNpp) -> list[TensorPlace]:
     return found
 
 
-def convert(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converted:
+def convert_ncsnpp(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converted:
     """The state dict of :class:`cmap_cli.models.networks.ncsnpp.NCSNppConsistency` from a foreign one.
 
     Args:
@@ -86,9 +86,9 @@ def convert(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converte
         WeightsError: a name, shape or value is not one of a trained NCSN++.
     """
     layout = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    description = describe(layout, naming, source)
+    description = describe_ncsnpp(layout, naming, source)
     try:
-        network = build(description).backbone
+        network = build_ncsnpp(description).backbone
     except WeightsError as error:
         raise WeightsError(f"{source} is not an NCSN++: {error.message}", HINT) from error
     ours = {}
@@ -107,7 +107,7 @@ def convert(tensors: dict[str, Tensor], naming: Naming, source: str) -> Converte
     return Converted(description, ours, layout_sha256(layout))
 
 
-def describe(layout: Mapping[str, tuple[int, ...]], naming: Naming, source: str) -> dict[str, Any]:
+def describe_ncsnpp(layout: Mapping[str, tuple[int, ...]], naming: Naming, source: str) -> dict[str, Any]:
     """The description of the one NCSN++ that a layout can be.
 
     Raises:

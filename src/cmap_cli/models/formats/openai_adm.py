@@ -17,7 +17,7 @@ from cmap_cli.models.formats.adm_configs import ADM_CONFIGS, HEAD_CHANNELS, unet
 from cmap_cli.models.formats.classifier_state import unwrap
 from cmap_cli.models.formats.layout import Converted, layout_sha256
 from cmap_cli.models.formats.tensor_files import read_pickle
-from cmap_cli.models.networks.adm import KIND, build
+from cmap_cli.models.networks.adm import KIND, build_adm
 from cmap_cli.models.networks.state import check_tensors
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ QKV = ("to_q", "to_k", "to_v")
 
 
 def read(path: Path, artefact: Artefact) -> Converted:
-    """A file of torch.save with the network of the artefact's architecture; errors as :func:`convert`."""
+    """A file of torch.save with the network of the artefact's architecture; errors as :func:`convert_openai_adm`."""
     image_size = ADM_CONFIGS[artefact.architecture]["sample_size"]
-    return convert(unwrap(read_pickle(path)), image_size=image_size)
+    return convert_openai_adm(unwrap(read_pickle(path)), image_size=image_size)
 
 
-def convert(
+def convert_openai_adm(
     state: Mapping[str, Tensor], *, image_size: int | None = None, head_channels: int = HEAD_CHANNELS
 ) -> Converted:
     """The tensors of an OpenAI checkpoint under ADMConsistency's names, in float32.
@@ -73,7 +73,7 @@ def convert(
     """
     config = infer_config(state, image_size=image_size, head_channels=head_channels)
     description = {"kind": KIND, "unet": config}
-    targets = {key: tuple(value.shape) for key, value in build(description).state_dict().items()}
+    targets = {key: tuple(value.shape) for key, value in build_adm(description).state_dict().items()}
     sources = _sources(targets, config)
     expected = {sources[key]: _source_shape(key, shape) for key, shape in targets.items()}
     check_tensors(state, expected)

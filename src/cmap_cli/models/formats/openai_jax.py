@@ -45,7 +45,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
     tree = None
     with path.open("rb") as file:
         stream = msgpack.Unpacker(
-            file, ext_hook=read_array, strict_map_key=False, max_buffer_size=LARGEST_VALUE, **LIMITS
+            file, ext_hook=unpack_array, strict_map_key=False, max_buffer_size=LARGEST_VALUE, **LIMITS
         )
         try:
             entries = stream.read_map_header()
@@ -72,7 +72,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
     return dict(leaves(tree, f"the checkpoint {path}"))
 
 
-def read_array(code: int, payload: bytes) -> Any:
+def unpack_array(code: int, payload: bytes) -> Any:
     """The array in an extension type 1; others as they are.
 
     Raises:
@@ -111,11 +111,11 @@ def leaves(tree: Any, source: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def read(path: Path, artefact: Artefact) -> Converted:
-    """As :func:`convert`."""
-    return convert(path)
+    """As :func:`convert_jax`."""
+    return convert_jax(path)
 
 
-def convert(path: Path) -> Converted:
+def convert_jax(path: Path) -> Converted:
     """An OpenAI checkpoint as our NCSN++.
 
     Raises:
@@ -126,7 +126,7 @@ def convert(path: Path) -> Converted:
     from cmap_cli.models.formats import ncsnpp
 
     tensors = {name: torch.from_numpy(array) for name, array in read_parameters(path).items()}
-    return ncsnpp.convert(tensors, flax_name, f"the checkpoint {path}")
+    return ncsnpp.convert_ncsnpp(tensors, flax_name, f"the checkpoint {path}")
 
 
 def flax_name(place: TensorPlace) -> tuple[str, tuple[int, ...]]:

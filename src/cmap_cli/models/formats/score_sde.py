@@ -27,11 +27,11 @@ UNUSED = "sigmas"  # a buffer of score_sde_pytorch that these models do not use
 
 
 def read(path: Path, artefact: Artefact) -> Converted:
-    """A file of torch.save; as :func:`convert`."""
-    return convert(unwrap(read_pickle(path)))
+    """A file of torch.save; as :func:`convert_score_sde`."""
+    return convert_score_sde(unwrap(read_pickle(path)))
 
 
-def convert(state: Mapping[str, Tensor]) -> Converted:
+def convert_score_sde(state: Mapping[str, Tensor]) -> Converted:
     """A score_sde_pytorch state dict as our NCSN++.
 
     Args:
@@ -48,7 +48,7 @@ def convert(state: Mapping[str, Tensor]) -> Converted:
     for key, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
             raise WeightsError(f"the state dict holds no float32 tensor in {key[:100]}", ncsnpp.HINT)
-    return ncsnpp.convert(tensors, score_sde_name, "the state dict")
+    return ncsnpp.convert_ncsnpp(tensors, score_sde_name, "the state dict")
 
 
 def score_sde_name(place: TensorPlace) -> tuple[str, tuple[int, ...]]:

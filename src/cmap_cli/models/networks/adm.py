@@ -96,7 +96,7 @@ class ADMConsistency(nn.Module):
         )
 
 
-def build(description: Mapping[str, Any]) -> ADMConsistency:
+def build_adm(description: Mapping[str, Any]) -> ADMConsistency:
     """A model without storage, for ``load_state_dict(tensors, strict=True, assign=True)`` (errors of the class).
 
     On the meta device 300 million parameters cost no memory and no random numbers; the backbone has no buffers.
@@ -107,7 +107,7 @@ def build(description: Mapping[str, Any]) -> ADMConsistency:
 
 def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
     """The model of a stored description, with its weights (WeightsError)."""
-    return fill(build(description), tensors)
+    return fill(build_adm(description), tensors)
 
 
 def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -33,7 +33,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
 
 
-def merge(a: Tensor, b: Tensor) -> Tensor:
+def add_branches(a: Tensor, b: Tensor) -> Tensor:
     """(a + b) / √2: the sum of two independent branches of unit variance has unit variance."""
     return (a + b) * math.sqrt(0.5)
 
@@ -93,7 +93,7 @@ class BlurUp(Blur):
         return F.conv_transpose2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
-class ResBlock(nn.Module):
+class NCSNppResBlock(nn.Module):
     """Norm, SiLU, 3×3 convolution, twice, the noise level entering as a shift between; residual.
 
     Args:
@@ -119,7 +119,7 @@ class ResBlock(nn.Module):
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
         h = h + self.shift(embedding)[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
-        return merge(self.skip(self.resample(x)), h)
+        return add_branches(self.skip(self.resample(x)), h)
 
 
 class Attention(nn.Module):
@@ -138,7 +138,7 @@ class Attention(nn.Module):
         pixels = self.norm(x).flatten(2).transpose(1, 2).contiguous()
         heads = (project(pixels)[:, None] for project in (self.query, self.key, self.value))
         h = self.out(F.scaled_dot_product_attention(*heads)[:, 0])
-        return merge(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return add_branches(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class PyramidStep(nn.Module):
@@ -160,7 +160,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, attention: bool) -> None:
         super().__init__()
-        self.res = ResBlock(channels_in, channels_out, embedding)
+        self.res = NCSNppResBlock(channels_in, channels_out, embedding)
         self.attention = Attention(channels_out) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -200,12 +200,12 @@ class Shrink(nn.Module):
 
     def __init__(self, pyramid_channels: int, width: int, embedding: int) -> None:
         super().__init__()
-        self.res = ResBlock(width, width, embedding, BlurDown())
+        self.res = NCSNppResBlock(width, width, embedding, BlurDown())
         self.pyramid = PyramidStep(pyramid_channels, width)
 
     def forward(self, h: Tensor, pyramid: Tensor, embedding: Tensor) -> Tensor:
         """(N, width, h, w), (N, pyramid_channels, h, w), (N, embedding) -> (N, width, h / 2, w / 2)."""
-        return merge(self.res(h, embedding), self.pyramid(pyramid))
+        return add_branches(self.res(h, embedding), self.pyramid(pyramid))
 
 
 class UpLevel(nn.Module):
@@ -221,9 +221,9 @@ class UpLevel(nn.Module):
 
     def __init__(self, skip_channels: list[int], width: int, embedding: int, attention: bool, last: bool) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResBlock(width + skip, width, embedding) for skip in skip_channels)
+        self.blocks = nn.ModuleList(NCSNppResBlock(width + skip, width, embedding) for skip in skip_channels)
         self.attention = Attention(width) if attention else nn.Identity()
-        self.grow = None if last else ResBlock(width, width, embedding, BlurUp())
+        self.grow = None if last else NCSNppResBlock(width, width, embedding, BlurUp())
 
     def forward(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
         """(N, width, h, w) -> (N, width, 2h, 2w), or h × w when last; takes its skips from the end of the list."""
@@ -257,9 +257,9 @@ class NCSNpp(nn.Module):
                 self.down.append(Shrink(width if level > 1 else 3, width, embedding))
             attention = level == ATTENTION_LEVEL
             self.down.append(DownLevel(width if level else channels, width, blocks, embedding, attention))
-        self.middle1 = ResBlock(width, width, embedding)
+        self.middle1 = NCSNppResBlock(width, width, embedding)
         self.middle_attention = Attention(width)
-        self.middle2 = ResBlock(width, width, embedding)
+        self.middle2 = NCSNppResBlock(width, width, embedding)
         self.up = nn.ModuleList(
             UpLevel(
                 [width] * blocks + [width if level else channels],
@@ -306,7 +306,7 @@ class NCSNpp(nn.Module):
             nn.Linear: "Dense",
             nn.Conv2d: "Conv",
             nn.GroupNorm: "GroupNorm",
-            ResBlock: "ResnetBlockBigGANpp",
+            NCSNppResBlock: "ResnetBlockBigGANpp",
             Attention: "AttnBlockpp",
             PyramidStep: "Downsample",
         }
@@ -350,7 +350,7 @@ class NCSNppDescription(Description, frozen=True, kw_only=True):
     blocks: Annotated[int, msgspec.Meta(ge=1, le=16)]
 
 
-def build(description: Mapping[str, Any]) -> NCSNppConsistency:
+def build_ncsnpp(description: Mapping[str, Any]) -> NCSNppConsistency:
     """The network of a stored description, its weights on the meta device.
 
     They come by ``load_state_dict(tensors, assign=True)``: a description alone takes no memory.
@@ -369,4 +369,4 @@ def build(description: Mapping[str, Any]) -> NCSNppConsistency:
 
 def restore(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
     """The model of a stored description, with its weights (WeightsError)."""
-    return fill(build(description), tensors)
+    return fill(build_ncsnpp(description), tensors)

@@ -35,7 +35,7 @@ class UNetDescription(Description, frozen=True, kw_only=True):
     preconditioning: Preconditioning = "gaussian"
 
 
-class ResBlock(nn.Module):
+class UNetResBlock(nn.Module):
     """Norm, SiLU, 3×3 convolution, twice, the noise level entering as a shift between; residual."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
@@ -81,13 +81,13 @@ class UNet(nn.Module):
         )
         self.conv_in = nn.Conv2d(channels_in * PATCH**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            ResBlock(width if block else before, width, embedding)
+            UNetResBlock(width if block else before, width, embedding)
             for before, width in zip([widths[0], *widths], widths, strict=False)
             for block in range(blocks)
         )
-        self.middle = ResBlock(widths[-1], widths[-1], embedding)
+        self.middle = UNetResBlock(widths[-1], widths[-1], embedding)
         self.up = nn.ModuleList(
-            ResBlock(width if block else below + width, width, embedding)
+            UNetResBlock(width if block else below + width, width, embedding)
             for below, width in zip([*widths[1:], widths[-1]], widths, strict=True)
             for block in range(blocks)
         )

@@ -10,7 +10,7 @@ from cmap_cli.models.formats.layout import Converted
 from cmap_cli.models.weights.documents import Artefact, DownloadSource
 
 
-def convert(artefact: Artefact, source: DownloadSource, path: Path) -> Converted:
+def convert_download(artefact: Artefact, source: DownloadSource, path: Path) -> Converted:
     """Read a downloaded file, or the folder of a repository, and check its structure.
 
     Raises:

@@ -28,7 +28,7 @@ from cmap_cli.models.weights.cache import (
     sha256,
     verify,
 )
-from cmap_cli.models.weights.convert import convert
+from cmap_cli.models.weights.convert import convert_download
 from cmap_cli.models.weights.documents import Artefact, DownloadSource
 from cmap_cli.models.weights.fetch import OnBytes, Patience, fetch
 from cmap_cli.models.weights.repository import download_repository
@@ -93,12 +93,12 @@ def obtain(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_mess
         with suppress(WeightsError):
             return cached_file(artefact, options.weights_dir)
         with explaining_writes(folder):
-            return bring(artefact, options, on_bytes, on_message)
+            return fill_cache(artefact, options, on_bytes, on_message)
     finally:
         release_lock(lock)
 
 
-def bring(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_message: OnMessage) -> Path:
+def fill_cache(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_message: OnMessage) -> Path:
     """Convert the file that was given, or download one, into the cache."""
     if options.from_dir is not None:
         for source in artefact.sources:
@@ -123,7 +123,7 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
             try:
                 made = keep(artefact, source, part, options, on_message)
             except WeightsError:
-                discard(part)
+                remove_download(part)
                 raise
         except OutOfSpaceError:
             raise
@@ -132,7 +132,7 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
             if source is not sources[-1]:
                 on_message(f"{error.message}; trying the next source")
             continue
-        discard(part)
+        remove_download(part)
         return made
     reasons = "; ".join(error.message for error in refusals) or "only a person can, in a browser"
     hint = next((error.hint for error in refusals if error.hint), "") or by_hand(artefact)
@@ -170,7 +170,7 @@ def keep(artefact: Artefact, source: DownloadSource, path: Path, options: FetchO
                 f"the file of {artefact.name} is another one than before, SHA-256 {digest} and not {before}",
                 f"if the new one is to be trusted, delete the line of {source.url} from {record}",
             )
-    converted = convert(artefact, source, path)
+    converted = convert_download(artefact, source, path)
     target = cached_path(artefact, options.weights_dir)
 
     def write(temporary: Path) -> None:
@@ -209,7 +209,7 @@ def origin(converted: Converted, artefact: Artefact, source: DownloadSource, dig
     }
 
 
-def discard(path: Path) -> None:
+def remove_download(path: Path) -> None:
     """Remove a download and its notes."""
     if path.is_dir():
         shutil.rmtree(path)

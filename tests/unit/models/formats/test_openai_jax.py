@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cmap_cli.errors import WeightsError
-from cmap_cli.models.formats.openai_jax import convert, read_parameters
+from cmap_cli.models.formats.openai_jax import convert_jax, read_parameters
 from tests.openai_weights import (
     TINY_STATE,
     TINY_STATE_WITH_TARGET,
@@ -51,7 +51,7 @@ def test_checkpoints_of_the_tests_are_as_the_original_code_writes_them(
             list(msgpack.unpackb(path.read_bytes(), strict_map_key=False)) for path in (original, tmp_path / "state")
         ]
         assert keys[0] == keys[1]
-        ours, theirs = convert(tmp_path / "state"), convert(original)
+        ours, theirs = convert_jax(tmp_path / "state"), convert_jax(original)
         assert ours.description == theirs.description
         assert ours.layout_sha256 == theirs.layout_sha256
         for key, tensor in theirs.tensors.items():
@@ -63,7 +63,7 @@ def test_checkpoints_of_the_tests_are_as_the_original_code_writes_them(
 def test_files_that_are_no_msgpack_map_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(WeightsError, match="is not a msgpack map"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 def with_kernel(value: Any) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
@@ -114,16 +114,16 @@ def test_bad_parameters_are_refused(
 ) -> None:
     write_checkpoint(tmp_path / "state", change(parameters))
     with pytest.raises(WeightsError, match=message):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 def test_a_state_without_averaged_parameters_is_refused(tmp_path: Path, parameters: dict[str, np.ndarray]) -> None:
     write_checkpoint(tmp_path / "state", parameters, params_ema=None)
     with pytest.raises(WeightsError, match="has no entry params_ema"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
     write_checkpoint(tmp_path / "state", parameters, params_ema=parameters[KERNEL])
     with pytest.raises(WeightsError, match="is not an NCSN"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 @pytest.mark.parametrize("part", [0.001, 0.3, 0.7, 0.9999])
@@ -132,13 +132,13 @@ def test_truncated_files_are_refused_wherever_they_end(part: float, tmp_path: Pa
     content = TINY_STATE.read_bytes()
     (tmp_path / "state").write_bytes(content[: int(part * len(content))])
     with pytest.raises(WeightsError, match="is cut short"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(TINY_STATE.read_bytes() + b"<html>")
     with pytest.raises(WeightsError, match="has 6 bytes after its end"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_sizes_that_are_only_claimed_take_no_memory(message: str, claimed: bytes
     (tmp_path / "state").write_bytes(b"\x81" + msgpack.packb("params_ema") + claimed)
     tracemalloc.start()
     with pytest.raises(WeightsError, match=message):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
 
@@ -191,7 +191,7 @@ def test_a_value_too_large_for_the_network_is_told_from_a_short_file(tmp_path: P
         file.write(b"\x81" + msgpack.packb("params") + b"\xc6" + struct.pack(">I", 100_000_000))
         file.truncate(100_000_013)
     with pytest.raises(WeightsError, match="larger than any of an NCSN"):
-        convert(tmp_path / "state")
+        convert_jax(tmp_path / "state")
 
 
 def test_reading_needs_no_torch() -> None:

@@ -13,7 +13,7 @@ from cmap_cli.errors import WeightsError, pip_install
 from cmap_cli.models.formats import diffusers_folder, openai_adm
 from cmap_cli.models.formats.adm_configs import ADM_CONFIGS, unet_config
 from cmap_cli.models.formats.layout import layout_sha256
-from cmap_cli.models.networks.adm import build
+from cmap_cli.models.networks.adm import build_adm
 
 pytest.importorskip("diffusers")
 
@@ -44,7 +44,7 @@ CONDITIONAL, UNCONDITIONAL = SMALL.values()
 def random_weights(config, seed=0):
     """UNet2DModel's state dict with no zero and no one in it: nothing that is mapped wrongly goes unnoticed."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {k.removeprefix("unet."): v.shape for k, v in build({"unet": config}).state_dict().items()}
+    shapes = {k.removeprefix("unet."): v.shape for k, v in build_adm({"unet": config}).state_dict().items()}
     return {
         key: torch.randn(shape, generator=generator) / math.sqrt(max(1, math.prod(shape[1:])))
         + (1.0 if "norm" in key and key.endswith("weight") else 0.0)
@@ -53,13 +53,13 @@ def random_weights(config, seed=0):
 
 
 def load(converted):
-    model = build(converted.description)
+    model = build_adm(converted.description)
     model.load_state_dict(converted.tensors, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
 
 def small_model(config=CONDITIONAL):
-    return load(diffusers_folder.convert(random_weights(config), config))
+    return load(diffusers_folder.convert_unet(random_weights(config), config))
 
 
 def inputs(config, n=2):
@@ -197,7 +197,7 @@ def openai_forward(state, x, sigma, labels):
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
 def test_openai_layout_computes_what_its_architecture_says(config):
     state = to_openai(random_weights(config), config)
-    model = load(openai_adm.convert(state, image_size=16, head_channels=HEAD))
+    model = load(openai_adm.convert_openai_adm(state, image_size=16, head_channels=HEAD))
     x, sigma, labels = inputs(config)
     torch.testing.assert_close(model(x, sigma, labels), openai_forward(state, x, sigma, labels), atol=1e-5, rtol=1e-5)
 
@@ -205,8 +205,8 @@ def test_openai_layout_computes_what_its_architecture_says(config):
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
 def test_both_layouts_are_the_same_model(config):
     weights = random_weights(config)
-    ours = diffusers_folder.convert(weights, config)
-    theirs = openai_adm.convert(to_openai(weights, config), image_size=16, head_channels=HEAD)
+    ours = diffusers_folder.convert_unet(weights, config)
+    theirs = openai_adm.convert_openai_adm(to_openai(weights, config), image_size=16, head_channels=HEAD)
     assert theirs.description["unet"] == config
     assert list(theirs.tensors) == list(ours.tensors)
     assert all(torch.equal(theirs.tensors[key], ours.tensors[key]) for key in ours.tensors)
@@ -215,7 +215,7 @@ def test_both_layouts_are_the_same_model(config):
 
 def test_half_precision_checkpoints_become_float32_tensors_that_can_be_saved(tmp_path):
     weights = {k: v.half() for k, v in to_openai(random_weights(CONDITIONAL), CONDITIONAL).items()}
-    converted = openai_adm.convert(weights, image_size=16, head_channels=HEAD)
+    converted = openai_adm.convert_openai_adm(weights, image_size=16, head_channels=HEAD)
     assert {v.dtype for v in converted.tensors.values()} == {torch.float32}
     save_file(converted.tensors, tmp_path / "model.safetensors")  # refuses tensors that share memory
     json.dumps(converted.description)
@@ -231,7 +231,7 @@ def test_half_precision_checkpoints_become_float32_tensors_that_can_be_saved(tmp
 )
 def test_published_architectures(name, parameters, openai_keys, openai_layout, diffusers_keys, diffusers_layout):
     config = ADM_CONFIGS[name]
-    model = build({"unet": config})
+    model = build_adm({"unet": config})
     ours = {k.removeprefix("unet."): v for k, v in model.state_dict().items()}
     theirs = to_openai(ours, config)
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -251,12 +251,12 @@ def test_boundary_condition_holds_exactly():
 
 def test_noise_levels_of_the_description_are_used():
     weights = random_weights(UNCONDITIONAL)
-    model = load(diffusers_folder.convert(weights, UNCONDITIONAL, sigma_min=0.1, sigma_max=20.0, sigma_data=0.3))
+    model = load(diffusers_folder.convert_unet(weights, UNCONDITIONAL, sigma_min=0.1, sigma_max=20.0, sigma_data=0.3))
     x, _, _ = inputs(UNCONDITIONAL)
     assert (model.sigma_min, model.sigma_max) == (0.1, 20.0)
     assert torch.allclose(model(x, torch.full((2,), 0.1)), x)
     sigma = torch.full((2,), 1.0)
-    default = load(diffusers_folder.convert(weights, UNCONDITIONAL))
+    default = load(diffusers_folder.convert_unet(weights, UNCONDITIONAL))
     assert not torch.allclose(model(x, sigma), default(x, sigma), atol=1e-3)
 
 
@@ -312,13 +312,13 @@ def test_autocast_stays_close_and_returns_float32():
 )
 def test_other_networks_are_refused(change, message):
     with pytest.raises(WeightsError, match=message):
-        build({"unet": CONDITIONAL | change})
+        build_adm({"unet": CONDITIONAL | change})
 
 
 def test_missing_diffusers_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(WeightsError, match="needs diffusers") as error:
-        build({"unet": CONDITIONAL})
+        build_adm({"unet": CONDITIONAL})
     assert error.value.hint == pip_install("diffusers")
 
 
@@ -346,7 +346,7 @@ def corrupted(corruption):
 )
 def test_damaged_openai_checkpoints_are_refused(corruption, message):
     with pytest.raises(WeightsError, match=message):
-        openai_adm.convert(corrupted(corruption), image_size=16, head_channels=HEAD)
+        openai_adm.convert_openai_adm(corrupted(corruption), image_size=16, head_channels=HEAD)
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def pipeline(tmp_path):
 
 @pytest.mark.parametrize("inside", ["", "unet"])
 def test_folder_of_a_pipeline_or_of_its_unet(pipeline, inside):
-    converted = diffusers_folder.read_folder(pipeline / inside)
+    converted = diffusers_folder.read_diffusers_folder(pipeline / inside)
     assert converted.description == {
         "kind": "adm",
         "unet": CONDITIONAL,
@@ -381,13 +381,13 @@ def test_folder_of_a_pipeline_or_of_its_unet(pipeline, inside):
 def test_relative_folder_without_a_scheduler_has_the_published_noise_levels(pipeline, monkeypatch):
     (pipeline / "scheduler" / "scheduler_config.json").unlink()
     monkeypatch.chdir(pipeline / "unet")
-    description = diffusers_folder.read_folder(type(pipeline)()).description
+    description = diffusers_folder.read_diffusers_folder(type(pipeline)()).description
     assert (description["sigma_min"], description["sigma_max"], description["sigma_data"]) == (0.002, 80.0, 0.5)
 
 
 def test_scheduler_beside_a_folder_of_another_name_is_not_the_models(pipeline):
     (pipeline / "unet").rename(pipeline / "network")
-    assert diffusers_folder.read_folder(pipeline / "network").description["sigma_max"] == 80.0
+    assert diffusers_folder.read_diffusers_folder(pipeline / "network").description["sigma_max"] == 80.0
 
 
 def shard(pipeline, names):
@@ -402,16 +402,16 @@ def shard(pipeline, names):
 
 
 def test_sharded_weights(pipeline):
-    whole = diffusers_folder.read_folder(pipeline)
+    whole = diffusers_folder.read_diffusers_folder(pipeline)
     digest = diffusers_folder.weights_sha256(pipeline)
     shard(pipeline, ["part-1.safetensors", "part-2.safetensors"])
-    sharded = diffusers_folder.read_folder(pipeline)
+    sharded = diffusers_folder.read_diffusers_folder(pipeline)
     assert all(torch.equal(sharded.tensors[key], whole.tensors[key]) for key in whole.tensors)
     first = diffusers_folder.weights_sha256(pipeline)
     save_file({"other": torch.zeros(1)}, pipeline / "unet" / "part-2.safetensors")
     assert len({digest, first, diffusers_folder.weights_sha256(pipeline)}) == 3
     with pytest.raises(WeightsError, match="cannot be read"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
     (pipeline / "unet" / "part-2.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"part-2\.safetensors cannot be read"):
         diffusers_folder.weights_sha256(pipeline)
@@ -424,7 +424,7 @@ def test_shards_outside_the_folder_are_refused(pipeline, name):
     index = pipeline / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys(random_weights(CONDITIONAL), name)}))
     with pytest.raises(WeightsError, match="not a safetensors file beside it"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
 
 
 def test_pickled_weights_with_the_old_names_of_attention(pipeline):
@@ -434,7 +434,7 @@ def test_pickled_weights_with_the_old_names_of_attention(pipeline):
         state = {key.replace(f".{new}.", f".{old}."): value for key, value in state.items()}
     (pipeline / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(state, pipeline / "unet" / "diffusion_pytorch_model.bin")
-    tensors = diffusers_folder.read_folder(pipeline).tensors
+    tensors = diffusers_folder.read_diffusers_folder(pipeline).tensors
     assert all(torch.equal(tensors[f"unet.{key}"], value) for key, value in random_weights(CONDITIONAL).items())
 
 
@@ -442,24 +442,24 @@ def test_pickled_code_is_not_run(pipeline):
     (pipeline / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save({"conv_in.weight": print}, pipeline / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(WeightsError, match="holds more than tensors"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
 
 
 def test_known_wrong_weights_are_refused_by_their_hash(pipeline):
     digest = diffusers_folder.weights_sha256(pipeline)
-    diffusers_folder.read_folder(pipeline, {"0" * 64: "another file"})
+    diffusers_folder.read_diffusers_folder(pipeline, {"0" * 64: "another file"})
     with pytest.raises(WeightsError, match="is refused: it lacks a group norm"):
-        diffusers_folder.read_folder(pipeline, {digest: "it lacks a group norm"})
+        diffusers_folder.read_diffusers_folder(pipeline, {digest: "it lacks a group norm"})
 
 
 def test_model_of_another_scheduler_is_refused(pipeline):
     path = pipeline / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({"_class_name": "DDPMScheduler"}))
     with pytest.raises(WeightsError, match="for a DDPMScheduler, not a CMStochasticIterativeScheduler"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
     path.write_text(json.dumps({"_class_name": "CMStochasticIterativeScheduler", "sigma_min": -1}))
     with pytest.raises(WeightsError, match="no positive numbers"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
 
 
 def test_incomplete_folders_are_explained(pipeline):
@@ -467,12 +467,12 @@ def test_incomplete_folders_are_explained(pipeline):
     for content in ("[]", "{", None):
         config.write_text(content) if content else config.unlink()
         with pytest.raises(WeightsError, match=r"config\.json (cannot be read|is not a JSON object)"):
-            diffusers_folder.read_folder(pipeline)
+            diffusers_folder.read_diffusers_folder(pipeline)
     config.write_text(json.dumps(CONDITIONAL))
     weights = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(b"\x00" * 20)
     with pytest.raises(WeightsError, match="cannot be read"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)
     weights.unlink()
     with pytest.raises(WeightsError, match=r"holds no diffusion_pytorch_model\.safetensors"):
-        diffusers_folder.read_folder(pipeline)
+        diffusers_folder.read_diffusers_folder(pipeline)

@@ -12,25 +12,25 @@ from cmap_cli.core.consistency import c_noise
 from cmap_cli.errors import WeightsError
 from cmap_cli.models.formats import ncsnpp, openai_jax, score_sde
 from cmap_cli.models.formats.layout import Converted, layout_sha256
-from cmap_cli.models.networks.ncsnpp import NCSNppConsistency, build
+from cmap_cli.models.networks.ncsnpp import NCSNppConsistency, build_ncsnpp
 from tests.openai_weights import TINY_STATE, TINY_STATE_WITH_TARGET, deterministic_parameters, layout, reference
 
 TINY = {"kind": "openai-ncsnpp", "channels": 8, "blocks": 1, "sigma_min": 0.002, "sigma_max": 80.0}
 
 
 def load(converted: Converted) -> NCSNppConsistency:
-    model = build(converted.description)
+    model = build_ncsnpp(converted.description)
     model.load_state_dict(converted.tensors, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
 
 def from_flax(parameters: Mapping[str, np.ndarray]) -> NCSNppConsistency:
     tensors = {name: torch.from_numpy(array) for name, array in parameters.items()}
-    return load(ncsnpp.convert(tensors, openai_jax.flax_name, "the parameters"))
+    return load(ncsnpp.convert_ncsnpp(tensors, openai_jax.flax_name, "the parameters"))
 
 
 def tiny() -> NCSNppConsistency:
-    return load(openai_jax.convert(TINY_STATE))
+    return load(openai_jax.convert_jax(TINY_STATE))
 
 
 def outputs(model: NCSNppConsistency, size: str, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,7 +49,7 @@ def assert_agrees_with_the_original_code(model: NCSNppConsistency, size: str, co
 
 @pytest.mark.parametrize("path", [TINY_STATE, TINY_STATE_WITH_TARGET])
 def test_tiny_network_agrees_with_the_original_code(path: Path) -> None:
-    converted = openai_jax.convert(path)
+    converted = openai_jax.convert_jax(path)
     assert converted.description == TINY
     assert converted.layout_sha256 == layout_sha256(layout("tiny"))
     assert_agrees_with_the_original_code(load(converted), "tiny")
@@ -83,7 +83,7 @@ def test_call_order_is_that_of_score_sde() -> None:
         Res 22, Res 23, Res 24, Res 25, Res 26, Attn 5, Res 27,
         Res 28, Res 29, Res 30, Res 31, Res 32, GroupNorm 0, Conv 1
     """.replace("Res", "ResnetBlockBigGANpp").replace("Attn", "AttnBlockpp")
-    backbone = build({**TINY, "blocks": 4}).backbone
+    backbone = build_ncsnpp({**TINY, "blocks": 4}).backbone
     numbers: Counter[str] = Counter()
     order = []
     for name, _ in backbone.call_order():
@@ -113,7 +113,7 @@ def score_sde_state(parameters: Mapping[str, np.ndarray], order: list[tuple[str,
 def test_score_sde_conversion_is_the_same_model(prefix: str) -> None:
     model = tiny()
     state = score_sde_state(openai_jax.read_parameters(TINY_STATE), model.backbone.call_order())
-    converted = score_sde.convert({prefix + key: tensor for key, tensor in state.items()})
+    converted = score_sde.convert_score_sde({prefix + key: tensor for key, tensor in state.items()})
     assert converted.description == TINY
     expected = {key: tuple(tensor.shape) for key, tensor in state.items() if key != "sigmas"}
     assert converted.layout_sha256 == layout_sha256(expected)
@@ -138,7 +138,7 @@ def test_score_sde_states_of_other_models_are_refused() -> None:
     }
     for message, state_dict in bad.items():
         with pytest.raises(WeightsError, match=message):
-            score_sde.convert(state_dict)
+            score_sde.convert_score_sde(state_dict)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_score_sde_states_of_other_models_are_refused() -> None:
 )
 def test_absurd_descriptions_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(WeightsError, match=r"description of the .* network is wrong|no NCSN\+\+ of 132 channels"):
-        build(TINY | change)
+        build_ncsnpp(TINY | change)
 
 
 def test_a_description_alone_takes_no_memory() -> None:
-    model = build({**TINY, "channels": 512, "blocks": 8})
+    model = build_ncsnpp({**TINY, "channels": 512, "blocks": 8})
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
 
 
