@@ -93,7 +93,7 @@ class Flag:
     checked: bool = True
 
 
-def exceeds(first: Measurement, second: Measurement) -> bool:
+def is_significantly_higher(first: Measurement, second: Measurement) -> bool:
     """Whether the first accuracy is above the second by more than chance: one-sided test of two proportions."""
     pooled = (first.correct + second.correct) / (first.n + second.n)
     deviation = math.sqrt(pooled * (1 - pooled) * (1 / first.n + 1 / second.n))
@@ -152,7 +152,7 @@ def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: s
     if not pairs:
         return Flag(name, False, f"needs {needed}", checked=False)
     for first, second in pairs:
-        if exceeds(first, second):
+        if is_significantly_higher(first, second):
             return Flag(name, True, f"{wrong}: {first}, {second}")
     return Flag(name, False, f"as it should be in {counted(len(pairs), 'comparison')}")
 

@@ -60,7 +60,7 @@ class BenchmarkFolder(RecordFolder):
         write_with(self.folder / relative, lambda temporary: save_file(stored, temporary))
 
 
-def look_for_finished(folder: Path, settings: Mapping[str, Any], campaign: Campaign) -> set[tuple[str, int]]:
+def find_finished_tasks(folder: Path, settings: Mapping[str, Any], campaign: Campaign) -> set[tuple[str, int]]:
     """The keys of the finished tasks of a folder, which is not touched (SettingsMismatchError for other settings)."""
     path = folder / SETTINGS_FILE
     if not path.exists():

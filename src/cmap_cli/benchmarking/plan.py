@@ -12,7 +12,7 @@ from typing import Any
 from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_plan, seconds_of, weak_plan, widths
 from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
-from cmap_cli.benchmarking.folder import look_for_finished
+from cmap_cli.benchmarking.folder import find_finished_tasks
 from cmap_cli.benchmarking.pictures import load_images
 from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare_benchmark
@@ -123,7 +123,7 @@ def announce_costs(
 ) -> BenchmarkPlan:
     """Report to the caller what will be done and how long it takes."""
     campaign = prepared.campaign
-    finished = set() if overwrite else look_for_finished(folder, prepared.settings, campaign)
+    finished = set() if overwrite else find_finished_tasks(folder, prepared.settings, campaign)
     own = campaign.tasks(shard)
     remaining = [task for task in own if task.key not in finished]
     cost = Cost(forecast_of(costs, remaining).left(), thorough_span(costs))

@@ -13,7 +13,7 @@ import typer
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
 from cmap_cli.cli import completion, console, options
-from cmap_cli.cli.benchmark_messages import settings_of, show_document, show_dry_run
+from cmap_cli.cli.benchmark_messages import settings_of, show_benchmark_dry_run, show_document
 from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 from cmap_cli.defenses.table import DEFENSES
 
@@ -162,15 +162,15 @@ def attack(
             on_image=(lambda name: console.result(str(out / name))) if quiet and not json else None,
         )
     if dry_run:
-        show_dry_run(result, json=json)
+        show_benchmark_dry_run(result, json=json)
     elif result.team.partial:
-        show_shard(result, json=json, quiet=quiet)
+        show_attack_shard(result, json=json, quiet=quiet)
     elif result.successes is not None:
-        show(out, result.settings, result.successes, json=json, quiet=quiet)
+        show_attack(out, result.settings, result.successes, json=json, quiet=quiet)
     result.team.leave(0)
 
 
-def show_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> None:
+def show_attack_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> None:
     """What a shard wrote."""
     from cmap_cli.benchmarking.documents import AttackShardOutput
 
@@ -183,7 +183,7 @@ def show_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> None:
         console.say(f"when all shards are done: cmap merge {shlex.quote(out)}")
 
 
-def show(folder: Path, settings: dict[str, Any], counts: Successes, *, json: bool, quiet: bool) -> None:
+def show_attack(folder: Path, settings: dict[str, Any], counts: Successes, *, json: bool, quiet: bool) -> None:
     """What came out of a whole run."""
     if json:
         from cmap_cli.benchmarking.documents import AttackOutput

@@ -13,8 +13,8 @@ from cmap_cli.cli.benchmark_messages import (
     Outputs,
     finish_benchmark,
     settings_of,
-    show_dry_run,
-    show_shard,
+    show_benchmark_dry_run,
+    show_benchmark_shard,
 )
 from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 from cmap_cli.defenses.table import DEFENSES
@@ -202,9 +202,9 @@ def benchmark(
         )
     code = 0
     if dry_run:
-        show_dry_run(result, json=json)
+        show_benchmark_dry_run(result, json=json)
     elif result.team.partial:
-        show_shard(result, json=json, quiet=quiet)
+        show_benchmark_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
         lacking = cut_short(result, budget)
         code = finish_benchmark(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)

@@ -85,7 +85,7 @@ def estimate_of(plan: BenchmarkPlan) -> Estimate:
     )
 
 
-def show_dry_run(result: BenchmarkResult | AttackRunResult, *, json: bool) -> None:
+def show_benchmark_dry_run(result: BenchmarkResult | AttackRunResult, *, json: bool) -> None:
     """The estimate of a dry run as a document; for people the plan was printed before."""
     from cmap_cli.benchmarking.documents import AttackDryRunOutput, BenchmarkDryRunOutput
     from cmap_cli.benchmarking.run import BenchmarkResult
@@ -95,7 +95,7 @@ def show_dry_run(result: BenchmarkResult | AttackRunResult, *, json: bool) -> No
         show_document(kind(settings=result.settings, estimate=estimate_of(result.plan)))
 
 
-def show_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
+def show_benchmark_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
     """What a shard wrote."""
     from cmap_cli.benchmarking.documents import BenchmarkShardOutput
 
@@ -211,7 +211,7 @@ def show_report(folder: Path, report: Report, compared: Comparison | None) -> No
     """The report for people; the verdict comes last, where a terminal shows it."""
     from cmap_cli.benchmarking.report.tables import cell_text, summary_table
     from cmap_cli.benchmarking.report.words import headline_facts, headline_number
-    from cmap_cli.cli.compare import show
+    from cmap_cli.cli.compare import show_comparison
 
     if report.headline is not None:
         console.result(f"{headline_number(report.headline)} ({headline_facts(report.headline)})")
@@ -223,7 +223,7 @@ def show_report(folder: Path, report: Report, compared: Comparison | None) -> No
         if flag.fired:
             console.warn(flag.what)
     if compared is not None:
-        show(compared)
+        show_comparison(compared)
     for sentence in report.verdict:
         console.result(sentence)
     console.result(f"report: {folder / REPORT}")

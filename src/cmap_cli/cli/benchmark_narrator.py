@@ -43,7 +43,7 @@ class BenchmarkNarrator(ExitStack):
 
     def plan(self, plan: BenchmarkPlan) -> None:
         """What will be done."""
-        show_plan(plan, verbose=self.verbose)
+        show_benchmark_plan(plan, verbose=self.verbose)
 
     def progress(self, progress: BenchmarkProgress) -> None:
         """How far it is, and what is in work."""
@@ -71,7 +71,7 @@ def in_work(progress: BenchmarkProgress) -> str:
     return ", ".join(parts)
 
 
-def show_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
+def show_benchmark_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
     """Say what will be done, how long what remains of this shard takes, and what a thorough run would take."""
     from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
     from cmap_cli.runs.shard import WHOLE

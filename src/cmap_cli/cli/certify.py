@@ -10,7 +10,7 @@ import typer
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, Denoiser, FailOn, Procedure
 from cmap_cli.cli import conditions, console, data_options, options
 from cmap_cli.cli.benchmark_messages import settings_of
-from cmap_cli.cli.certify_messages import finish_certify, show_dry_run, show_plan, show_shard
+from cmap_cli.cli.certify_messages import finish_certify, show_certify_dry_run, show_certify_plan, show_certify_shard
 from cmap_cli.cli.progress import reporting_units
 
 if TYPE_CHECKING:
@@ -173,15 +173,17 @@ def certify(
             shard=own,
             overwrite=overwrite,
             dry_run=dry_run,
-            on_plan=None if silent and not (dry_run and not json) else lambda plan: show_plan(plan, verbose=verbose),
+            on_plan=None
+            if silent and not (dry_run and not json)
+            else lambda plan: show_certify_plan(plan, verbose=verbose),
             on_progress=on_progress,
             on_message=console.warn,
         )
     code = 0
     if dry_run:
-        show_dry_run(result, json=json)
+        show_certify_dry_run(result, json=json)
     elif result.team.partial:
-        show_shard(result, json=json, quiet=quiet)
+        show_certify_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
         code = finish_certify(result.folder, result.report, thresholds, fail_on, json=json, quiet=quiet)
     if code := result.team.leave(code):

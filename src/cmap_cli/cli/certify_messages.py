@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cmap_cli.runs.merge import Merged
 
 
-def show_plan(plan: CertifyPlan, *, verbose: bool) -> None:
+def show_certify_plan(plan: CertifyPlan, *, verbose: bool) -> None:
     """Say what will be done, and about how long this shard takes."""
     from cmap_cli.runs.shard import WHOLE
 
@@ -45,7 +45,7 @@ def show_plan(plan: CertifyPlan, *, verbose: bool) -> None:
         console.say(encode(plan.prepared.settings))
 
 
-def show_dry_run(result: CertifyResult, *, json: bool) -> None:
+def show_certify_dry_run(result: CertifyResult, *, json: bool) -> None:
     """The estimate of a dry run as a document; for people the plan was printed before."""
     from cmap_cli.benchmarking.certificates.documents import CertifyDryRunOutput
 
@@ -53,7 +53,7 @@ def show_dry_run(result: CertifyResult, *, json: bool) -> None:
         show_document(CertifyDryRunOutput(settings=result.settings, seconds=result.plan.seconds))
 
 
-def show_shard(result: CertifyResult, *, json: bool, quiet: bool) -> None:
+def show_certify_shard(result: CertifyResult, *, json: bool, quiet: bool) -> None:
     """What a shard wrote."""
     from cmap_cli.benchmarking.certificates.documents import CertifyShardOutput
 

@@ -76,7 +76,7 @@ def compare(
         if picture is not None:
             console.result(str(picture))
     else:
-        show(found)
+        show_comparison(found)
     for text in failures:
         console.fail(CmapError(text))
     if code:
@@ -92,7 +92,7 @@ def reasons_to_fail(found: Comparison) -> list[str]:
     return [*worse, *found.problems]
 
 
-def show(found: Comparison) -> None:
+def show_comparison(found: Comparison) -> None:
     """The comparison as a table, and one sentence."""
     header = ("condition", "base", "new", "lost", "gained", "difference", "p")
     rows = []

@@ -14,7 +14,7 @@ import typer
 from cmap_cli.cli import completion, console, options
 from cmap_cli.cli.command import DETAILS_OF
 from cmap_cli.cli.progress import reporting
-from cmap_cli.cli.weights_status import show_plan, show_status
+from cmap_cli.cli.weights_status import show_download_plan, show_status
 from cmap_cli.errors import CmapError, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def download_weights(
     asked = names or NEEDED_BY_DEFAULT
     artefacts = downloadable_artefacts(fetch_options) if everything else select_artefacts(asked)
     if dry_run:
-        show_plan(artefacts, weights_dir, json=json)
+        show_download_plan(artefacts, weights_dir, json=json)
         return
     with Bars(quiet=quiet or json) as bars:
         done = download_artefacts(

@@ -104,7 +104,7 @@ def merge(
     elif merged.kind == "certify":
         code = show_certificates(merged, thresholds, fail_on, json=json, quiet=quiet)
     else:
-        show(merged, json=json, quiet=quiet)
+        show_merged(merged, json=json, quiet=quiet)
     if code:
         raise typer.Exit(code)
 
@@ -137,7 +137,7 @@ def show_certificates(
     return finish_certify(merged.folder, report, thresholds, fail_on, json=json, quiet=quiet, merged=merged)
 
 
-def show(merged: Merged, *, json: bool, quiet: bool) -> None:
+def show_merged(merged: Merged, *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
     from cmap_cli.cli.documents import MergeDocument
     from cmap_cli.purify.documents import ImageRecord

@@ -129,7 +129,7 @@ def purify(
     values = dict(locals())
     from cmap_cli.purify.run import purify_folder
 
-    settings = settings_of(values)
+    settings = purify_settings(values)
     silent = quiet or json
     with Narrator(out, settings, silent=silent, paths=quiet and not json, verbose=verbose) as narrator:
         result = purify_folder(
@@ -154,7 +154,7 @@ def purify(
         raise typer.Exit(result.exit_code)
 
 
-def settings_of(values: Mapping[str, Any]) -> PurifySettings:
+def purify_settings(values: Mapping[str, Any]) -> PurifySettings:
     """The settings among the options of the command."""
     names = {field.name: field.name for field in dataclasses.fields(PurifySettings)} | {"format": "image_format"}
     return PurifySettings(**{name: values[option] for name, option in names.items()})
@@ -165,7 +165,7 @@ def problems(values: Mapping[str, Any]) -> list[CmapError]:
     from cmap_cli.data.inputs import discover
     from cmap_cli.models.weights.manifest import unknown_names
 
-    settings = settings_of(values)
+    settings = purify_settings(values)
     found = settings.problems() + unknown_names(settings.model, settings.classifier)
     inputs = [each for each in values["inputs"] or () if each != "-"]
     with collecting(found):

@@ -55,7 +55,7 @@ class Narrator(ExitStack):
             skipped = f", {console.count(message.skipped, 'other file')} skipped" if message.skipped else ""
             console.say(f"{console.count(message.images, 'image')}{whose}{skipped}")
         else:
-            show_plan(message, self.settings, verbose=self.verbose)
+            show_purify_plan(message, self.settings, verbose=self.verbose)
 
     def progress(self, progress: Progress) -> None:
         """Show progress; print failures, and the paths of results where they are asked for."""
@@ -89,7 +89,7 @@ class Narrator(ExitStack):
         return ", ".join([*parts, self.loss] if self.loss else parts)
 
 
-def show_plan(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
+def show_purify_plan(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
     """Print what will be done and about how long it takes; warn about images that will be cut, and of a blur."""
     looked, seconds = plan.survey, plan.seconds_per_patch
     if plan.already_there:

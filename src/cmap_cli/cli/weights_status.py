@@ -36,7 +36,7 @@ def show_check(*, json: bool) -> None:
         console.result(f"{manifest_path()}: {count} artefacts, no mistakes")
 
 
-def show_plan(artefacts: Sequence[Artefact], weights_dir: Path | None, *, json: bool) -> None:
+def show_download_plan(artefacts: Sequence[Artefact], weights_dir: Path | None, *, json: bool) -> None:
     """What would be downloaded, from where, under which licence."""
     from cmap_cli.models.weights.status import plan_download
 

@@ -109,7 +109,7 @@ def load_classifier(
     """
     path = Path(name)
     if path.is_file():
-        loaded = from_file(name, path, normalisation, device)
+        loaded = classifier_from_file(name, path, normalisation, device)
     elif normalisation is not None:
         raise UsageError(f"--normalisation is for classifier files; {name} declares its own")
     elif path.suffix == ".onnx" or "/" in name.partition(":")[0] or "\\" in name:
@@ -210,7 +210,9 @@ def from_transformers(
     return LoadedClassifier(name, prepared, len(classes), classes, input_size=size)
 
 
-def from_file(name: str, path: Path, normalisation: str | None, device: torch.device | str) -> LoadedClassifier:
+def classifier_from_file(
+    name: str, path: Path, normalisation: str | None, device: torch.device | str
+) -> LoadedClassifier:
     """A classifier in an ONNX, TorchScript or torch.export file, with the declared normalisation."""
     if normalisation is None:
         raise UsageError(

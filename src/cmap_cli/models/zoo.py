@@ -86,20 +86,20 @@ def load_identified_model(
         )
     known = read_manifest().get(name)
     if known is not None and known.kind == "consistency-model":  # even where a folder is called so
-        return from_file(name, local_file(known, weights_dir), device)
+        return model_from_file(name, local_file(known, weights_dir), device)
     path = Path(name)
     if path.is_dir():
         if (path / MODEL_FILE).is_file():
-            return from_file(name, path / MODEL_FILE, device)
+            return model_from_file(name, path / MODEL_FILE, device)
         return from_diffusers_folder(name, path, device)
     if path.is_file():
         if path.suffix == ".safetensors":
-            return from_file(name, path, device)
+            return model_from_file(name, path, device)
         return from_program(name, path, device)
     library, _, rest = name.partition(":")
     if library == "hf" or not (rest or "/" in name or "\\" in name):
         file = local_file(artefact_of(name, "consistency-model"), weights_dir)
-        loaded = from_file(name, file, device)
+        loaded = model_from_file(name, file, device)
         if library == "hf":
             check_consistency_model(name, loaded.model, device)
         return loaded
@@ -108,7 +108,7 @@ def load_identified_model(
     raise WeightsError(f"the model {name} does not exist", f"cmap train IMAGES --out {name} makes one")
 
 
-def from_file(name: str, path: Path, device: torch.device | str) -> LoadedModel:
+def model_from_file(name: str, path: Path, device: torch.device | str) -> LoadedModel:
     """A safetensors file that cmap wrote."""
     model = read_model(path).to(device)
     return LoadedModel(name, sha256(path), model)  # type: ignore[arg-type]  # what build_model makes is one

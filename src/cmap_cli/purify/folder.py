@@ -144,7 +144,9 @@ def is_same(recorded: str, source: Source) -> bool:
     return recorded.endswith(name) and Path(recorded.removesuffix(name)).resolve() == source.path.resolve()
 
 
-def look_for_finished(folder: Path, settings: Mapping[str, Any], sources: Iterable[Source], extension: str) -> set[str]:
+def find_finished_sources(
+    folder: Path, settings: Mapping[str, Any], sources: Iterable[Source], extension: str
+) -> set[str]:
     """The sources that a folder, which is not touched, has results of.
 
     Args:

@@ -20,7 +20,7 @@ from cmap_cli.models.classifiers import LoadedClassifier, count_classes, load_cl
 from cmap_cli.models.perceptual import load_similarity
 from cmap_cli.models.zoo import LoadedModel, load_identified_model
 from cmap_cli.purify.job import Job, Jobs
-from cmap_cli.purify.settings import PurifySettings, compared_settings
+from cmap_cli.purify.settings import PurifySettings, compared_purify_settings
 
 AUTO_MODELS = (SMALL_MODEL, PHOTO_MODEL)
 """The models of "auto": the first for pictures of its size, the last for all others."""
@@ -92,7 +92,7 @@ def prepare_purify(
         for each in loaded
     )
     identified = {each.name: (each.sha256, configs[each.name]) for each in loaded}
-    compared = compared_settings(settings, identified, str(dtype).removeprefix("torch."))
+    compared = compared_purify_settings(settings, identified, str(dtype).removeprefix("torch."))
     return PreparedPurification(Jobs(jobs), chosen, compared)
 
 

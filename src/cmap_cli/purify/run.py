@@ -132,7 +132,7 @@ def purify_request(
     """Purify what was checked; arguments and errors as of :func:`purify_folder`."""
     began = time.monotonic()
     # torch is imported from here on, when everything that is cheap to check is right
-    from cmap_cli.purify.folder import look_for_finished
+    from cmap_cli.purify.folder import find_finished_sources
     from cmap_cli.purify.prepare import named_labels, prepare_purify
     from cmap_cli.purify.work import FolderRun, ImageCounts
 
@@ -141,7 +141,7 @@ def purify_request(
     run = FolderRun(out, settings, request, team, prepared, on_message, on_progress)
     true_labels = named_labels(request.labels, prepared.jobs.last.classifier)
     if dry_run:
-        there = set() if overwrite else look_for_finished(out, prepared.compared, run.sources, run.extension)
+        there = set() if overwrite else find_finished_sources(out, prepared.compared, run.sources, run.extension)
         plan, _ = run.plan([source for source in run.sources if str(source) not in there], measure=team.leads)
         planned = PurifyResult(out, out / MANIFEST_FILE, prepared.compared, run.partial_shard, plan, dry_run=True)
         return dataclasses.replace(planned, exit_code=team.leave(0), seconds=time.monotonic() - began)

@@ -116,7 +116,7 @@ def with_options(settings: PurifySettings | None, options: Mapping[str, Any]) ->
     return dataclasses.replace(settings or PurifySettings(), **options)
 
 
-def compared_settings(
+def compared_purify_settings(
     settings: PurifySettings, models: Mapping[str, tuple[str, PurifyConfig]], precision: str
 ) -> dict[str, Any]:
     """What run.json keeps and a resumed run must share: every field that is not listed in `NO_EFFECT`.

@@ -98,10 +98,10 @@ class Team:
             import torch.distributed as dist
 
             dist.destroy_process_group()
-        return worst(codes)
+        return worst_exit_code(codes)
 
 
-def worst(codes: Sequence[int]) -> int:
+def worst_exit_code(codes: Sequence[int]) -> int:
     """The most severe of several exit codes."""
     return max(codes, key=lambda code: SEVERITY.index(code) if code in SEVERITY else len(SEVERITY))
 

@@ -18,7 +18,7 @@ from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.merge import merge_folder, merge_folders
 from cmap_cli.runs.progress import Part, decisive_parts, missing, read_parts, write_part
 from cmap_cli.runs.shard import LAUNCHER, WHOLE, Shard, launched_shard, parse_shard, resolve_shard
-from cmap_cli.runs.team import worst
+from cmap_cli.runs.team import worst_exit_code
 
 
 def test_every_key_belongs_to_one_shard_of_about_the_same_size() -> None:
@@ -66,7 +66,14 @@ def test_torchrun_and_shard_exclude_each_other(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_worst_exit_code_wins() -> None:
-    assert [worst(codes) for codes in ([0, 0], [0, 3], [3, 1], [1, 2, 3], [2, 130], [0, 77])] == [0, 3, 1, 2, 130, 77]
+    assert [worst_exit_code(codes) for codes in ([0, 0], [0, 3], [3, 1], [1, 2, 3], [2, 130], [0, 77])] == [
+        0,
+        3,
+        1,
+        2,
+        130,
+        77,
+    ]
 
 
 def test_a_lock_is_for_one_process_and_falls_with_it(tmp_path: Path) -> None:

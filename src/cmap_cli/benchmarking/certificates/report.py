@@ -72,7 +72,7 @@ def build_certificate_report(folder: Path, records: Sequence[CertificateRecord])
     )
 
 
-def share(count: int, n: int) -> Share:
+def share_with_interval(count: int, n: int) -> Share:
     """A share with its Wilson 95 % interval; everything is possible without images."""
     if not n:
         return Share(count=0, n=0, value=0.0, low=0.0, high=1.0)
@@ -110,7 +110,7 @@ def radius_result(records: Sequence[CertificateRecord], radius: float, settings:
     return RadiusResult(
         radius=radius,
         linf=255 * radius / math.sqrt(math.prod(shape)) if shape else None,
-        certified=share(certified, len(records)),
+        certified=share_with_interval(certified, len(records)),
         set_low=set_lower(certified, len(records), settings["alpha"], CONFIDENCE) if records else 0.0,
         undecided=undecided,
     )

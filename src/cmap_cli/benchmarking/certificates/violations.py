@@ -63,12 +63,12 @@ def image_certificate(
     if len(votes) < 2:
         return None
     selected = min(votes[0], key=lambda each: (-votes[0][each], int(each)))
-    successes, n = count(votes[1:], selected)
+    successes, n = count_class(votes[1:], selected)
     lower = clopper_pearson_lower(successes, n, alpha)
     return ImageCertificate(selected, lower, certified_radius(lower, sigma), selected == str(label))
 
 
-def count(votes: Iterable[Mapping[str, int]], selected: str) -> tuple[int, int]:
+def count_class(votes: Iterable[Mapping[str, int]], selected: str) -> tuple[int, int]:
     """How many samples have a class, and how many there are."""
     total: Counter[str] = Counter()
     for each in votes:
@@ -114,7 +114,7 @@ def check_certificates(records: Iterable[BenchmarkRecord], sigma: float, values:
             continue
         comparisons += 1
         left = needed_after(certificate.lower, distance, sigma)
-        upper = clopper_pearson_upper(*count(record.votes, certificate.selected), alpha)
+        upper = clopper_pearson_upper(*count_class(record.votes, certificate.selected), alpha)
         if upper < left:
             violations.append(
                 f"{record.key} is certified for ℓ2 {certificate.radius:.3f}, and at {record.l2:.3f} "

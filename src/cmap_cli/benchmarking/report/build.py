@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cmap_cli.benchmarking.documents import read_benchmark
 from cmap_cli.benchmarking.report.examples import find_examples
 from cmap_cli.benchmarking.report.records import CLEAN, RECORDS_FILE, GatheredRecords, gather_records
-from cmap_cli.benchmarking.report.statistics import Rate, accuracy, share
+from cmap_cli.benchmarking.report.statistics import Rate, accuracy, rate_of_true
 from cmap_cli.benchmarking.report.taxonomy import find_taxonomy
 from cmap_cli.benchmarking.report.threats import attacks_on, cost, threat_results
 from cmap_cli.benchmarking.report.values import (
@@ -104,7 +104,7 @@ def clean_of_classifier(gathered: GatheredRecords) -> Rate | None:
     for one, observed in gathered.observed.items():
         if one.attack == CLEAN:
             rights.update(observed.bare)
-    return share(rights.values())
+    return rate_of_true(rights.values())
 
 
 def find_headline(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from cmap_cli.benchmarking.report.records import GatheredRecords, Observed, RecordCondition
-from cmap_cli.benchmarking.report.statistics import DrawOutcome, Rate, share
+from cmap_cli.benchmarking.report.statistics import DrawOutcome, Rate, rate_of_true
 from cmap_cli.benchmarking.report.values import BrokenImage, ClassResult, FailedUnder
 
 
@@ -31,7 +31,7 @@ def class_results(
         images[gathered.labels[image]].append(image)
 
     def among(rights: Mapping[int, bool], members: Sequence[int]) -> Rate | None:
-        return share([rights[image] for image in members if image in rights])
+        return rate_of_true([rights[image] for image in members if image in rights])
 
     voted_clean = {image: one.voted_right for image, one in clean.outcomes.items()}
     voted = {image: one.voted_right for image, one in attacked.items()}

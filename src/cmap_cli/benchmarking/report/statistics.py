@@ -92,7 +92,7 @@ def rate(right: int, n: int) -> Rate | None:
     return Rate(right, n, right / n, *wilson_interval(right, n)) if n else None
 
 
-def share(right: Collection[bool]) -> Rate | None:
+def rate_of_true(right: Collection[bool]) -> Rate | None:
     """The rate of True."""
     return rate(sum(right), len(right))
 
@@ -132,7 +132,7 @@ def right_every_time(outcomes: Collection[DrawOutcome], submissions: int) -> flo
     return math.fsum(chances) / len(outcomes)
 
 
-def worst(outcomes: Sequence[DrawOutcome]) -> DrawOutcome:
+def worst_outcome(outcomes: Sequence[DrawOutcome]) -> DrawOutcome:
     """An image under an attacker who has the choice: right only if right everywhere, the smallest mean."""
     return reduce(worse, outcomes)
 
@@ -149,8 +149,8 @@ def worse(one: DrawOutcome, other: DrawOutcome) -> DrawOutcome:
 
 def accuracy(outcomes: Collection[DrawOutcome]) -> Accuracy | None:
     """The accuracies over images, in whatever order; None without images."""
-    vote = share([one.voted_right for one in outcomes])
-    worst_of_n = share([one.always_right for one in outcomes])
+    vote = rate_of_true([one.voted_right for one in outcomes])
+    worst_of_n = rate_of_true([one.always_right for one in outcomes])
     if vote is None or worst_of_n is None:
         return None
     average = math.fsum(one.mean for one in outcomes) / len(outcomes)

@@ -9,7 +9,14 @@ from typing import Any
 
 from cmap_cli.benchmarking.report.classes import class_results, find_failures
 from cmap_cli.benchmarking.report.records import CLEAN, GatheredRecords, Observed, RecordCondition, finite
-from cmap_cli.benchmarking.report.statistics import Accuracy, DrawOutcome, accuracy, right_every_time, share, worst
+from cmap_cli.benchmarking.report.statistics import (
+    Accuracy,
+    DrawOutcome,
+    accuracy,
+    rate_of_true,
+    right_every_time,
+    worst_outcome,
+)
 from cmap_cli.benchmarking.report.values import (
     AccessResult,
     AttackCost,
@@ -68,7 +75,7 @@ def undefended_rights(
 def worst_outcomes(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
     """Each image under the worst of the conditions, for the images that all have reached."""
     seen = [gathered.observed[one].outcomes for one in conditions]
-    return {image: worst([one[image] for one in seen]) for image in reached_by_all(seen)}
+    return {image: worst_outcome([one[image] for one in seen]) for image in reached_by_all(seen)}
 
 
 def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
@@ -92,7 +99,7 @@ def by_access(gathered: GatheredRecords, attacks: Sequence[RecordCondition]) -> 
 def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackRow:
     """One row of the table."""
     observed = gathered.observed[condition]
-    defended, bare = accuracy(observed.outcomes.values()), share(observed.bare.values())
+    defended, bare = accuracy(observed.outcomes.values()), rate_of_true(observed.bare.values())
     if defended is None or bare is None:
         raise ValueError(f"{condition} has no images")
     unaware = undefended_rights(gathered, ball_of(condition), condition.attack, control=condition.control)
@@ -103,7 +110,7 @@ def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackR
         through_defense=condition.through_defense,
         control=condition.control,
         defended=defended,
-        undefended=share(unaware.values()),
+        undefended=rate_of_true(unaware.values()),
         bare=bare,
         unchanged=len(observed.unchanged),
         reported_success=observed.reported,
@@ -174,7 +181,7 @@ def threat_results(
                 n=len(attacked),
                 access=tuple(dict.fromkeys(one.access or "" for one in attacks)),
                 worst_case=accuracy(attacked.values()),
-                undefended=share(undefended.values()),
+                undefended=rate_of_true(undefended.values()),
                 attacks=tuple(attack_row(gathered, one) for one in attacks),
                 controls=tuple(attack_row(gathered, one) for one in within if one.control),
                 classes=class_results(gathered, clean, attacked, undefended, name) if attacks else (),

@@ -45,7 +45,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
     tree = None
     with path.open("rb") as file:
         stream = msgpack.Unpacker(
-            file, ext_hook=unpack_array, strict_map_key=False, max_buffer_size=LARGEST_VALUE, **LIMITS
+            file, ext_hook=unpack_float_array, strict_map_key=False, max_buffer_size=LARGEST_VALUE, **LIMITS
         )
         try:
             entries = stream.read_map_header()
@@ -72,7 +72,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
     return dict(leaves(tree, f"the checkpoint {path}"))
 
 
-def unpack_array(code: int, payload: bytes) -> Any:
+def unpack_float_array(code: int, payload: bytes) -> Any:
     """The array in an extension type 1; others as they are.
 
     Raises:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 WIDTHS = (16, 32, 64)
 
 
-class BasicBlock(nn.Module):
+class OptionABlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without parameters (option A of the paper)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -34,10 +34,10 @@ class BasicBlock(nn.Module):
         return F.relu(h + self.shortcut(x))
 
 
-def stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+def option_a_stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one resolution, the first of which changes it."""
-    first = BasicBlock(channels_in, channels_out, stride)
-    return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+    first = OptionABlock(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(OptionABlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 class CifarResNet(nn.Module):
@@ -53,9 +53,9 @@ class CifarResNet(nn.Module):
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = stage(WIDTHS[0], WIDTHS[0], blocks, 1)
-        self.layer2 = stage(WIDTHS[0], WIDTHS[1], blocks, 2)
-        self.layer3 = stage(WIDTHS[1], WIDTHS[2], blocks, 2)
+        self.layer1 = option_a_stage(WIDTHS[0], WIDTHS[0], blocks, 1)
+        self.layer2 = option_a_stage(WIDTHS[0], WIDTHS[1], blocks, 2)
+        self.layer3 = option_a_stage(WIDTHS[1], WIDTHS[2], blocks, 2)
         self.linear = nn.Linear(WIDTHS[2], classes)
 
     def forward(self, x: Tensor) -> Tensor:

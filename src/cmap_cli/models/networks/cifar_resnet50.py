@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         return F.relu(h + self.shortcut(x))
 
 
-def stage(channels_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def bottleneck_stage(channels_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one resolution, the first of which changes it."""
     first = Bottleneck(channels_in, width, stride)
     return nn.Sequential(first, *(Bottleneck(EXPANSION * width, width, 1) for _ in range(blocks - 1)))
@@ -55,10 +55,10 @@ class CifarResNet50(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = stage(64, 64, 3, 1)
-        self.layer2 = stage(256, 128, 4, 2)
-        self.layer3 = stage(512, 256, 6, 2)
-        self.layer4 = stage(1024, 512, 3, 2)
+        self.layer1 = bottleneck_stage(64, 64, 3, 1)
+        self.layer2 = bottleneck_stage(256, 128, 4, 2)
+        self.layer3 = bottleneck_stage(512, 256, 6, 2)
+        self.layer4 = bottleneck_stage(1024, 512, 3, 2)
         self.linear = nn.Linear(2048, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from cmap_cli.models.networks.dm_wide_resnet import pad_same
 from cmap_cli.models.networks.normalisation import CIFAR10
 
 
-class Block(nn.Module):
+class PreActBlock(nn.Module):
     """Norm, SiLU, 3×3 convolution, twice; residual.
 
     Where the shape changes, the shortcut is a 3×3 convolution of the input itself, before norm and activation.
@@ -35,9 +35,9 @@ class Block(nn.Module):
         return out
 
 
-def stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+def preact_stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
     """The two blocks of one resolution."""
-    return nn.Sequential(Block(channels_in, channels_out, stride), Block(channels_out, channels_out, 1))
+    return nn.Sequential(PreActBlock(channels_in, channels_out, stride), PreActBlock(channels_out, channels_out, 1))
 
 
 class DMPreActResNet18(nn.Module):
@@ -50,10 +50,10 @@ class DMPreActResNet18(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.conv_2d = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        self.layer_0 = stage(64, 64, 1)
-        self.layer_1 = stage(64, 128, 2)
-        self.layer_2 = stage(128, 256, 2)
-        self.layer_3 = stage(256, 512, 2)
+        self.layer_0 = preact_stage(64, 64, 1)
+        self.layer_1 = preact_stage(64, 128, 2)
+        self.layer_2 = preact_stage(128, 256, 2)
+        self.layer_3 = preact_stage(256, 512, 2)
         self.batchnorm = nn.BatchNorm2d(512)
         self.logits = nn.Linear(512, classes)
 

@@ -20,7 +20,7 @@ def pad_same(x: Tensor, stride: int) -> Tensor:
     return F.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
 
 
-class Block(nn.Module):
+class DMWideBlock(nn.Module):
     """Norm, SiLU, 3×3 convolution, twice; residual.
 
     Where the number of channels changes, the shortcut is a 1×1 convolution of the activated input; elsewhere it is
@@ -48,10 +48,10 @@ class Block(nn.Module):
         return out
 
 
-def group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+def dm_wide_group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one resolution, the first of which changes it, one level down in the state dict under "block"."""
-    first = Block(channels_in, channels_out, stride)
-    block = nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+    first = DMWideBlock(channels_in, channels_out, stride)
+    block = nn.Sequential(first, *(DMWideBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(block=block))
 
 
@@ -69,9 +69,9 @@ class DMWideResNet(nn.Module):
         blocks = (depth - 4) // 6
         self.init_conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.layer = nn.Sequential(
-            group(16, 16 * width, blocks, 1),
-            group(16 * width, 32 * width, blocks, 2),
-            group(32 * width, 64 * width, blocks, 2),
+            dm_wide_group(16, 16 * width, blocks, 1),
+            dm_wide_group(16 * width, 32 * width, blocks, 2),
+            dm_wide_group(32 * width, 64 * width, blocks, 2),
         )
         self.batchnorm = nn.BatchNorm2d(64 * width)
         self.logits = nn.Linear(64 * width, classes)

@@ -45,7 +45,7 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(x, padding))
 
 
-class Block(nn.Module):
+class InvertedBottleneck(nn.Module):
     """1×1 convolution to more channels, depthwise convolution, 1×1 convolution back; residual where shapes agree."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
@@ -88,7 +88,7 @@ class EfficientNetLite(nn.Module):
             ends = index in (0, len(STAGES) - 1)  # the first and the last stage keep their number of blocks
             for block in range(count if ends else math.ceil(depth * count)):
                 wanted = scaled(base, width)
-                blocks.append(Block(channels, wanted, kernel, stride if block == 0 else 1, expansion))
+                blocks.append(InvertedBottleneck(channels, wanted, kernel, stride if block == 0 else 1, expansion))
                 channels = wanted
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = SameConv2d(channels, HEAD, 1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """Norm, ReLU, 3×3 convolution, twice; residual.
 
     Where the number of channels changes, the shortcut is a 1×1 convolution of the activated input; elsewhere it is
@@ -34,10 +34,10 @@ class Block(nn.Module):
         return out
 
 
-def group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+def wide_group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one resolution, the first of which changes it, one level down in the state dict under "layer"."""
-    first = Block(channels_in, channels_out, stride)
-    layer = nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+    first = WideBlock(channels_in, channels_out, stride)
+    layer = nn.Sequential(first, *(WideBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(layer=layer))
 
 
@@ -56,11 +56,11 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = group(16, 16 * width, blocks, 1)
+        self.block1 = wide_group(16, 16 * width, blocks, 1)
         if sub_block1:
-            self.sub_block1 = group(16, 16 * width, blocks, 1)
-        self.block2 = group(16 * width, 32 * width, blocks, 2)
-        self.block3 = group(32 * width, 64 * width, blocks, 2)
+            self.sub_block1 = wide_group(16, 16 * width, blocks, 1)
+        self.block2 = wide_group(16 * width, 32 * width, blocks, 2)
+        self.block3 = wide_group(32 * width, 64 * width, blocks, 2)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, classes)
 

@@ -12,7 +12,7 @@ from cmap_cli.benchmarking.report.statistics import (
     rate,
     right_every_time,
     wilson_interval,
-    worst,
+    worst_outcome,
 )
 
 
@@ -76,10 +76,10 @@ def test_average_weighs_images_alike_whatever_their_draws() -> None:
 
 def test_the_worst_case_takes_the_worst_in_each_respect() -> None:
     one, other = draw_outcome([1, 1, 1, 2, 2], label=1), draw_outcome([1, 1, 1, 1, 1], label=1)
-    both = worst([one, other])
+    both = worst_outcome([one, other])
     assert (both.voted_right, both.always_right, both.mean) == (True, False, 0.6)
-    assert worst([one, other, draw_outcome([2, 2, 2, 2, 2], label=1)]).voted_right is False
-    assert worst([other]) == other
+    assert worst_outcome([one, other, draw_outcome([2, 2, 2, 2, 2], label=1)]).voted_right is False
+    assert worst_outcome([other]) == other
 
 
 def test_an_image_survives_submissions_as_drawing_without_replacement_says() -> None:

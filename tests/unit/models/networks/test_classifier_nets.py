@@ -131,7 +131,7 @@ def test_logits_are_those_of_the_reference(
 
 
 def test_shortcut_of_option_a() -> None:
-    block = cifar_resnet.BasicBlock(16, 32, 2).eval()
+    block = cifar_resnet.OptionABlock(16, 32, 2).eval()
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(2, 16, 8, 8)
     out = block(x)
@@ -140,29 +140,36 @@ def test_shortcut_of_option_a() -> None:
     assert not out[:, 24:].any()
 
 
-@pytest.mark.parametrize("module", [wide_resnet, dm_wide_resnet])
-def test_shortcut_of_wide_blocks_takes_the_activated_input(module: object) -> None:
-    activation = nn.ReLU() if module is wide_resnet else nn.SiLU()
-    block = module.Block(8, 16, 2).eval()
-    last = block.conv2 if module is wide_resnet else block.conv_1
-    shortcut = block.convShortcut if module is wide_resnet else block.shortcut
-    norm = block.bn1 if module is wide_resnet else block.batchnorm_0
+@pytest.mark.parametrize("kind", [wide_resnet.WideBlock, dm_wide_resnet.DMWideBlock])
+def test_shortcut_of_wide_blocks_takes_the_activated_input(kind: type[nn.Module]) -> None:
+    plain = kind is wide_resnet.WideBlock
+    activation = nn.ReLU() if plain else nn.SiLU()
+    block = kind(8, 16, 2).eval()
+    last = block.conv2 if plain else block.conv_1
+    shortcut = block.convShortcut if plain else block.shortcut
+    norm = block.bn1 if plain else block.batchnorm_0
     nn.init.zeros_(last.weight)
     x = torch.randn(2, 8, 6, 6)
     assert torch.equal(block(x), shortcut(activation(norm(x))))
 
 
-@pytest.mark.parametrize("module", [wide_resnet, dm_wide_resnet, dm_preact_resnet])
-def test_shortcut_of_blocks_that_keep_their_shape_is_the_input(module: object) -> None:
-    block = module.Block(8, 8, 1).eval()
-    last = {wide_resnet: "conv2", dm_wide_resnet: "conv_1", dm_preact_resnet: "conv_2d_2"}[module]
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        (wide_resnet.WideBlock, "conv2"),
+        (dm_wide_resnet.DMWideBlock, "conv_1"),
+        (dm_preact_resnet.PreActBlock, "conv_2d_2"),
+    ],
+)
+def test_shortcut_of_blocks_that_keep_their_shape_is_the_input(kind: type[nn.Module], last: str) -> None:
+    block = kind(8, 8, 1).eval()
     nn.init.zeros_(getattr(block, last).weight)
     x = torch.randn(2, 8, 6, 6)
     assert torch.equal(block(x), x)
 
 
 def test_shortcut_of_the_deepmind_resnet_takes_the_raw_input_padded_right_and_below() -> None:
-    block = dm_preact_resnet.Block(8, 16, 2).eval()
+    block = dm_preact_resnet.PreActBlock(8, 16, 2).eval()
     nn.init.zeros_(block.conv_2d_2.weight)
     x = torch.randn(2, 8, 6, 6)
     assert torch.equal(block(x), block.shortcut(nn.functional.pad(x, (0, 1, 0, 1))))
