@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +16,15 @@ from filelock import FileLock, Timeout
 
 from cmap_cli.errors import CmapError, OutOfSpaceError
 
+if sys.platform != "win32":
+    import fcntl
+
 TEMPORARY = ".cmap-"
-"""How the names of temporary files begin; they end in ``.tmp``."""
+"""How the names of temporary folders begin; they end in ``.tmp``."""
+UNLOCKED_SECONDS = 1.0
+"""A younger temporary folder may not be locked yet."""
 TEMPORARY_SECONDS = 60.0
-"""No file takes longer to write; an older temporary file was left by a process that was killed."""
+"""Where folders cannot be locked: no file takes longer to write, an older one was left by a process that was killed."""
 
 
 def writing_error(path: Path, error: OSError) -> CmapError:
@@ -42,23 +48,49 @@ def explaining_writes(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; renames it to ``path`` when the block succeeds, removes it otherwise.
+    """Gives a temporary path; renames it to ``path`` when the block succeeds, removes it otherwise.
 
-    Parent folders are made. A reader sees the old file or the whole new one, never a part.
+    The temporary path is in a folder of its own beside ``path``, because libraries make temporary files beside the
+    file that they write. Parent folders are made. A reader sees the old file or the whole new one, never a part.
 
     Raises:
         OutOfSpaceError: the disk is full or a quota is reached.
         CmapError: the file cannot be written for another reason.
     """
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
+    folder = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
+    temporary, lock = folder / path.name, None
     with explaining_writes(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True)
+            lock = lock_folder(folder)
             yield temporary
             temporary.replace(path)
         finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed or this process ends, however it ends.
+
+    Returns:
+        The descriptor; None if folders cannot be locked here.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+    """
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -74,7 +106,7 @@ def write_text(path: Path, text: str | Iterable[str]) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, then rename it to ``path``; errors as :func:`replacing`.
+    """Let ``write`` make a temporary file, then rename it to ``path``; errors as :func:`replacing`.
 
     Args:
         path: the file.
@@ -110,26 +142,46 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def sweep_temporaries(folder: Path, older_than: float = TEMPORARY_SECONDS) -> int:
-    """Remove temporary files that killed processes have left in a folder and the folders below it.
+def sweep_temporaries(folder: Path) -> int:
+    """Remove what killed processes were writing in a folder and the folders below it.
 
     Args:
         folder: to look through; symbolic links are not followed.
-        older_than: seconds since the file was last written. A younger one may belong to a process that writes now.
 
     Returns:
-        How many were removed.
+        How many temporary files and folders were removed.
     """
-    removed, latest = 0, time.time() - older_than
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(TEMPORARY) and name.endswith(".tmp"):
-                with suppress(OSError):
-                    path = Path(parent, name)
-                    if path.stat().st_mtime <= latest:
-                        path.unlink()
-                        removed += 1
+    removed = 0
+    for parent, folders, names in os.walk(folder):
+        for name in [name for name in (*folders, *names) if name.startswith(TEMPORARY) and name.endswith(".tmp")]:
+            with suppress(OSError):
+                removed += remove_abandoned(Path(parent, name))
+            if name in folders:
+                folders.remove(name)
     return removed
+
+
+def remove_abandoned(temporary: Path) -> bool:
+    """Remove a temporary folder, or file of an earlier version, unless a process may still write it."""
+    age = time.time() - temporary.stat().st_mtime
+    if not temporary.is_dir():
+        if age >= TEMPORARY_SECONDS:
+            temporary.unlink()
+        return age >= TEMPORARY_SECONDS
+    if age < UNLOCKED_SECONDS:
+        return False
+    try:
+        lock = lock_folder(temporary)
+    except BlockingIOError:
+        return False
+    if lock is None:
+        ages = [time.time() - path.stat().st_mtime for path in temporary.iterdir()]
+        if min([age, *ages]) < TEMPORARY_SECONDS:
+            return False
+    shutil.rmtree(temporary, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+    return True
 
 
 def take_lock(path: Path, seconds: float = 0) -> FileLock | None:

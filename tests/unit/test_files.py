@@ -59,6 +59,43 @@ def test_what_killed_processes_left_is_swept_and_younger_files_stay(tmp_path: Pa
     assert young.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_what_a_killed_process_was_writing_is_swept_at_once_and_what_a_living_one_writes_never(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from cmap_cli.files import write_with\n"
+        "def write(temporary):\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    (temporary.parent / '.of a library').write_bytes(b'half')\n"
+        "    print(flush=True); time.sleep(60)\n"
+        "write_with(Path(sys.argv[1]), write)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "sub" / "x")], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    (temporary,) = (tmp_path / "sub").iterdir()
+    os.utime(temporary, (time.time() - 90,) * 2)
+    assert sweep_temporaries(tmp_path) == 0
+    assert len(list(temporary.iterdir())) == 2
+    process.kill()
+    process.communicate()
+    os.utime(temporary, (time.time() - 2,) * 2)
+    assert sweep_temporaries(tmp_path) == 1
+    assert not list((tmp_path / "sub").iterdir())
+
+
+def test_where_folders_cannot_be_locked_their_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmap_cli.files.lock_folder", lambda folder: None)
+    temporary = tmp_path / ".cmap-0123.tmp"
+    temporary.mkdir()
+    (temporary / "x").write_bytes(b"half")
+    os.utime(temporary, (time.time() - 90,) * 2)
+    assert sweep_temporaries(tmp_path) == 0
+    os.utime(temporary / "x", (time.time() - 90,) * 2)
+    assert sweep_temporaries(tmp_path) == 1
+    write_text(tmp_path / "y", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
+
+
 def test_a_run_sweeps_its_folder_unless_another_process_works_there(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from cmap_cli.files import take_lock\n"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cmap_cli.device import choose_dtype
 from cmap_cli.errors import ImageError, UsageError
-from cmap_cli.files import make_folder
+from cmap_cli.files import make_folder, sweep_temporaries
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.state import Stored
 from cmap_cli.models.networks.unet import UNetConsistency
@@ -90,6 +90,7 @@ def run_training(
     """Do what was planned; arguments and errors as of :func:`train`."""
     began = time.monotonic()
     make_folder(plan.out)
+    sweep_temporaries(plan.out)
     if plan.settings.overwrite:
         (plan.out / CHECKPOINT).unlink(missing_ok=True)
     failures: list[ImageError] = []
