@@ -437,7 +437,8 @@ def test_attack_writes_floats_pictures_and_a_manifest(
     invoke: Run, toy: tuple[str, ...], data: Path, tmp_path: Path
 ) -> None:
     options = [*without(toy, "--dataset", "--reevaluations", "--eps"), "--eps", "0.04"]
-    run = invoke("attack", data, *options, "--attack", "pgd@transfer", "--out", "o")
+    options_of_attack = [*options, "--attack", "pgd@transfer"]
+    run = invoke("attack", data, *options_of_attack, "--out", "o")
     assert run.returncode == 0, run.stderr
     assert "12 images attacked by pgd@transfer into o" in run.stdout
     lines = [json.loads(line) for line in (tmp_path / "o" / "manifest.jsonl").read_text().splitlines()]
@@ -456,6 +457,12 @@ def test_attack_writes_floats_pictures_and_a_manifest(
     options = [*without(toy, "--dataset", "--n"), "--dataset", written, "--n", "8"]
     again = invoke("benchmark", *options, "--attack", "noise", "--access", "transfer", "--out", "p")
     assert again.returncode == 0, again.stderr
+    damaged = next((tmp_path / "o" / "adversarial").rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    refused = invoke("attack", data, *options_of_attack, "--out", "o")
+    assert refused.returncode == 2
+    assert f"{damaged.relative_to(tmp_path)} is damaged or of another program" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_attack_takes_the_prediction_where_there_is_no_label(

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from cmap_cli.benchmarking.campaign import Campaign
 from cmap_cli.benchmarking.documents import AttackLine, BenchmarkRecord, Successes
@@ -15,7 +16,7 @@ from cmap_cli.benchmarking.folder import BenchmarkFolder
 from cmap_cli.benchmarking.loop import predicted_classes
 from cmap_cli.data.images import to_uint8, write_image
 from cmap_cli.data.sheets import SheetRow, write_comparison
-from cmap_cli.errors import CmapError
+from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.merge import inside
 from cmap_cli.runs.settings import MANIFEST
@@ -52,8 +53,7 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
 def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> AttackLine:
     """Write the attacked image of a record as PNG, score it anew, and return its line of the manifest."""
     assert record.file is not None and record.row is not None
-    tensors = load_file(folder / inside(record.file))
-    x, x_adv = tensors["x"][record.row], tensors["x_adv"][record.row]
+    x, x_adv = read_pair(folder / inside(record.file), record.row)
     relative = Path(IMAGES) / safe_relative(record.key)
     write_image(folder / relative, x_adv, None)
     rounded = (to_uint8(x_adv).float() / 255)[None].to(campaign.device)
@@ -80,6 +80,27 @@ def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> A
         png_success=predicted_classes(campaign.classifier.module, rounded)[0] != record.label,
         png_success_defended=draws[0][0] != record.label,
     )
+
+
+def read_pair(path: Path, row: int) -> tuple[Tensor, Tensor]:
+    """The clean and the attacked image in a row of a task's file, float32 (C, H, W).
+
+    Raises:
+        UsageError: the file is damaged, or not one that an attack has written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            x, x_adv = (file.get_slice(name)[row] for name in ("x", "x_adv"))
+        if not (x.is_floating_point() and x_adv.is_floating_point() and x.shape == x_adv.shape and x.ndim == 3):
+            raise ValueError("its tensors are no images")
+        if not (x.isfinite().all() and x_adv.isfinite().all()):
+            raise ValueError("it has values that are not finite")
+    except (OSError, SafetensorError, IndexError, OverflowError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"{path} is damaged or of another program: {reason}", "restore the file, or start again with --overwrite"
+        ) from error
+    return x.to(torch.float32), x_adv.to(torch.float32)
 
 
 def safe_relative(key: str) -> Path:
@@ -115,7 +136,6 @@ def write_sheet(folder: Path, classes: Sequence[str]) -> None:
 
     comparisons: list[SheetRow] = []
     for line in islice(Journal(folder, MANIFEST).read(AttackLine), SHOWN):
-        tensors = load_file(folder / inside(line.file))
-        before, after = (tensors[each][line.row].to(torch.float32) for each in ("x", "x_adv"))
+        before, after = read_pair(folder / inside(line.file), line.row)
         comparisons.append(SheetRow(before, after, f"{name(line.label)} -> {name(line.classifier)}"))
     write_comparison(folder / SHEET, comparisons, titles=("clean", "adversarial"))
