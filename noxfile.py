@@ -51,6 +51,27 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """End commands 200 times at random moments and compare results; ``nox -s kills -- --kills 20`` for fewer."""
+    session.run("python", "-m", "tests.hostile.kills", *session.posargs, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of the locked packages; ``-- --required`` fails if the service cannot be reached."""
+    session.run("python", ".ci/audit.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="venv")
+def lock(session: nox.Session) -> None:
+    """Write requirements-dev.txt anew, versions kept where they fit; ``-- --upgrade`` takes the newest."""
+    session.install("uv")
+    options = ["--universal", "--generate-hashes", "--no-emit-index-url", "--python-version", "3.11.5", "--quiet"]
+    named = ["--custom-compile-command", "nox -s lock", "--output-file", "requirements-dev.txt"]
+    session.run("uv", "pip", "compile", "pyproject.toml", "--extra", "dev", *options, *named, *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel twice and compare the bytes; pip downloads the build backend for it."""
     digests = set()

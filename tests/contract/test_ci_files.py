@@ -28,6 +28,7 @@ def tool(name: str) -> str:
         ("vendor.github-actions", "action.yml"),
         ("vendor.github-workflows", ".github/workflows/robustness.yml"),
         ("vendor.github-workflows", ".github/workflows/checks.yml"),
+        ("vendor.github-workflows", ".github/workflows/audit.yml"),
     ],
 )
 def test_github_files_fit_their_schemas(schema: str, file: str) -> None:
