@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from cmap_cli.models.networks.cifar_resnet import CifarResNet
+from cmap_cli.models.preprocessing import PreparedClassifier
+from cmap_cli.models.stored_classifier import CLASSIFIER_FILE, ClassifierDescription, save_classifier
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,21 @@ def talkative_classifier() -> nn.Module:
     print("loading weights")  # noqa: T201
     os.write(1, b"from a library in C\n")
     return BrightnessClassifier()
+
+
+def write_base(folder: Path, side: int) -> Path:
+    """A folder with a small classifier of random weights, as ``cmap train --kind classifier`` writes one."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    description = ClassifierDescription(
+        architecture="cifar-resnet20",
+        classes=10,
+        names=tuple("abcdefghij"),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        height=side,
+        width=side,
+    )
+    prepared = PreparedClassifier(CifarResNet(20), description.size, description.mean, description.std)
+    save_classifier(prepared, description, folder / CLASSIFIER_FILE)
+    return folder

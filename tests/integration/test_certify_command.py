@@ -21,6 +21,7 @@ import cmap_cli
 from cmap_cli.benchmarking.certificates.tsv import read_tsv
 from cmap_cli.errors import UsageError
 from tests.conftest import Run
+from tests.toys import write_base
 
 ROOT = Path(__file__).parents[2]
 SIDE = 8
@@ -312,3 +313,54 @@ def test_damaged_folders_are_one_error(invoke: Run, data: Path, tmp_path: Path) 
     run = invoke("certify", "--report-only", "out")
     assert run.returncode == 2
     assert "line 1 of" in run.stderr
+
+
+def test_a_classifier_that_was_adapted_is_certified_and_named_in_every_report(invoke: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "base", 32)
+    y = np.arange(24) % 2
+    x = (np.random.RandomState(0).randint(0, 90, (24, 32, 32, 3)) + 160 * y[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    training = [
+        "train", "data.npz", "--kind", "classifier", "--classifier", "base", "--model", "cifar10-gaussian",
+        "--images-seen", "64", "--batch-size", "16", "--sigma", "0.2", "--out", "adapted",
+    ]  # fmt: skip
+    plan = invoke(*training, "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    document = json.loads(plan.stdout)
+    validate(document, "cmap.train/1")
+    assert (document["kind"], document["images"], document["iterations"]) == ("classifier", 24, 4)
+    assert not (tmp_path / "adapted").exists()
+    made = invoke(*training)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == "adapted/classifier.safetensors"
+    common = ["--dataset", "data.npz", "--classifier", "adapted", "--n", "2"]
+    certify = [
+        "certify",
+        *common,
+        "--model",
+        "cifar10-gaussian",
+        "--sigma",
+        "0.2",
+        "--radius",
+        "0.1",
+        "--samples",
+        "60",
+    ]
+    run = invoke(*certify, "--split", "test", "--out", "certificates")
+    assert run.returncode == 0, run.stderr
+    label = "classifier adapted on denoised training images"
+    for name in ("report.json", "report.md", "report.html", "certify.json"):
+        assert label in (tmp_path / "certificates" / name).read_text(), name
+    assert (
+        "further trained on 64 noisy images of the split train of data.npz"
+        in report(tmp_path / "certificates")["limits"][0]
+    )
+    refused = invoke(*certify, "--split", "train", "--out", "cheating")
+    assert (refused.returncode, "are the images that" in refused.stderr) == (2, True)
+    attacked = invoke(
+        "benchmark", *common, "--split", "test", "--defense", "none", "--attack", "pgd", "--attack-steps", "1",
+        "--out", "attacked",
+    )  # fmt: skip
+    assert attacked.returncode == 0, attacked.stderr
+    for name in ("report.json", "report.md", "report.html", "benchmark.json"):
+        assert label in (tmp_path / "attacked" / name).read_text(), name

@@ -61,8 +61,8 @@ Model = Annotated[
 Classifier = Annotated[
     str | None,
     typer.Option(
-        help="Classifies images before and after purification: a name of cmap list classifiers, "
-        "torchvision:NAME, timm:NAME, hf:org/repo, an ONNX, TorchScript or torch.export file, package.module:factory.",
+        help="Classifies images before and after purification: a name of cmap list classifiers, torchvision:NAME, "
+        "timm:NAME, hf:org/repo, folder of cmap train, ONNX, TorchScript or torch.export file, package.module:factory.",
         show_default=False,
         metavar="NAME",
         autocompletion=completion.classifiers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.choices import ModelKind, Preconditioning, TrainingPreset, Tuning
+from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, ModelKind, Preconditioning, TrainingPreset, Tuning
 from cmap_cli.cli import console, options
 from cmap_cli.cli.progress import reporting
 from cmap_cli.errors import UsageError
@@ -25,7 +25,8 @@ def train(
         typer.Argument(
             metavar="IMAGES",
             help="Training images: files, folders, patterns, arrays such as cifar10.npz:x_train. With --preset, by "
-            "default the training split of CIFAR-10, after cmap download-weights cifar10.",
+            "default the training split of CIFAR-10, after cmap download-weights cifar10. With --kind classifier one "
+            "data set with labels, by default the same.",
             show_default=False,
         ),
     ] = None,
@@ -33,7 +34,8 @@ def train(
         ModelKind | None,
         typer.Option(
             help="gaussian: closed form, a minute; unet: a network on top of it, about two hours on a CPU; photo: a "
-            "network for photographs of any size, two hours on a CPU.",
+            "network for photographs of any size, two hours on a CPU; classifier: --classifier, trained further on "
+            "denoised noisy images for cmap certify.",
             show_default="gaussian; unet with --preset",
             rich_help_panel=options.METHOD,
         ),
@@ -71,7 +73,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="unet: training images seen in all.",
+            help="unet, classifier: training images seen in all.",
             show_default="the recipe's",
             rich_help_panel=options.METHOD_DETAILS,
         ),
@@ -81,7 +83,7 @@ def train(
         typer.Option(
             "--batch-size",
             min=1,
-            help="unet: images per iteration.",
+            help="unet, classifier: images per iteration.",
             show_default="the recipe's",
             rich_help_panel=options.METHOD_DETAILS,
         ),
@@ -97,7 +99,9 @@ def train(
     lr: Annotated[
         float | None,
         typer.Option(
-            help="unet, photo: peak learning rate.", show_default="the recipe's", rich_help_panel=options.METHOD_DETAILS
+            help="unet, photo, classifier: peak learning rate.",
+            show_default="the recipe's",
+            rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
     preconditioning: Annotated[
@@ -133,6 +137,32 @@ def train(
             rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
+    classifier: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="classifier: begin with the weights of this one, a name of cmap list classifiers or a folder of cmap "
+            "train.",
+            rich_help_panel=options.METHOD_DETAILS,
+        ),
+    ] = DEFAULT_CLASSIFIER,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="classifier: the model whose denoiser makes the images; the one that cmap certify will use.",
+            rich_help_panel=options.METHOD_DETAILS,
+        ),
+    ] = DEFAULT_MODEL,
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="SIGMA",
+            help="classifier: standard deviation of the noise, for images in [0, 1]; repeat it for several.",
+            show_default="0.12, 0.25, 0.5",
+            rich_help_panel=options.METHOD_DETAILS,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -164,7 +194,10 @@ def train(
 
       cmap train ./photos --kind photo --preset bundled --out ./photo-unet
 
-    The same command continues an interrupted run. DIR gets model.safetensors, samples.png and a model card.
+      cmap train --kind classifier --sigma 0.25 --out ./adapted
+
+    The same command continues an interrupted run. DIR gets model.safetensors, samples.png and a model card; a
+    classifier is in classifier.safetensors.
     """
     from cmap_cli.training.estimate import training_time
     from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training
@@ -185,6 +218,9 @@ def train(
         iterations=iterations,
         tuning=tuning,
         init=init,
+        classifier=classifier,
+        model=model,
+        sigma=tuple(sigma) if sigma else None,
         seed=seed,
         device=device,
         precision=precision,

@@ -23,6 +23,12 @@ from cmap_cli.models.networks.classifiers import build_classifier
 from cmap_cli.models.networks.state import Positive
 from cmap_cli.models.preprocessing import NORMALISATIONS, InputSize, PreparedClassifier, parse_normalisation
 from cmap_cli.models.store import read_description, read_tensors
+from cmap_cli.models.stored_classifier import (
+    ADAPTED,
+    CLASSIFIER_FILE,
+    ClassifierDescription,
+    read_classifier,
+)
 from cmap_cli.models.weights.cache import local_file, sha256
 from cmap_cli.models.weights.documents import Artefact
 from cmap_cli.models.weights.libraries import artefact_of
@@ -41,6 +47,8 @@ class LoadedClassifier:
         classes: their names, () if unknown.
         sha256: of its file, "" where a function made it.
         input_size: of the pictures that it was trained on; None if it does not declare any.
+        description: what its network is built from; None where that is a program, a function or a configuration of
+            transformers.
     """
 
     name: str
@@ -49,6 +57,7 @@ class LoadedClassifier:
     classes: tuple[str, ...] = ()
     sha256: str = ""
     input_size: InputSize | None = None
+    description: ClassifierDescription | None = None
 
     def class_name(self, index: int) -> str:
         """The name of a class, its number where it has none."""
@@ -91,6 +100,7 @@ def load_classifier(
 
             - a name that ``cmap list classifiers`` prints, bundled or downloaded;
             - ``torchvision:NAME``, ``timm:NAME`` or ``hf:org/repo``, after ``cmap download-weights``;
+            - a folder that ``cmap train --kind classifier`` wrote, or its file;
             - an ONNX, TorchScript or torch.export file, with ``normalisation``;
             - ``package.module:factory``, a function without arguments that returns a torch module which takes images
               in [0, 1] and returns logits. This alone runs Python that is not part of cmap.
@@ -108,11 +118,15 @@ def load_classifier(
         WeightsError: the weights are not here, or are damaged.
     """
     path = Path(name)
-    if path.is_file():
+    trained = path / CLASSIFIER_FILE if path.is_dir() else path
+    is_program = path.is_file() and path.suffix != ".safetensors"
+    if is_program:
         loaded = classifier_from_file(name, path, normalisation, device)
     elif normalisation is not None:
         raise UsageError(f"--normalisation is for classifier files; {name} declares its own")
-    elif path.suffix == ".onnx" or "/" in name.partition(":")[0] or "\\" in name:
+    elif trained.is_file():
+        loaded = from_trained(name, trained)
+    elif path.suffix in {".onnx", ".safetensors"} or "/" in name.partition(":")[0] or "\\" in name:
         raise UsageError(f"the classifier {name} does not exist")
     elif ":" in name and name.partition(":")[0] not in {"torchvision", "timm", "hf"}:
         module = call_factory(name, "a classifier")
@@ -121,7 +135,7 @@ def load_classifier(
         loaded = LoadedClassifier(name, module)
     else:
         loaded = from_artefact(name, artefact_of(name, "classifier"), weights_dir)
-    if not path.is_file():  # an exported program has no training mode, and does not let itself be told
+    if not is_program:  # an exported program has no training mode, and does not let itself be told
         loaded.module.eval()
     loaded.module.to(device).requires_grad_(False)
     return replace(loaded, num_classes=count_classes(loaded, device, image_size))
@@ -164,9 +178,29 @@ def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> Lo
     except RuntimeError as error:
         raise WeightsError(f"{path} does not hold a {artefact.architecture}", artefact.command) from error
     _, height, width = artefact.shape
-    size = InputSize(height, width, artefact.short_side, artefact.interpolation)
-    prepared = PreparedClassifier(network, size, artefact.mean, artefact.std)
-    return LoadedClassifier(name, prepared, artefact.classes, class_names(artefact), sha256(path), size)
+    names = class_names(artefact)
+    built = ClassifierDescription(
+        architecture=artefact.architecture,
+        classes=artefact.classes,
+        names=names,
+        mean=artefact.mean,
+        std=artefact.std,
+        height=height,
+        width=width,
+        short_side=artefact.short_side,
+        interpolation=artefact.interpolation,
+    )
+    prepared = PreparedClassifier(network, built.size, artefact.mean, artefact.std)
+    return LoadedClassifier(name, prepared, artefact.classes, names, sha256(path), built.size, built)
+
+
+def from_trained(name: str, path: Path) -> LoadedClassifier:
+    """A classifier that ``cmap train --kind classifier`` wrote; its name says that it was adapted."""
+    module, description = read_classifier(path)
+    shown = f"{name} ({ADAPTED})" if description.adapted else name
+    return LoadedClassifier(
+        shown, module, description.classes, description.names, sha256(path), description.size, description
+    )
 
 
 def class_names(artefact: Artefact) -> tuple[str, ...]:

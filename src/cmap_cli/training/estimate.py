@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -11,11 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmap_cli.defenses.smoothing import NoisyClassifier
 from cmap_cli.device import choose_dtype
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.runs.forecast import Span, measured
+from cmap_cli.training.adapt_loop import LabelledImages, start_adaptation
+from cmap_cli.training.adapt_parts import AdaptationParts
+from cmap_cli.training.adapt_recipe import AdaptationConfig
 from cmap_cli.training.loop import Losses, batch_loss, training_batch
 from cmap_cli.training.losses import denoising_loss
 from cmap_cli.training.optimisation import TrainingRun, start_run
@@ -35,6 +40,9 @@ def training_time(plan: TrainPlan) -> Span:
     with torch.random.fork_rng(devices=[]):
         if isinstance(plan.recipe, PhotoConfig):
             return measured(photo_seconds(plan.recipe, device, dtype))
+        if plan.parts is not None and isinstance(plan.recipe, AdaptationConfig):
+            return measured(adaptation_seconds(plan.parts, plan.recipe, dtype))
+        assert not isinstance(plan.recipe, AdaptationConfig)
         seconds = decomposition_seconds(plan.image_shape)
         if plan.recipe is not None:
             seconds += unet_seconds(plan.recipe, plan.image_shape, device, dtype)
@@ -91,6 +99,19 @@ def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype)
         for stage, end in zip(recipe.stages, ends, strict=True)
     )
     return one * pixels / (MEASURED_IMAGES * side**2) + update * recipe.iterations
+
+
+def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: torch.dtype) -> float:
+    """Of all iterations, from a few images that are classified by a copy of the classifier."""
+    small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
+    classifier = copy.deepcopy(parts.classifier.module)
+    run = start_adaptation(small, NoisyClassifier(parts.model.model, classifier, dtype=dtype), Path(), {})
+    shape = parts.dataset.image_shape
+    assert shape is not None
+    x = torch.randint(0, 256, (MEASURED_IMAGES, *shape), dtype=torch.uint8)
+    images = LabelledImages(x, torch.zeros(MEASURED_IMAGES, dtype=torch.int64))
+    one = timed(lambda: run.update(0, run.loss(images, 0)))
+    return one * recipe.batch_size / small.batch_size * recipe.iterations
 
 
 def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], iteration: int) -> tuple[float, float]:

@@ -14,9 +14,12 @@ from cmap_cli.data.outputs import check_output_folder
 from cmap_cli.device import DeviceChoice, choose_device
 from cmap_cli.errors import UsageError, raise_all
 from cmap_cli.models.store import MODEL_FILE
+from cmap_cli.models.stored_classifier import CLASSIFIER_FILE
 from cmap_cli.models.weights.cache import local_file
 from cmap_cli.models.weights.manifest import find_artefact
 from cmap_cli.runs.forecast import Span
+from cmap_cli.training.adapt_parts import AdaptationParts, load_parts
+from cmap_cli.training.adapt_recipe import AdaptationConfig
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.documents import Seconds, TrainPlanDocument
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig
@@ -26,8 +29,8 @@ from cmap_cli.training.settings import TrainSettings
 FEWEST_IMAGES = 2
 ENOUGH_IMAGES = 500
 """Of a gaussian or unet: docs/how-to/own-model.md has the measurements."""
-Recipe = TrainingConfig | PhotoConfig
-R = TypeVar("R", TrainingConfig, PhotoConfig)
+Recipe = TrainingConfig | PhotoConfig | AdaptationConfig
+R = TypeVar("R", TrainingConfig, PhotoConfig, AdaptationConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class TrainPlan:
         found: the images, and what could not be found of them.
         chosen: the device.
         out: the model's folder.
+        parts: of the adaptation of a classifier, loaded.
     """
 
     settings: TrainSettings
@@ -49,12 +53,15 @@ class TrainPlan:
     found: Discovery
     chosen: DeviceChoice
     out: Path
+    parts: AdaptationParts | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the model's images; of the last crops of photographs."""
         if isinstance(self.recipe, PhotoConfig):
             return self.recipe.image_shape
+        if self.parts is not None and self.parts.dataset.image_shape is not None:
+            return self.parts.dataset.image_shape
         return (self.settings.channels, self.settings.image_size, self.settings.image_size)
 
     @property
@@ -65,7 +72,7 @@ class TrainPlan:
     @property
     def has_few_images(self) -> bool:
         """Whether there are too few images for a model that restores others too; a photograph gives many crops."""
-        return self.kind != "photo" and len(self.found.sources) < ENOUGH_IMAGES
+        return self.kind in ("gaussian", "unet") and len(self.found.sources) < ENOUGH_IMAGES
 
     def document(self, time: Span | None = None) -> TrainPlanDocument:
         """The plan as ``--dry-run --json`` prints it, with the time that it will take."""
@@ -86,7 +93,8 @@ class TrainPlan:
             f"{self.recipe.iterations} iterations of {self.recipe.batch_size} images" if self.recipe else "a covariance"
         )
         where = f"{self.chosen.device} ({self.chosen.reason})"
-        return f"{self.kind} model of {len(self.found.sources)} images: {work} on {where}"
+        model = "classifier adapted on" if self.kind == "classifier" else f"{self.kind} model of"
+        return f"{model} {len(self.found.sources)} images: {work} on {where}"
 
 
 def plan_training(
@@ -104,13 +112,28 @@ def plan_training(
     recipe = recipe_of(settings)
     if isinstance(recipe, TrainingConfig):
         check_image_size(settings.image_size, len(recipe.widths))
+    folder = Path(out)
+    if kind == "classifier":
+        return plan_adaptation([str(each) for each in images], folder, settings, recipe)
     named = [str(each) for each in images] or training_split(settings)
-    found, folder = discover(named, stdin if "-" in named else None), Path(out)
+    found = discover(named, stdin if "-" in named else None)
     check_output_folder(found.folders, folder)
     refuse_finished(kind, folder, overwrite=settings.overwrite)
     if len(found.sources) < FEWEST_IMAGES:
         raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of images of your domain")
     return TrainPlan(settings, kind, recipe, found, choose_device(settings.device), folder)
+
+
+def plan_adaptation(images: Sequence[str], folder: Path, settings: TrainSettings, recipe: Recipe | None) -> TrainPlan:
+    """The plan of the adaptation of a classifier; arguments and errors as of :func:`plan_training`."""
+    check_output_folder([path for each in images if (path := Path(each)).is_dir()], folder)
+    refuse_finished("classifier", folder, overwrite=settings.overwrite)
+    chosen = choose_device(settings.device)
+    parts = load_parts(images, settings, chosen.device)
+    if len(parts.dataset) < FEWEST_IMAGES:
+        raise UsageError(f"{len(parts.dataset)} training image is not enough", "give a folder of class folders")
+    found = Discovery(sources=list(parts.dataset.sources))
+    return TrainPlan(settings, "classifier", recipe, found, chosen, folder, parts)
 
 
 def recipe_of(settings: TrainSettings) -> Recipe | None:
@@ -125,6 +148,9 @@ def recipe_of(settings: TrainSettings) -> Recipe | None:
             changes |= {"preconditioning": settings.preconditioning, "tuning": settings.tuning}
             changes["denoising"] = 0.0 if settings.tuning == "trajectory" else None
             return changed_recipe(RECIPES[preset], changes)
+        case "classifier":
+            changes |= {"images": settings.images_seen, "batch_size": settings.batch_size, "sigmas": settings.sigma}
+            return changed_recipe(AdaptationConfig(), changes)
     return None
 
 
@@ -150,7 +176,11 @@ def check_image_size(image_size: int, levels: int) -> None:
 
 
 def refuse_finished(kind: ModelKind, folder: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a model (UsageError); one of photographs with its checkpoint can be trained for longer."""
-    longer = kind == "photo" and (folder / CHECKPOINT).exists()
-    if (folder / MODEL_FILE).exists() and not overwrite and not longer:
-        raise UsageError(f"{folder} holds a model already", "--overwrite replaces it")
+    """Refuse to replace a model (UsageError).
+
+    One of photographs and a classifier can be trained for longer if their checkpoint is there.
+    """
+    longer = kind in ("photo", "classifier") and (folder / CHECKPOINT).exists()
+    file, what = (CLASSIFIER_FILE, "classifier") if kind == "classifier" else (MODEL_FILE, "model")
+    if (folder / file).exists() and not overwrite and not longer:
+        raise UsageError(f"{folder} holds a {what} already", "--overwrite replaces it")

@@ -14,6 +14,7 @@ from cmap_cli.data.sheets import write_samples
 from cmap_cli.errors import ImageError
 from cmap_cli.files import write_text
 from cmap_cli.models.networks.state import Stored
+from cmap_cli.models.preprocessing import PreparedClassifier
 from cmap_cli.models.store import MODEL_FILE, save_model
 from cmap_cli.training.documents import TrainDocument
 
@@ -58,13 +59,13 @@ class TrainResult:
 
     Attributes:
         path: of the model's file.
-        model: on the CPU.
+        model: on the CPU; a classifier where one was adapted.
         document: the facts that the model card lists.
         failures: the images that could not be read.
     """
 
     path: Path
-    model: Stored
+    model: Stored | PreparedClassifier
     document: TrainDocument
     failures: tuple[ImageError, ...]
 

@@ -20,7 +20,10 @@ from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.state import Stored
 from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.models.store import MODEL_FILE
+from cmap_cli.models.stored_classifier import CLASSIFIER_FILE
 from cmap_cli.models.zoo import load_model
+from cmap_cli.training.adapt_recipe import AdaptationConfig
+from cmap_cli.training.adapt_run import run_adaptation
 from cmap_cli.training.checkpoint import CHECKPOINT
 from cmap_cli.training.data import load_training_images
 from cmap_cli.training.documents import SCHEMA, TrainDocument
@@ -54,8 +57,10 @@ def train(
 
     Args:
         images: a file, folder, pattern, an array such as ``cifar10.npz:x_train``, or several; with a preset of a unet,
-            if there are none, the training split of CIFAR-10.
-        out: folder for model.safetensors, README.md, and depending on the kind samples.png and the checkpoint.
+            if there are none, the training split of CIFAR-10. For a classifier one data set with labels, as
+            ``cmap certify --dataset`` takes it, by default the training split of CIFAR-10.
+        out: folder for model.safetensors or classifier.safetensors, README.md, and depending on the kind samples.png
+            and the checkpoint.
         settings: what to train.
         command: for the model card.
         on_plan: called with what will be done, before images are read.
@@ -103,9 +108,13 @@ def run_training(
 
     for failure in plan.found.failures:
         fail(failure.error)
+    if plan.parts is not None and isinstance(plan.recipe, AdaptationConfig):
+        adapted = run_adaptation(plan, plan.parts, plan.recipe, command, report, fail)
+        return TrainResult(plan.out / CLASSIFIER_FILE, *adapted, failures=tuple(failures))
     if isinstance(plan.recipe, PhotoConfig):
         made: tuple[Stored, TrainDocument] = run_photo_training(plan, plan.recipe, command, report, fail)
     else:
+        assert not isinstance(plan.recipe, AdaptationConfig)
         made = fit_model(plan, plan.recipe, read_images(plan, report, fail), command, report, began)
     return TrainResult(plan.out / MODEL_FILE, *made, failures=tuple(failures))
 

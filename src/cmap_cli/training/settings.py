@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmap_cli.choices import ModelKind, Precision, Preconditioning, TrainingPreset, Tuning
+from cmap_cli.choices import (
+    AUTO_MODEL,
+    DEFAULT_CLASSIFIER,
+    ModelKind,
+    Precision,
+    Preconditioning,
+    TrainingPreset,
+    Tuning,
+)
 from cmap_cli.errors import CmapError, UsageError
 from cmap_cli.runs.settings import unusable_values
 
@@ -17,15 +25,18 @@ KINDS_OF: Mapping[str, tuple[ModelKind, ...]] = {
     "image_size": ("gaussian", "unet"),
     "channels": ("gaussian", "unet"),
     "directions": ("gaussian", "unet"),
-    "images_seen": ("unet",),
-    "batch_size": ("unet",),
+    "images_seen": ("unet", "classifier"),
+    "batch_size": ("unet", "classifier"),
     "widths": ("unet",),
     "preconditioning": ("unet",),
-    "lr": ("unet", "photo"),
+    "lr": ("unet", "photo", "classifier"),
     "iterations": ("photo",),
     "tuning": ("unet",),
     "init": ("unet", "photo"),
     "compiled": ("unet", "photo"),
+    "classifier": ("classifier",),
+    "model": ("classifier",),
+    "sigma": ("classifier",),
 }
 """The kinds of model for which a field has a meaning, if not for all."""
 OPTIONS = {"compiled": "--compile"}
@@ -37,13 +48,13 @@ class TrainSettings:
     """What to train; names and defaults are those of the command line.
 
     Attributes:
-        kind: gaussian, unet or photo; by default unet if there is a preset, else gaussian.
+        kind: gaussian, unet, photo or classifier; by default unet if there is a preset, else gaussian.
         preset: recipe of a unet or photo, "bundled" by default.
         image_size: side of the model's images, pixels; for a unet a multiple of 2 to the number of widths.
         channels: 3 for RGB, 1 for grey.
         directions: principal directions of the Gaussian that are kept; 600, for a unet 800.
-        images_seen: unet: training images seen in all, instead of the recipe's.
-        batch_size: unet: images per iteration, instead of the recipe's.
+        images_seen: unet, classifier: training images seen in all, instead of the recipe's.
+        batch_size: unet, classifier: images per iteration, instead of the recipe's.
         widths: channels of a unet's levels, multiples of 16, instead of the recipe's.
         lr: peak learning rate, instead of the recipe's.
         preconditioning: what a unet is added to, instead of the recipe's.
@@ -51,6 +62,9 @@ class TrainSettings:
         tuning: unet: how f is trained after the denoiser, instead of the recipe's; "trajectory" needs ``init``, whose
             denoiser it uses, and begins with the tuning.
         init: name, file or folder of the model of the same kind whose weights training begins with.
+        classifier: classifier: the one whose weights training begins with.
+        model: classifier: whose denoiser makes the images.
+        sigma: classifier: standard deviations of the noise, for images in [0, 1], instead of the recipe's.
         seed: of weights, order, levels, noise and flips.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: what the network computes in; "auto" is bf16 where the hardware has it.
@@ -72,6 +86,9 @@ class TrainSettings:
     iterations: int | None = None
     tuning: Tuning | None = None
     init: str | None = None
+    classifier: str = DEFAULT_CLASSIFIER
+    model: str = AUTO_MODEL
+    sigma: tuple[float, ...] | None = None
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
@@ -101,6 +118,13 @@ class TrainSettings:
         if self.widths is not None and not all(width > 0 and width % 16 == 0 for width in self.widths or (0,)):
             listed = ",".join(map(str, self.widths))
             found.append(UsageError(f"--widths {listed} is not a list of multiples of 16", "--widths 64,128,128"))
+        found += [
+            UsageError(f"--sigma {each:g} is not above 0 and below 10", "noise for images in [0, 1]: 0.12, 0.25, 0.5")
+            for each in self.sigma or ()
+            if not 0 < each < 10
+        ]
+        if self.kind == "classifier" and (self.batch_size or 2) % 2:
+            found.append(UsageError(f"--batch-size {self.batch_size} is odd", "each image gets two samples of noise"))
         if self.tuning == "trajectory" and self.init is None:
             found.append(UsageError("--tuning trajectory needs a denoiser to begin with", "--init MODEL"))
         return found or self.misplaced()

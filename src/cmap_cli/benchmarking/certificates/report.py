@@ -66,7 +66,7 @@ def build_certificate_report(folder: Path, records: Sequence[CertificateRecord])
         sentence=sentence(results),
         confidence=CONFIDENCE,
         results=tuple(results),
-        limits=limits(settings),
+        limits=(*([run.provenance["adapted"]] if "adapted" in run.provenance else []), *limits(settings)),
         settings=settings,
         provenance=run.provenance,
     )

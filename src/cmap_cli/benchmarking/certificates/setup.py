@@ -82,6 +82,7 @@ def prepare_certify(name: str, settings: CertifySettings, shard: Shard = WHOLE) 
         normalisation=settings.normalisation,
         weights_dir=settings.weights_dir,
     )
+    refuse_trained_images(dataset, classifier)
     dataset = match_classes(dataset, classifier.classes, classifier.num_classes)
     dtype = choose_dtype(settings.precision, chosen.device)
     noisy = NoisyClassifier(None if loaded is None else loaded.model, classifier.module, settings.denoiser, dtype)
@@ -160,6 +161,16 @@ def load_images(name: str, settings: CertifySettings, size: tuple[int, int] | No
     return dataset
 
 
+def refuse_trained_images(dataset: Dataset, classifier: LoadedClassifier) -> None:
+    """Refuse the images that a classifier was adapted on (UsageError)."""
+    adapted = classifier.description and classifier.description.adapted
+    if adapted and (adapted.dataset, adapted.split) == (dataset.name, dataset.split):
+        part = f"the split {dataset.split} of {dataset.name}" if dataset.split else dataset.name
+        raise UsageError(
+            f"{part} are the images that {classifier.name} was trained on", "certify it on others, such as a test set"
+        )
+
+
 def compared(
     settings: CertifySettings, run: Certification, loaded: LoadedModel | None, classifier: LoadedClassifier
 ) -> dict[str, Any]:
@@ -190,6 +201,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Versions, device, weights: what a reader needs to repeat the run."""
     models = {} if loaded is None else {loaded.name: loaded.sha256}
+    adapted = classifier.description and classifier.description.adapted
     return {
         "version": __version__,
         **{package: metadata.version(package) for package in ("torch", "torchvision", "numpy", "scipy")},
@@ -200,4 +212,5 @@ def provenance(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights": {**models, classifier.name: classifier.sha256},
         "classes": list(run.dataset.classes or classifier.classes),
+        **({"adapted": adapted.sentence()} if adapted else {}),
     }

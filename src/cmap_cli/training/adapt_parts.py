@@ -1,0 +1,101 @@
+"""What ``cmap train --kind classifier`` works with: labelled images, a classifier, a denoiser; checked and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cmap_cli.choices import AUTO_MODEL
+from cmap_cli.core.types import TakesAnySize, num_classes
+from cmap_cli.data.catalogue import Dataset, load_dataset, match_classes
+from cmap_cli.errors import UsageError
+from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
+from cmap_cli.models.stored_classifier import ClassifierDescription
+from cmap_cli.models.zoo import LoadedModel, load_identified_model, model_for
+from cmap_cli.training.settings import TrainSettings
+
+CIFAR10 = "cifar10"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationParts:
+    """What a classifier is adapted with.
+
+    Attributes:
+        dataset: training images with the classifier's classes, all of one size.
+        classifier: whose weights training begins with.
+        description: of its network.
+        model: whose denoiser makes the images.
+    """
+
+    dataset: Dataset
+    classifier: LoadedClassifier
+    description: ClassifierDescription
+    model: LoadedModel
+
+
+def load_parts(images: Sequence[str], settings: TrainSettings, device: torch.device) -> AdaptationParts:
+    """Load everything but the images themselves.
+
+    Args:
+        images: one data set as ``cmap certify --dataset`` takes it; none for the training split of CIFAR-10.
+        settings: of the training.
+        device: where to put the networks.
+
+    Raises:
+        UsageError: the data set has no labels or other classes, or the classifier cannot be trained.
+        WeightsError: the classifier, the model or CIFAR-10 is not here.
+    """
+    if len(images) > 1:
+        raise UsageError(
+            f"--kind classifier needs one data set, and {len(images)} are given",
+            "cifar10, a folder of class folders, a CSV file with file,label, or an .npz file with x_train and y_train",
+        )
+    dataset = training_images(images[0] if images else CIFAR10, settings.weights_dir)
+    classifier = load_classifier(settings.classifier, device, weights_dir=settings.weights_dir)
+    if classifier.description is None:
+        raise UsageError(
+            f"the classifier {settings.classifier} cannot be trained: it is a program, a function or of transformers",
+            "a name of cmap list classifiers, torchvision:NAME or timm:NAME",
+        )
+    dataset = at_size(match_classes(dataset, classifier.classes, classifier.num_classes), classifier.description)
+    name = model_for(dataset.image_shape) if settings.model == AUTO_MODEL else settings.model
+    model = load_identified_model(name, device, settings.weights_dir)
+    check_model(model, dataset)
+    return AdaptationParts(dataset, classifier, classifier.description, model)
+
+
+def training_images(name: str, weights_dir: Path | None) -> Dataset:
+    """The labelled images of a data set: of those with splits the training split."""
+    has_splits = name == CIFAR10 or Path(name).suffix in {".npz", ".safetensors"}
+    dataset = load_dataset(name, split="train" if has_splits else "subset", weights_dir=weights_dir)
+    if not dataset.labelled:
+        raise UsageError(
+            f"{name} has no labels, and a classifier is trained with them",
+            "a folder of class folders, a CSV file with file,label, or an .npz file with x_train and y_train",
+        )
+    return dataset
+
+
+def at_size(dataset: Dataset, description: ClassifierDescription) -> Dataset:
+    """The images at one size: their own if they share one, else the classifier's."""
+    if dataset.image_shape is not None:
+        return dataset
+    size = (description.height, description.width)
+    return replace(dataset, image_size=size, short_side=description.short_side, interpolation=description.interpolation)
+
+
+def check_model(model: LoadedModel, dataset: Dataset) -> None:
+    """Refuse a model that cannot denoise the images (UsageError)."""
+    shape = model.model.image_shape
+    if num_classes(model.model):
+        raise UsageError(f"{model.name} is class-conditional; it would have to be told the class of the noisy image")
+    if not isinstance(model.model, TakesAnySize) and shape != dataset.image_shape:
+        found = "×".join(map(str, (dataset.image_shape or ())[1:]))
+        raise UsageError(
+            f"the images of {dataset.name} have {found} pixels and {model.name} makes {shape[1]}×{shape[2]}",
+            "--model photo-unet takes images of any size",
+        )

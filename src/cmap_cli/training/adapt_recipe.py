@@ -1,0 +1,56 @@
+"""How a classifier is adapted to denoised noisy images: the recipe behind ``cmap train --kind classifier``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationConfig:
+    """Further training of a classifier, on training images with noise that a denoiser has removed.
+
+    An iteration has ``batch_size / 2`` images, each with two samples of noise of one level. The loss is the cross
+    entropy, and ``agreement`` times the divergence of each prediction from the mean of the two (Jeong and Shin 2020,
+    arXiv 2006.04062): what a certificate needs is that most samples of an image have the same class.
+
+    The learning rate is constant after the warm-up and falls linearly to 0 at the end. Until it falls, nothing depends
+    on how many images there will be, so a run can be made longer.
+
+    Attributes:
+        images: how many noisy images are seen in all.
+        batch_size: noisy images per iteration; even.
+        sigmas: standard deviations of the noise, for images in [0, 1], drawn with equal probability.
+        agreement: weight of the divergence.
+        lr: peak learning rate of SGD with Nesterov's momentum 0.9.
+        weight_decay: of SGD.
+        warmup: iterations of the linear warm-up.
+        decay: share of the iterations, at the end, over which the learning rate falls.
+        kept: the first layers, with this share of the weights at most, are not trained.
+        margin: pixels by which crops are moved, at most, of an image 32 pixels high; larger images in proportion.
+        seed: of images, noise, flips and crops.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    images: int = 128_000
+    batch_size: int = 128
+    sigmas: tuple[float, ...] = (0.12, 0.25, 0.25, 0.5)
+    agreement: float = 3.0
+    lr: float = 0.02
+    weight_decay: float = 5e-4
+    warmup: int = 50
+    decay: float = 0.5
+    kept: float = 0.02
+    margin: int = 4
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    @property
+    def iterations(self) -> int:
+        """How many optimiser steps there are."""
+        return math.ceil(self.images / self.batch_size)
+
+    def lr_at(self, iteration: int) -> float:
+        """The learning rate of a 0-based iteration."""
+        fall = (self.iterations - iteration) / max(1.0, self.decay * self.iterations)
+        return self.lr * min(1.0, (iteration + 1) / self.warmup, fall)
