@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cmap_cli.attacks.table import Budget
+from cmap_cli.attacks.table import ATTACKS, Budget
 from cmap_cli.attacks.threat import ThreatModel, parse_threat
 from cmap_cli.benchmarking.specs import LARGE, AttackSpec, controls, large_control
 from cmap_cli.data.catalogue import Dataset
@@ -41,6 +41,13 @@ class Item:
         eps = self.threat.spelled.replace("/", "_")
         parts = [*control, self.spec.name, self.spec.access, self.threat.norm, eps]
         return "-".join(parts if self.target is None else [*parts, self.target])
+
+    @property
+    def cascade_key(self) -> tuple[object, ...] | None:
+        """What items of one cascade share; None for clean images and controls."""
+        if self.spec is None or self.spec.control:
+            return None
+        return self.spec.access, self.threat, self.target
 
     @property
     def title(self) -> str:
@@ -80,6 +87,7 @@ class Campaign:
         device: where to compute.
         with_controls: whether attacks that only serve the masking checks run besides, on ``control_images`` images.
         control_images: see ``with_controls``.
+        cascade: whether attacks skip images that an earlier one has broken, see :mod:`cmap_cli.benchmarking.cascade`.
     """
 
     dataset: Dataset
@@ -93,12 +101,50 @@ class Campaign:
     device: torch.device
     with_controls: bool = True
     control_images: int = CONTROL_IMAGES
+    cascade: bool = False
+
+    @property
+    def ordered_specs(self) -> tuple[AttackSpec, ...]:
+        """The attacks in the order in which they are run: in a cascade, of those with one access the cheapest first."""
+        if not self.cascade:
+            return tuple(self.specs)
+        cheapest = {
+            access: iter(sorted((spec for spec in self.specs if spec.access == access), key=self.passes))
+            for access in dict.fromkeys(spec.access for spec in self.specs)
+        }
+        return tuple(next(cheapest[spec.access]) for spec in self.specs)
+
+    def passes(self, spec: AttackSpec) -> int:
+        """The passes and steps that an attack is planned to need; one with a gradient counts three times."""
+        plan = ATTACKS[spec.name].plan(self.budget, spec.access)
+        return plan.forward + 2 * plan.backward + plan.steps
+
+    @property
+    def shares_access(self) -> bool:
+        """Whether several attacks have the same access, besides controls: only then a cascade changes anything."""
+        accesses = [spec.access for spec in self.specs if not spec.control]
+        return len(set(accesses)) < len(accesses)
+
+    @property
+    def cascades(self) -> bool:
+        """Whether any attack can skip images."""
+        return self.cascade and self.shares_access
+
+    def earlier(self, item: Item, items: Sequence[Item]) -> tuple[Item, ...]:
+        """Of all items, those before an item in its cascade: the same access, ball and attacked defence."""
+        if not self.cascade or item.cascade_key is None:
+            return ()
+        return tuple(one for one in items[: items.index(item)] if one.cascade_key == item.cascade_key)
+
+    def is_on_classifier(self, item: Item) -> bool:
+        """Whether an item attacks the bare classifier."""
+        return item.spec is not None and item.spec.access == "transfer"
 
     def items(self) -> Iterator[Item]:
         """What is done with each image, in this order."""
         yield Item(None, None, None)
         for threat in self.threats:
-            for spec in dict.fromkeys((*self.specs, *(controls(self.specs) if self.with_controls else ()))):
+            for spec in dict.fromkeys((*self.ordered_specs, *(controls(self.specs) if self.with_controls else ()))):
                 yield from self.items_of(spec, threat)
         large = large_control(self.specs) if self.with_controls else None
         if large is not None:
@@ -127,12 +173,13 @@ class Campaign:
         """What a shard does, in the order in which one process does it: all items of the first image, then of the next.
 
         Tasks are dealt out, not hashed: their numbers are the same wherever the settings are, and what is dealt out by
-        item and image gives each shard as much of an expensive attack as the others.
+        item and image gives each shard as much of an expensive attack as the others. In a cascade all attacks on an
+        image belong to one shard.
         """
         listed = [
             Task(item, image)
             for number, item in enumerate(self.items())
             for image in self.images(item)
-            if shard.takes(number + image)
+            if shard.takes(image if self.cascades else number + image)
         ]
         return sorted(listed, key=lambda task: task.image)

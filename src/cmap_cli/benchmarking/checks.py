@@ -264,11 +264,16 @@ def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:
 
 
 def measurement(result: AttackRow, eps: float) -> Measurement:
-    """An attack's outcome as the checks want it."""
+    """An attack's outcome as the checks want it.
+
+    Images that a cascade skipped count as wrong: the count is that of the attack and the earlier ones together, which
+    may be compared with attackers who know less, but not as what PGD alone achieves.
+    """
     gradient = result.gradient
     found = None
     if gradient is not None and gradient.zero is not None and gradient.cosine is not None:
         found = GradientDiagnostics(gradient.zero, gradient.not_finite, gradient.cosine)
     access: Access = result.access  # type: ignore[assignment]  # from JSON, written by us
-    role: Role = ATTACKS[result.attack].role if result.attack in ATTACKS else "other"
-    return Measurement(result.attack, role, access, eps, result.defended.vote.right, result.defended.vote.n, found)
+    role: Role = ATTACKS[result.attack].role if result.attack in ATTACKS and not result.skipped else "other"
+    right = result.defended.vote.right if result.defended else 0
+    return Measurement(result.attack, role, access, eps, right, result.run_on + len(result.skipped), found)

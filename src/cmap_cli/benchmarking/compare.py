@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from cmap_cli.benchmarking.paired import count_pairs, difference_interval, holm, mcnemar
 from cmap_cli.benchmarking.report.build import build_report
 from cmap_cli.benchmarking.report.templates import render
-from cmap_cli.benchmarking.report.values import DefenseResult, Report
+from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Report
 from cmap_cli.benchmarking.report.write import REPORT_JSON
 from cmap_cli.errors import UsageError
 from cmap_cli.files import write_text
@@ -145,7 +145,7 @@ def compare(base: Path, new: Path, *, alpha: float = ALPHA) -> Comparison:
         raise UsageError(f"{base} and {new} share no attack on the same images", "run the same attacks on both")
     only_base = tuple(str(condition) for condition in one if condition not in two)
     problems = [f"{place} is not complete" for place, report in ((base, first), (new, second)) if not report.complete]
-    problems += [f"{condition} is missing in {new}" for condition in only_base]
+    problems += [f"{each} is missing in {new}{left_out(second, each)}" for each in one if each not in two]
     problems += [f"{each} has another number of images" for each in one if each in two and each not in shared]
     if changed := [name for name in SAME_ATTACKS if first.settings.get(name) != second.settings.get(name)]:
         problems.append(f"the attacks differ in {', '.join(changed)}")
@@ -158,6 +158,17 @@ def compare(base: Path, new: Path, *, alpha: float = ALPHA) -> Comparison:
         only_new=tuple(str(condition) for condition in two if condition not in one),
         problems=tuple(problems),
     )
+
+
+def left_out(report: Report, condition: Condition) -> str:
+    """Why a run has no result for a condition, if the reason is a cascade."""
+    for one in report.defenses:
+        for threat in one.threats:
+            for row in threat.attacks:
+                found = (row.attack, row.access, threat.norm, threat.eps)
+                if row.skipped and found == (condition.attack, condition.access, condition.norm, condition.eps):
+                    return f": it was not run on {len(row.skipped)} images (--no-cascade runs it on all)"
+    return ""
 
 
 def read_report(place: Path) -> Report:
@@ -192,19 +203,29 @@ def rights(report: Report) -> Iterator[tuple[Condition, list[bool]]]:
 
 
 def attacked_rights(one: DefenseResult) -> Iterator[tuple[Condition, list[bool]]]:
-    """The attacks on a defence, and the worst case over them where there are several."""
+    """The attacks on a defence, and the worst case over them where there are several.
+
+    An attack that left out images, in a cascade, has no result of its own to compare; the worst case does not need it.
+    """
     for threat in one.threats:
         found = []
         for row in threat.attacks:
-            images = right_images(row.defended.vote.n, row.defended.vote.right, row.wrong)
+            images = row_rights(row)
             found.append(images)
-            yield Condition(one.defense, row.attack, row.access, threat.norm, threat.eps), images
+            if not row.skipped:
+                yield Condition(one.defense, row.attack, row.access, threat.norm, threat.eps), images
         if len(found) > 1 and len({len(images) for images in found}) == 1:
             names = tuple(sorted(f"{row.attack}@{row.access}" for row in threat.attacks))
             yield (
                 Condition(one.defense, WORST_CASE, None, threat.norm, threat.eps, names),
                 [all(images) for images in zip(*found, strict=True)],
             )
+
+
+def row_rights(row: AttackRow) -> list[bool]:
+    """Whether each image is right under an attack and, where this one was not run on it, under the earlier ones."""
+    right = row.defended.vote.right if row.defended else 0
+    return right_images(row.run_on + len(row.skipped), right, (*row.wrong, *row.skipped))
 
 
 def right_images(n: int, right: int, wrong: tuple[int, ...]) -> list[bool]:

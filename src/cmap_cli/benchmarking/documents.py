@@ -58,10 +58,11 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
         file: the safetensors file with the attacked image, relative to the folder of the run; None for clean images.
         row: its row there.
         defense: the defence that was evaluated.
-        undefended: the class that the bare classifier sees in the attacked image.
-        draws: the class that the defended classifier sees, once per re-evaluation.
+        undefended: the class that the bare classifier sees in the attacked image; None for a skipped image.
+        draws: the class that the defended classifier sees, once per re-evaluation; empty for a skipped image.
         votes: of the defence "smoothed", how many noisy samples have each class, once per re-evaluation.
         l2: the distance between the attacked image and the clean one in ℓ2, whatever the ball.
+        broken_by: the attack was not run, because an earlier one has broken the image for good: that one's ``item``.
     """
 
     image: int
@@ -87,10 +88,11 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
     file: str | None = None
     row: int | None = None
     defense: str
-    undefended: int
+    undefended: int | None
     draws: tuple[int, ...]
     votes: tuple[dict[ClassNumber, int], ...] = ()
     l2: float | None = None
+    broken_by: str | None = None
 
 
 class StoredFlag(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,7 +42,12 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
     # another shard may have attacked what is now this one's
     for path in folder.journal.paths():
         for record in read_lines(path, BenchmarkRecord):
-            if record.file is None or (record.item, record.image) not in own or record.image in seen:
+            if (
+                record.file is None
+                or record.undefended is None
+                or (record.item, record.image) not in own
+                or record.image in seen
+            ):
                 continue
             seen.add(record.image)
             line = export_image(campaign, folder.folder, record)
@@ -52,7 +57,7 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
 
 def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> AttackLine:
     """Write the attacked image of a record as PNG, score it anew, and return its line of the manifest."""
-    assert record.file is not None and record.row is not None
+    assert record.file is not None and record.row is not None and record.undefended is not None
     x, x_adv = read_pair(folder / inside(record.file), record.row)
     relative = Path(IMAGES) / safe_relative(record.key)
     write_image(folder / relative, x_adv, None)

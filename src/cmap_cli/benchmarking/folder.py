@@ -50,6 +50,11 @@ class BenchmarkFolder(RecordFolder):
         """The records of this process in the order in which they were made."""
         return self.journal.read(BenchmarkRecord)
 
+    def all_records(self) -> Iterator[BenchmarkRecord]:
+        """The records of all processes."""
+        for path in self.journal.paths():
+            yield from read_lines(path, BenchmarkRecord)
+
     def append(self, records: Sequence[BenchmarkRecord]) -> None:
         """Add the records of tasks (OutOfSpaceError when the disk is full)."""
         self.journal.append(records)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cmap_cli.benchmarking.attack import AttackOutcome, attack_images
 from cmap_cli.benchmarking.campaign import Campaign, Item, Task
+from cmap_cli.benchmarking.cascade import Cascade
 from cmap_cli.benchmarking.cost import CostModel, forecast_of
 from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.benchmarking.events import OnProgress
@@ -48,25 +49,50 @@ def run_campaign(
     remaining = [task for task in own if task.key not in finished]
     forecast = None if costs is None else forecast_of(costs, remaining)
     watch = Watch(campaign, len(own), len(own) - len(remaining), forecast, on_progress, deadline)
+    cascade = Cascade(campaign)
+    if campaign.cascades:
+        cascade.learn(folder.all_records())
     try:
         with watch.watching():
-            for group in groups(remaining, campaign.chunk):
-                watch.begin(group)
-                folder.append(do_tasks(campaign, folder, group, watch))
-                watch.finish()
+            for group in groups(campaign, remaining):
+                left, skipped = cascade.divide(group)
+                if skipped:
+                    folder.append(skipped)
+                    watch.skip(group[0].item, len(group) - len(left))
+                if left:
+                    watch.begin(tuple(left))
+                    records = do_tasks(campaign, folder, left, watch)
+                    folder.append(records)
+                    cascade.learn(records)
+                    watch.finish()
     except OutOfTimeError:
         return watch.total - watch.done
     return 0
 
 
-def groups(tasks: Sequence[Task], size: int) -> list[tuple[Task, ...]]:
-    """Tasks of the same item, at most ``size`` together, in the order of their first images."""
-    of_item: dict[Item, list[Task]] = {}
+def groups(campaign: Campaign, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+    """Tasks of the same item, at most ``campaign.chunk`` together, in the order of their first images.
+
+    In a cascade an attack on an image comes after all earlier ones on it: the images are divided into chunks, and all
+    items are done with one chunk before the next.
+    """
+    size, order = campaign.chunk, {item: number for number, item in enumerate(campaign.items())}
+    of_item: dict[tuple[int, Item], list[Task]] = {}
+    chunk = {image: at // size for at, image in enumerate(sorted({task.image for task in tasks}))}
     for task in tasks:
-        of_item.setdefault(task.item, []).append(task)
-    cut = [tuple(those[at : at + size]) for those in of_item.values() for at in range(0, len(those), size)]
-    order = {item: number for number, item in enumerate(of_item)}
-    return sorted(cut, key=lambda group: (group[0].image, order[group[0].item]))
+        of_item.setdefault((chunk[task.image] if campaign.cascades else 0, task.item), []).append(task)
+    cut = [
+        (number, tuple(those[at : at + size]))
+        for (number, _), those in of_item.items()
+        for at in range(0, len(those), size)
+    ]
+
+    def place(numbered: tuple[int, tuple[Task, ...]]) -> tuple[int, int, int]:
+        number, group = numbered
+        first = 0 if campaign.cascades else group[0].image
+        return number, first, order[group[0].item]
+
+    return [group for _, group in sorted(cut, key=place)]
 
 
 def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task], watch: Watch) -> list[BenchmarkRecord]:

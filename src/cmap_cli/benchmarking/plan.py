@@ -168,8 +168,8 @@ def plan_within(
         selected = plan_time(costs, settings, fixed, seconds, deadline - time.monotonic())
     options: dict[str, Any] = {name: value for name, value in selected.items() if name not in fixed}
     prepared = with_settings(prepared, [dataset], dataclasses.replace(settings, **options))
-    recorded = {"seconds": seconds, "chosen": selected}
-    prepared = dataclasses.replace(prepared, provenance={**prepared.provenance, "plan": recorded})
+    about = {"plan": {"seconds": seconds, "chosen": selected}, "items": [one.name for one in prepared.campaign.items()]}
+    prepared = dataclasses.replace(prepared, provenance=prepared.provenance | about)
     costs = CostModel(prepared.campaign, costs.timed)
     chosen = TimePlan(seconds, selected, widths(len(prepared.campaign.dataset)), weak_plan(prepared))
     return prepared, announce_costs(prepared, folder, WHOLE, overwrite, costs, tell, chosen), costs

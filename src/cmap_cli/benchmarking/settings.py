@@ -86,11 +86,13 @@ class BenchmarkSettings(RunSettings):
         protocol: "end-to-end", or "paper".
         reevaluations: evaluations of each defence per image, with fresh randomness.
         control_images: images of each control, an attack that only serves a check.
+        cascade: whether attacks skip images that an earlier attack with the same access and ball has broken for good.
     """
 
     protocol: Protocol | None = "end-to-end"
     reevaluations: int = 5
     control_images: int = 16
+    cascade: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,7 @@ class AttackSettings(RunSettings):
     protocol: ClassVar[Protocol | None] = None
     reevaluations: ClassVar[int] = 1
     control_images: ClassVar[int] = 16
+    cascade: ClassVar[bool] = False
 
 
 AnySettings = BenchmarkSettings | AttackSettings

@@ -196,6 +196,7 @@ def prepare_benchmark(
         chosen.device,
         with_controls=settings.protocol == "end-to-end",
         control_images=settings.control_images,
+        cascade=settings.cascade,
     )
     about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
     return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen, loaded), team
@@ -213,13 +214,14 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         "n": {"n": len(dataset), "indices": list(dataset.indices)},
         "split": {"split": dataset.split},
         "labels": {} if own_labels is None else {"labels": own_labels},
-        "attack": {"attacks": [str(spec) for spec in campaign.specs]},
+        "attack": {"attacks": [str(spec) for spec in campaign.ordered_specs]},
         "access": {},  # part of the attacks
         "norm": {"norm": campaign.threats[0].norm},
         "eps": {"eps": [each.spelled for each in campaign.threats]},
         "attack_steps": {"budget": dataclasses.asdict(campaign.budget)},
         **{name: {} for name in within_budget},  # part of "budget"
         **of_smoothed,
+        **({} if campaign.shares_access else {"cascade": {}}),  # where it changes nothing
         "defense": {"defenses": list(campaign.defenses.names)},
         "classifier": {"classifier": campaign.classifier.name},
         "model": {"model": loaded.name, "model_sha256": loaded.sha256},

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from cmap_cli.attacks.table import ATTACKS
-from cmap_cli.benchmarking.campaign import Campaign, Task
+from cmap_cli.benchmarking.campaign import Campaign, Item, Task
 from cmap_cli.benchmarking.events import BenchmarkProgress, OnProgress
 from cmap_cli.defenses.base import Passes
 from cmap_cli.defenses.deployed import AttackedModule
@@ -89,6 +89,13 @@ class Watch:
     def evaluate(self, number: int, draws: int) -> None:
         """Evaluation ``number`` of ``draws`` begins."""
         self.stage, self.evaluations, self.planned, self.step = "evaluation", number, draws, 0
+        self.tell()
+
+    def skip(self, item: Item, count: int) -> None:
+        """Images are recorded that an attack is not run on."""
+        if self.forecast is not None:
+            self.forecast.finish(item.name, 0.0, count)
+        self.done += count
         self.tell()
 
     def finish(self) -> None:

@@ -102,6 +102,15 @@ def benchmark(
             rich_help_panel=options.THREAT_DETAILS,
         ),
     ] = 16,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade/--no-cascade",
+            help="Of several attacks with the same access, run the later ones only on images that the earlier ones "
+            "have not broken in every re-evaluation; worst cases stay the same.",
+            rich_help_panel=options.THREAT_DETAILS,
+        ),
+    ] = True,
     defense: Annotated[
         list[str] | None,
         typer.Option(

@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "protocol": "paper",
     "reevaluations": 2,
     "control_images": 1,
+    "cascade": False,
 }
 """Another value of every field; model, labels and weights_dir are paths that the test makes."""
 
@@ -72,7 +73,7 @@ def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
     return kind(
         model="tests.toys:DenoisingGaussian",
         classifier="tests.toys:quadrant_classifier",
-        attack="pgd",
+        attack=("pgd", "apgd-ce") if kind is BenchmarkSettings else "pgd",  # two with one access make a cascade
         access="surrogate",
         defense=("cmap", "smoothed"),
         n=4,

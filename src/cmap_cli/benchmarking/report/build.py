@@ -150,7 +150,7 @@ def headline_of(
 def is_complete(gathered: GatheredRecords, settings: Mapping[str, Any]) -> bool:
     """Whether every defence has every image clean and under every attack and eps that was asked for and applies."""
     n = settings.get("n") or len(gathered.labels)
-    if any(len(seen.outcomes) < n for one, seen in gathered.observed.items() if not one.control):
+    if any(len(seen.reached) < n for one, seen in gathered.observed.items() if not one.control):
         return False
     seen = {(one.defense, one.name, one.eps) for one in gathered.observed}
     clean = {one.defense for one in gathered.observed if one.attack == CLEAN}

@@ -34,7 +34,8 @@ def find_examples(path: Path, gathered: GatheredRecords, conditions: Sequence[Re
             continue
         one = condition(record)
         if one.attack == CLEAN and one.defense == wanted[image].defense:
-            bare_clean[image] = record.undefended
+            if record.undefended is not None:
+                bare_clean[image] = record.undefended
             defended_clean[image] = majority(record.draws)
         elif one == wanted[image]:
             attacked[image] = record
@@ -68,7 +69,8 @@ def choose(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> 
     failed = failed[: max(FAILURES, ROWS - len(held))]
     chosen = {}
     for turn, image in enumerate(islice([*failed, *held], ROWS)):
-        broken = [one for one in conditions if not gathered.observed[one].outcomes[image].voted_right] or conditions
+        run = [one for one in conditions if image in gathered.observed[one].outcomes]
+        broken = [one for one in run if not gathered.observed[one].outcomes[image].voted_right] or run
         changed = [one for one in broken if image not in gathered.observed[one].unchanged] or broken
         chosen[image] = changed[turn % len(changed)]
     return chosen
@@ -76,7 +78,7 @@ def choose(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> 
 
 def example(record: BenchmarkRecord, undefended_clean: int | None, defended_clean: int | None) -> Example | None:
     """The row of a record; None for one whose pixels were not kept."""
-    if record.file is None or record.row is None:
+    if record.file is None or record.row is None or record.undefended is None:
         return None
     vote = majority(record.draws)
     return Example(

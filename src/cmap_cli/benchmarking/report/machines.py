@@ -53,9 +53,17 @@ def measured_cases(one: DefenseResult) -> Iterator[tuple[str, str, float]]:
         yield "clean", figures(one.clean.vote), 0.0
     for threat in one.threats:
         for row in threat.attacks:
-            yield case_name(row, threat), figures(row.defended.vote), row.cost.seconds
+            yield case_name(row, threat), row_figures(row), row.cost.seconds
         if threat.worst_case is not None:
             yield f"worst case, {threat.norm} {threat.eps}", figures(threat.worst_case.vote), 0.0
+
+
+def row_figures(row: AttackRow) -> str:
+    """The figures of an attack; of one that skipped images only the counts, which are no accuracy."""
+    if not row.skipped:
+        return figures(row.defended.vote) if row.defended else "not run"
+    right = row.defended.vote.right if row.defended else 0
+    return f"{right} of {row.run_on} correct; not run on {len(row.skipped)} images that an earlier attack had broken"
 
 
 def case_name(row: AttackRow, threat: ThreatResult) -> str:

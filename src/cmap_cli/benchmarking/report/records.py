@@ -57,6 +57,7 @@ class Observed:
 
     Attributes:
         outcomes: what the defended classifier made of each image.
+        skipped: images that the attack was not run on, because an earlier one of its cascade has broken them.
         votes: its vote on the images where that was wrong; None for a tie.
         bare: whether the bare classifier was right on the same pixels.
         unchanged: images that the attack gave back clean.
@@ -67,6 +68,7 @@ class Observed:
     """
 
     outcomes: dict[int, DrawOutcome] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
     votes: dict[int, int | None] = field(default_factory=dict)
     bare: dict[int, bool] = field(default_factory=dict)
     unchanged: set[int] = field(default_factory=set)
@@ -80,7 +82,10 @@ class Observed:
     def add(self, record: BenchmarkRecord) -> None:
         """Take in a record of this condition; an image that is there already is left as it is."""
         image = record.image
-        if image in self.outcomes:
+        if image in self.outcomes or image in self.skipped:
+            return
+        if record.broken_by is not None:
+            self.skipped.add(image)
             return
         self.outcomes[image] = draw_outcome(record.draws, record.label)
         if not self.outcomes[image].voted_right:
@@ -95,6 +100,11 @@ class Observed:
         self.seconds.append(record.seconds or 0)
         self.forward.append(record.forward or 0)
         self.backward.append(record.backward or 0)
+
+    @property
+    def reached(self) -> set[int]:
+        """The images that the attack was run on or need not be."""
+        return self.outcomes.keys() | self.skipped
 
 
 @dataclass(slots=True)
@@ -126,7 +136,8 @@ def gather_records(path: Path) -> GatheredRecords:
     """
     gathered = GatheredRecords()
     for record in read_lines(path, BenchmarkRecord):
-        if not record.draws or (record.attack != CLEAN and record.eps_value is None):
+        evaluated = bool(record.draws) and record.undefended is not None
+        if evaluated == (record.broken_by is not None) or (record.attack != CLEAN and record.eps_value is None):
             raise UsageError(f"{path} has a record of {record.key} under {record.attack} without draws or without eps")
         gathered.labels[record.image] = record.label
         gathered.keys[record.image] = record.key

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmap_cli.benchmarking.report.access import access_levels
+from cmap_cli.benchmarking.report.cascade import cascade_note, vote_cell
 from cmap_cli.benchmarking.report.records import NOISE
 from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
 from cmap_cli.benchmarking.report.values import (
@@ -122,7 +123,7 @@ def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
     shown = [pair for pair in within if pair[0].defense != "none"] or within
     found = {(one.attack, one.access): one for _, threat in reversed(within) for one in reversed(threat.attacks)}
     names = list(dict.fromkeys((one.attack, one.access) for _, threat in within for one in threat.attacks))
-    by_defense = [{(one.attack, one.access): one.defended.vote for one in threat.attacks} for _, threat in shown]
+    by_defense = [{(one.attack, one.access): vote_cell(one) for one in threat.attacks} for _, threat in shown]
     rows = [TableRow(("clean", *(vote(one.clean) for one, _ in shown), report.undefended_clean, ""))]
     for name in names:
         one = found[name]
@@ -136,7 +137,8 @@ def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
         ("Attack@access", *(one.defense for one, _ in shown), "Undefended", "Through the defence"),
         tuple(rows),
         "Undefended: the bare classifier on the images of the same attack made by transfer, or with no defence in "
-        "front; its worst case is over all of these. Defended: vote over the draws.",
+        "front; its worst case is over all of these. Defended: vote over the draws."
+        + cascade_note(threat for _, threat in within),
     )
 
 
@@ -160,21 +162,21 @@ def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable
         tuple(TableRow(detail_cells(one, threat)) for one in attacks),
         "Claimed: images that the attack reports as misclassified, by its own draws. Unchanged: where an attack "
         "failed, the clean image comes back; it is scored as it is, and so marked. Distances are measured on images "
-        f"as written; eps is {number(threat.eps_value, 5)}.",
+        f"as written; eps is {number(threat.eps_value, 5)}.{cascade_note([threat])}",
     )
 
 
 def detail_cells(one: AttackRow, threat: ThreatResult) -> tuple[Cell, ...]:
     """The cells of an attack."""
-    n = one.defended.vote.n
-    distance = number(one.max_distance, 5) or "not finite"
+    n, found = one.run_on, one.defended
+    distance = number(one.max_distance, 5) or ("not finite" if n else "–")
     gradient = one.gradient
     return (
         f"{one.attack}@{one.access}",
-        one.defended.vote,
-        percent(one.defended.average),
-        percent(one.defended.worst_of_n.value),
-        ", ".join(map(str, one.defended.draws)),
+        vote_cell(one),
+        percent(found.average) if found and not one.skipped else None,
+        percent(found.worst_of_n.value) if found and not one.skipped else None,
+        ", ".join(map(str, found.draws)) if found else None,
         f"{one.reported_success} of {n}",
         f"{one.unchanged} of {n}",
         distance if one.within_eps else f"{distance}, outside the ball",
@@ -190,7 +192,7 @@ def control_table(defense: DefenseResult) -> ReportTable:
         TableRow(
             (
                 f"{one.attack}@{one.access}",
-                one.defended.vote,
+                vote(one.defended),
                 f"{threat.norm} {threat.eps}",
                 one.undefended,
                 expected(one, threat),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,23 +63,39 @@ def undefended_rights(
     an image is right only under all of them, and must have been reached by all.
     """
     by_attack: dict[str, dict[int, bool]] = {}
+    left_out: dict[str, set[int]] = {}
     for one, observed in gathered.observed.items():
         if one.on_classifier and ball_of(one) == threat and one.control == control and attack in (None, one.attack):
             rights = by_attack.setdefault(one.name, {})
             for image, right in observed.bare.items():
                 rights[image] = right and rights.get(image, True)
-    images = reached_by_all(by_attack.values())
-    return {image: all(rights[image] for rights in by_attack.values()) for image in images}
+            for image in observed.skipped:
+                left_out.setdefault(one.name, set()).add(image)
+    reached = [rights.keys() | left_out.get(name, set()) for name, rights in by_attack.items()]
+    found = {}
+    for image in reached_by_all(reached):
+        seen = [rights[image] for rights in by_attack.values() if image in rights]
+        if len(seen) == len(by_attack) or not all(seen):  # left out only where another attack was enough
+            found[image] = all(seen)
+    return found
 
 
 def worst_outcomes(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
-    """Each image under the worst of the conditions, for the images that all have reached."""
-    seen = [gathered.observed[one].outcomes for one in conditions]
-    return {image: worst_outcome([one[image] for one in seen]) for image in reached_by_all(seen)}
+    """Each image under the worst of the conditions, for the images that all have reached.
+
+    An image that some of them skipped counts if another one of them has it wrong in every draw: nothing is worse.
+    """
+    seen = [gathered.observed[one] for one in conditions]
+    found = {}
+    for image in reached_by_all(one.reached for one in seen):
+        outcomes = [one.outcomes[image] for one in seen if image in one.outcomes]
+        if outcomes and (len(outcomes) == len(seen) or worst_outcome(outcomes).mean == 0):
+            found[image] = worst_outcome(outcomes)
+    return found
 
 
-def reached_by_all(seen: Iterable[Mapping[int, object]]) -> list[int]:
-    """The images that every one of the mappings has."""
+def reached_by_all(seen: Iterable[Collection[int]]) -> list[int]:
+    """The images that every one of the collections has."""
     images = [set(one) for one in seen]
     return sorted(set.intersection(*images)) if images else []
 
@@ -99,9 +115,6 @@ def by_access(gathered: GatheredRecords, attacks: Sequence[RecordCondition]) -> 
 def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackRow:
     """One row of the table."""
     observed = gathered.observed[condition]
-    defended, bare = accuracy(observed.outcomes.values()), rate_of_true(observed.bare.values())
-    if defended is None or bare is None:
-        raise ValueError(f"{condition} has no images")
     unaware = undefended_rights(gathered, ball_of(condition), condition.attack, control=condition.control)
     allowed = condition.eps_value * (1 + ROUNDING) + 0.1 * ROUNDING
     return AttackRow(
@@ -109,17 +122,23 @@ def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackR
         access=condition.access or "",
         through_defense=condition.through_defense,
         control=condition.control,
-        defended=defended,
+        defended=accuracy(observed.outcomes.values()),
         undefended=rate_of_true(unaware.values()),
-        bare=bare,
+        bare=rate_of_true(observed.bare.values()),
         unchanged=len(observed.unchanged),
         reported_success=observed.reported,
-        max_distance=finite(max(observed.distances, key=lambda value: math.inf if math.isnan(value) else value)),
+        max_distance=finite(largest(observed.distances)),
         within_eps=all(value <= allowed for value in observed.distances),
         gradient=gradient(observed),
         cost=cost(observed),
         wrong=tuple(sorted(observed.votes)),
+        skipped=tuple(sorted(observed.skipped)),
     )
+
+
+def largest(distances: Sequence[float]) -> float | None:
+    """The largest distance, NaN if there is one; None of no images."""
+    return max(distances, key=lambda value: math.inf if math.isnan(value) else value, default=None)
 
 
 def gradient(observed: Observed) -> Gradient | None:

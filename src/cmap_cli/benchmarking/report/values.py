@@ -30,15 +30,19 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True)
 class AttackRow:
-    """One attack with one access against one defence; ``wrong`` are the numbers of the images that it broke."""
+    """One attack with one access against one defence; ``wrong`` are the numbers of the images that it broke.
+
+    ``skipped`` are the images that it was not run on, because an earlier attack of the cascade had broken them. All
+    other fields are of the rest: ``defended`` and ``bare`` are None if there is none, and no accuracy of the attack.
+    """
 
     attack: str
     access: str
     through_defense: bool
     control: bool
-    defended: Accuracy
+    defended: Accuracy | None
     undefended: Rate | None
-    bare: Rate
+    bare: Rate | None
     unchanged: int
     reported_success: int
     max_distance: float | None
@@ -46,6 +50,12 @@ class AttackRow:
     gradient: Gradient | None
     cost: AttackCost
     wrong: tuple[int, ...] = ()
+    skipped: tuple[int, ...] = ()
+
+    @property
+    def run_on(self) -> int:
+        """The number of images that it was run on."""
+        return self.defended.vote.n if self.defended else 0
 
 
 @dataclass(frozen=True, slots=True)

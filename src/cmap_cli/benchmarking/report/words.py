@@ -139,7 +139,7 @@ def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) 
     rows = [attack for defense in defenses for threat in defense.threats for attack in threat.attacks]
     tried = {row.access for row in rows}
     untried = [name for name in KNOWLEDGE if name not in tried]
-    unchanged, images = sum(row.unchanged for row in rows), sum(row.defended.vote.n for row in rows)
+    unchanged, images = sum(row.unchanged for row in rows), sum(row.run_on for row in rows)
     limits = [
         "Every robust accuracy is an upper bound: a stronger attack, more steps, restarts or random draws can only "
         "lower it. Nothing here is a certificate.",
