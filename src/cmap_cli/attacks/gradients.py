@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmap_cli.attacks.randomness import attending
 from cmap_cli.attacks.types import GradientDiagnostics
 
 LossName = Literal["ce", "margin", "dlr"]
@@ -50,16 +51,24 @@ class GradientProbe:
     Args:
         model: images -> scores.
         y: labels, (B,).
-        loss: "ce" or "margin".
+        loss: "ce", "margin" or "dlr".
         eot: calls of the model for each gradient.
+
+    Attributes:
+        rows: which of the images under attack are still attacked; calls get these, see :meth:`select`.
     """
 
     def __init__(self, model: nn.Module, y: Tensor, loss: LossName, eot: int) -> None:
         self.model = model
-        self.y = y
+        self.labels = self.y = y
+        self.rows = torch.arange(len(y), device=y.device)
         self.loss = LOSSES[loss]
         self.eot = eot
         self.entries = self.zeros = self.non_finite = 0
+
+    def select(self, rows: Tensor) -> None:
+        """Attack only these of the images from now on."""
+        self.rows, self.y = rows, self.labels[rows]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient at x, and what its draws say of x.
@@ -79,7 +88,7 @@ class GradientProbe:
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and error of one call."""
         x = x.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), attending(self.model, self.rows):
             scores = self.model(x)
             losses = self.loss(scores, self.y)
             (gradient,) = torch.autograd.grad(losses.sum(), x)
@@ -92,13 +101,37 @@ class GradientProbe:
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and share of fooled draws, (B,) each, over fresh draws and without gradients."""
-        with torch.no_grad():
+        with torch.no_grad(), attending(self.model, self.rows):
             draws = [self.model(x) for _ in range(self.eot)]
         loss = torch.stack([self.loss(scores, self.y) for scores in draws]).mean(0)
         return loss, torch.stack([scores.argmax(1) != self.y for scores in draws]).float().mean(0)
 
-    def diagnostics(self, x: Tensor) -> GradientDiagnostics:
-        """The defects so far, and the cosine between two draws at the clean images x."""
+    def confirm(self, x: Tensor, tried: Tensor, times: int) -> tuple[Tensor, Tensor]:
+        """Whether images are wrong in each of so many fresh draws; an image's first draw that is right ends its test.
+
+        Args:
+            x: images, as of a call.
+            tried: which of them, (B,) bool.
+            times: draws.
+
+        Returns:
+            the outcome, (B,) bool; the draws that each image took, (B,).
+        """
+        wrong, took = tried.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for _ in range(times):
+            places = torch.nonzero(wrong).flatten()
+            if not len(places):
+                break
+            with torch.no_grad(), attending(self.model, self.rows[places]):
+                wrong[places] = self.model(x[places]).argmax(1) != self.y[places]
+            took[places] += 1
+        return wrong, took
+
+    def diagnostics(self, x: Tensor, *, compare: bool) -> GradientDiagnostics:
+        """The defects so far, and if wanted the cosine between two draws at the clean images x, all that there are."""
+        if not compare:
+            return GradientDiagnostics(self.zeros / self.entries, self.non_finite, None)
+        self.select(torch.arange(len(x), device=x.device))
         first, second = (self.draw(x)[0].flatten(1) for _ in range(2))
         there = first.any(1) & second.any(1)
         # largest entry 1 first: squares of small gradients underflow

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
 from cmap_cli.attacks.gradients import GradientProbe, LossName
-from cmap_cli.attacks.randomness import seeded
+from cmap_cli.attacks.randomness import can_leave, seeded
 from cmap_cli.attacks.table import Budget, gradient_draws
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 
+CONFIRMATIONS = 10
+"""Fresh draws that have to be wrong before an image leaves the batch."""
 L1_SHARE = 0.01
 """Of the pixels and channels, the share that one L1 step moves (SLIDE, Tramèr & Boneh 2019, arXiv 1904.13000)."""
 
@@ -25,7 +27,8 @@ class PGD:
 
     Of all iterates of a restart the one that fools most draws, then the one of highest loss, is remembered; it and
     the last one are evaluated again with fresh draws, and the better of them over all restarts is returned. So no
-    image is chosen for one lucky draw.
+    image is chosen for one lucky draw. An image that all draws of a gradient and then ``confirmations`` fresh ones
+    have wrong is broken for good: it leaves the batch, and no restart attacks it again.
 
     Attributes:
         threat: norm and radius.
@@ -36,6 +39,10 @@ class PGD:
         random_start: whether a restart starts at a random image of the ball instead of the image itself.
         eot: calls of the model for each gradient and each evaluation.
         loss: "ce", or "margin" for max_{i≠y} s_i − s_y, which no softmax can saturate.
+        confirmations: fresh draws that have to be wrong before an image leaves; 0 for all steps on every image. They
+            are not made where they would take longer than the steps that are left, a gradient counted as two passes,
+            nor for a randomised model that does not keep the randomness of images apart.
+        compares: whether two draws of the gradient at the clean images are compared.
     """
 
     threat: ThreatModel
@@ -46,6 +53,8 @@ class PGD:
     random_start: bool = True
     eot: int = 1
     loss: LossName = "ce"
+    confirmations: int = CONFIRMATIONS
+    compares: bool = True
 
     @property
     def name(self) -> str:
@@ -60,29 +69,75 @@ class PGD:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`."""
         with seeded(model, x, seed) as generators:
             probe = GradientProbe(model, y, self.loss, self.eot)
-            best = x.clone()
-            best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
-            for _ in range(self.restarts):
-                for candidate in self._climb(probe, x, generators):
+            best, best_loss, best_fooled = start(x)
+            left = probe.rows
+            for restart in range(self.restarts):
+                probe.select(left)
+                later = self.steps * (self.restarts - restart - 1)
+                climb = self._climb(probe, x[left], [generators[row] for row in left.tolist()], later)
+                done = left[climb.broken]
+                best[done], best_fooled[done] = climb.x_adv[climb.broken], 1.0
+                left, stays = left[~climb.broken], ~climb.broken
+                probe.select(left)
+                for candidate in (climb.best[stays], climb.x_adv[stays]) if len(left) else ():
                     loss, fooled = probe.evaluate(candidate)
-                    better = is_better(fooled, loss, best_fooled, best_loss)
-                    best = torch.where(better[:, None, None, None], candidate, best)
-                    best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
-            return AttackResult(best, best_fooled > 0.5, probe.diagnostics(x))
+                    better = is_better(fooled, loss, best_fooled[left], best_loss[left])
+                    rows = left[better]
+                    best[rows], best_loss[rows], best_fooled[rows] = candidate[better], loss[better], fooled[better]
+            return AttackResult(best, best_fooled > 0.5, probe.diagnostics(x, compare=self.compares))
 
-    def _climb(self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator]) -> tuple[Tensor, Tensor]:
-        """One restart: the best iterate as its own draws saw it, and the last."""
+    def without_comparison(self) -> PGD:
+        """See :class:`~cmap_cli.attacks.types.ComparesDraws`."""
+        return replace(self, compares=False)
+
+    def _climb(self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator], later: int) -> Climbed:
+        """One restart, with ``later`` steps in those after it; an image that is broken for good stays as it is."""
         size = self.threat.eps * (2.5 / self.steps if self.step is None else self.step)
-        x_adv = self.threat.random_start(x, generators) if self.random_start else x
-        best = x_adv
-        best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
-        for _ in range(self.steps):
-            gradient, loss, fooled = probe(x_adv)
-            better = is_better(fooled, loss, best_fooled, best_loss)
-            best = torch.where(better[:, None, None, None], x_adv, best)
-            best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
-            x_adv = self.threat.project(x_adv + size * steepest(self.threat, gradient, x_adv), x)
-        return best, x_adv
+        x_adv = self.threat.random_start(x, generators) if self.random_start and len(x) else x.clone()
+        best, best_loss, best_fooled = start(x_adv)
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        tested, confirms = torch.zeros(len(x), dtype=torch.int64, device=x.device), can_leave(probe.model)
+        active, rows = torch.arange(len(x), device=x.device), probe.rows
+        for iteration in range(self.steps):
+            if not len(active):
+                break
+            gradient, loss, fooled = probe(x_adv[active])
+            better = is_better(fooled, loss, best_fooled[active], best_loss[active])
+            places = active[better]
+            best[places], best_loss[places], best_fooled[places] = x_adv[places], loss[better], fooled[better]
+            spared = self.eot * (self.steps - iteration - 1 + later)
+            if self.confirmations and confirms and 2 * spared >= self.confirmations:
+                # images that are wrong now and then take no more draws for tests than for gradients
+                tried = (fooled == 1) & (tested[active] <= iteration * self.eot)
+                gone, took = probe.confirm(x_adv[active], tried, self.confirmations)
+                tested[active] += took
+                broken[active[gone]] = True
+                active, gradient = active[~gone], gradient[~gone]
+                probe.select(rows[active])
+            ahead = x_adv[active] + size * steepest(self.threat, gradient, x_adv[active])
+            x_adv[active] = self.threat.project(ahead, x[active])
+        return Climbed(x_adv, best, broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Climbed:
+    """Where a restart has led.
+
+    Attributes:
+        x_adv: the last iterates, (B, C, H, W), where images are broken those that broke them.
+        best: the best iterates as their own draws saw them.
+        broken: for good: wrong in all draws of an iteration and in all fresh ones, (B,) bool.
+    """
+
+    x_adv: Tensor
+    best: Tensor
+    broken: Tensor
+
+
+def start(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best images so far, with the loss and the share of fooled draws of none."""
+    never = torch.full((len(x),), -torch.inf, device=x.device)
+    return x.clone(), never, never.clone()
 
 
 def steepest(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
@@ -113,7 +168,7 @@ def is_better(fooled: Tensor, loss: Tensor, best_fooled: Tensor, best_loss: Tens
 
 def fgsm(threat: ThreatModel, access: Access, eot: int = 1) -> PGD:
     """The fast gradient sign method (arXiv 1412.6572): one step of length eps from the image itself."""
-    return PGD(threat, access, steps=1, step=1.0, random_start=False, eot=eot)
+    return PGD(threat, access, steps=1, step=1.0, random_start=False, eot=eot, confirmations=0)
 
 
 def paper_pgd(threat: ThreatModel, access: Access) -> PGD:
@@ -121,15 +176,15 @@ def paper_pgd(threat: ThreatModel, access: Access) -> PGD:
 
     Steps so small reach the ball's surface only if all point one way: weaker than the default, to reproduce only.
     """
-    return PGD(threat, access, steps=200, step=1 / 200, random_start=False, eot=20)
+    return PGD(threat, access, steps=200, step=1 / 200, random_start=False, eot=20, confirmations=0)
 
 
 def build_pgd(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:
     """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
     if budget.paper:
         return paper_pgd(threat, access)
-    eot = gradient_draws(budget, access)
-    return PGD(threat, access, steps=budget.steps, restarts=budget.restarts, eot=eot)
+    eot, confirmations = gradient_draws(budget, access), 1 if access == "transfer" else CONFIRMATIONS
+    return PGD(threat, access, steps=budget.steps, restarts=budget.restarts, eot=eot, confirmations=confirmations)
 
 
 def build_fgsm(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:

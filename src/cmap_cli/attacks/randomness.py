@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,25 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cmap_cli.core.purifier import image_generators
+
+
+def can_leave(model: nn.Module) -> bool:
+    """Whether images can leave a batch: the model has no randomness, or keeps that of each image apart."""
+    return not hasattr(model, "reseed") or hasattr(model, "attend")
+
+
+@contextmanager
+def attending(model: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Tell a randomised model which of the images under attack the calls are for, and afterwards: all of them."""
+    attend: Callable[[list[int] | None], None] | None = getattr(model, "attend", None)
+    if attend is None:
+        yield
+        return
+    attend(rows.tolist())
+    try:
+        yield
+    finally:
+        attend(None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -147,8 +147,27 @@ class Probe:
         self.defects.non_finite += int((~finite).sum())
         return gradient.where(finite, 0)
 
-    def diagnostics(self, x: Tensor, y: Tensor, generators: Sequence[Generator]) -> GradientDiagnostics:
-        """The defects so far, and the cosine between two gradients at the clean images x."""
+    def confirm(self, x: Tensor, y: Tensor, generators: Sequence[Generator], tried: Tensor) -> Tensor:
+        """Whether N fresh draws have the tried images wrong, (B,) bool; the first draw that is right ends a test."""
+        wrong = tried.clone()
+        for _ in range(self.count):
+            places = torch.nonzero(wrong).flatten()
+            if not len(places):
+                break
+            seeds = [int(torch.randint(1 << 62, (), generator=generators[row])) for row in places.tolist()]
+            with torch.no_grad():
+                scores = self.model.vote_scores(self.model.candidates(x[places], seeds))
+            self.model.passes.forward += len(places)
+            wrong[places] = scores.argmax(1) != y[places]
+        return wrong
+
+    def diagnostics(
+        self, x: Tensor, y: Tensor, generators: Sequence[Generator], *, compare: bool
+    ) -> GradientDiagnostics | None:
+        """The defects so far, and if wanted the cosine between two gradients at the clean images x; None of nothing."""
+        if not compare:
+            share = self.defects.zeros / self.defects.entries if self.defects.entries else None
+            return None if share is None else GradientDiagnostics(share, self.defects.non_finite, None)
         first, second = (self.pull_back(x, self.draw(x, y, generators)).flatten(1) for _ in range(2))
         there = first.any(1) & second.any(1)
         first, second = (g[there] / g[there].abs().amax(1, keepdim=True) for g in (first, second))
@@ -170,6 +189,7 @@ class SelectiveAttack:
         steps: iterations, each N + 1 forward passes and one backward pass.
         draws: N.
         loss: "ce", "margin" or "dlr".
+        compares: whether two draws of the gradient at the clean images are compared.
     """
 
     threat: ThreatModel
@@ -177,6 +197,7 @@ class SelectiveAttack:
     steps: int = 30
     draws: int = 10
     loss: LossName = "ce"
+    compares: bool = True
 
     @property
     def name(self) -> str:
@@ -201,7 +222,7 @@ class SelectiveAttack:
                     break
                 draws = probe.draw(climb.x_adv, climb.y, climb.generators)
                 climb.remember(draws.fooled, draws.loss)
-                broken = self._broken(probe, climb, draws.fooled)
+                broken = probe.confirm(climb.x_adv, climb.y, climb.generators, draws.fooled == 1)
                 found[climb.index[broken]], success[climb.index[broken]] = climb.x_adv[broken], True
                 climb, draws = climb.without(broken), draws.without(broken)
                 climb.step(probe.pull_back(climb.x_adv, draws))
@@ -209,17 +230,12 @@ class SelectiveAttack:
                     climb.halve(iteration + 1 - begun)
                     begun = iteration + 1
             found[climb.index], success[climb.index] = self._better(probe, climb)
-            return AttackResult(found, success, probe.diagnostics(x, y, image_generators(x, seed + 1)))
+            generators = image_generators(x, seed + 1)
+            return AttackResult(found, success, probe.diagnostics(x, y, generators, compare=self.compares))
 
-    def _broken(self, probe: Probe, climb: Climb, fooled: Tensor) -> Tensor:
-        """Images that all draws of this iteration and as many fresh ones misclassify, (B,) bool."""
-        again = torch.nonzero(fooled == 1).flatten()
-        broken = torch.zeros_like(fooled, dtype=torch.bool)
-        if len(again):
-            generators = [climb.generators[row] for row in again.tolist()]
-            fresh = probe.draw(climb.x_adv[again], climb.y[again], generators, gradients=False)
-            broken[again] = fresh.fooled == 1
-        return broken
+    def without_comparison(self) -> SelectiveAttack:
+        """See :class:`~cmap_cli.attacks.types.ComparesDraws`."""
+        return replace(self, compares=False)
 
     def _better(self, probe: Probe, climb: Climb) -> tuple[Tensor, Tensor]:
         """Of the best and the last iterate the one that fresh draws prefer, and whether it fools most of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -18,12 +18,13 @@ class GradientDiagnostics:
         zero_share: share of entries that were exactly 0, over all gradients of the attack, in [0, 1].
         non_finite: how many entries were NaN or infinite; they were replaced by 0.
         cosine: between two draws of the gradient at the clean images, each of one call, mean over the images that have
-            one; 1 for a model without randomness, near 0 where gradients are noise, 0 if all are 0.
+            one; 1 for a model without randomness, near 0 where gradients are noise, 0 if all are 0; None if they were
+            not compared.
     """
 
     zero_share: float
     non_finite: int
-    cosine: float
+    cosine: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class AttackResult:
     reported_success: Tensor
     diagnostics: GradientDiagnostics | None = None
     flags: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class ComparesDraws(Protocol):
+    """An attack that also compares two draws of the gradient at the clean images, which takes two more gradients."""
+
+    def without_comparison(self) -> Attack:
+        """The same attack without that."""
+        ...
 
 
 class Attack(Protocol):

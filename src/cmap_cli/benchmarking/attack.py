@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cmap_cli.attacks.table import ATTACKS, Budget
 from cmap_cli.attacks.threat import ThreatModel
+from cmap_cli.attacks.types import ComparesDraws
 from cmap_cli.benchmarking.documents import GradientRecord
 from cmap_cli.benchmarking.specs import AttackSpec
 from cmap_cli.defenses.base import Passes
@@ -45,6 +46,8 @@ def attack_images(
     x: Tensor,
     y: Tensor,
     on_target: Callable[[AttackedModule], None] | None = None,
+    *,
+    compare: bool = True,
 ) -> AttackOutcome:
     """Attack a batch of images.
 
@@ -57,11 +60,14 @@ def attack_images(
         x: images in [0, 1], (B, C, H, W), on the classifier's device.
         y: their classes, (B,) int64.
         on_target: called with the module that is attacked, before it is.
+        compare: whether two draws of the gradient are compared as well, where the attack does that.
     """
     target = defenses.target(spec.access, defense, unroll=budget.unroll, smoothing=budget.smoothing)
     if on_target is not None:
         on_target(target)
     attack = ATTACKS[spec.name].build(threat, spec.access, budget, defenses)
+    if not compare and isinstance(attack, ComparesDraws):
+        attack = attack.without_comparison()
     result = attack.run(target.eval(), x, y, defenses.seed)
     found = result.diagnostics
     gradient = None

@@ -86,7 +86,7 @@ class Campaign:
         chunk: images that are attacked at once; results do not depend on it, apart from rounding.
         device: where to compute.
         with_controls: whether attacks that only serve the masking checks run besides, on ``control_images`` images.
-        control_images: see ``with_controls``.
+        control_images: see ``with_controls``; of as many images two draws of a gradient are compared.
         cascade: whether attacks skip images that an earlier one has broken, see :mod:`cmap_cli.benchmarking.cascade`.
     """
 

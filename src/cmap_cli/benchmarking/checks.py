@@ -190,7 +190,9 @@ def _not_finite(found: GradientDiagnostics) -> str:
 
 
 def _random(found: GradientDiagnostics) -> str:
-    if found.cosine >= NOISE_COSINE or _zero(found) or _not_finite(found):  # those say it already
+    if (
+        found.cosine is None or found.cosine >= NOISE_COSINE or _zero(found) or _not_finite(found)
+    ):  # those say it already
         return ""
     return f"a cosine of {found.cosine:.2f} between two draws of a gradient"
 
@@ -271,7 +273,7 @@ def measurement(result: AttackRow, eps: float) -> Measurement:
     """
     gradient = result.gradient
     found = None
-    if gradient is not None and gradient.zero is not None and gradient.cosine is not None:
+    if gradient is not None and gradient.zero is not None:
         found = GradientDiagnostics(gradient.zero, gradient.not_finite, gradient.cosine)
     access: Access = result.access  # type: ignore[assignment]  # from JSON, written by us
     role: Role = ATTACKS[result.attack].role if result.attack in ATTACKS and not result.skipped else "other"

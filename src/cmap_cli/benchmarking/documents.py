@@ -20,7 +20,7 @@ class GradientRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         zero: share of entries that were exactly 0.
         not_finite: entries that were NaN or infinite.
-        cosine: between two draws of the gradient at the clean images.
+        cosine: between two draws of the gradient at the clean images; None beyond the first ``control_images``.
     """
 
     zero: float | None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -46,10 +48,16 @@ class RowSeeds:
     def __init__(self, seed: int = 0) -> None:
         self.sources = [Generator().manual_seed(seed)]
         self.frozen: tuple[int, ...] | None = None
+        self.rows: tuple[int, ...] | None = None
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """Start the fresh seeds again, one generator for each image; a call with other rows takes the first one."""
         self.sources = [Generator().manual_seed(seed) for seed in seeds]
+        self.rows = None
+
+    def attend(self, rows: Sequence[int] | None) -> None:
+        """The next calls get these rows of the images under attack, each with its own generator; None for all."""
+        self.rows = None if rows is None else tuple(rows)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Use these seeds at every call, one per row or one for all; None for fresh ones again."""
@@ -62,13 +70,18 @@ class RowSeeds:
             ValueError: the frozen seeds are neither one nor as many as rows.
         """
         if self.frozen is None:
-            sources = self.sources if len(self.sources) == rows else self.sources[:1] * rows
+            sources = self._of_rows(self.sources)
+            sources = sources if len(sources) == rows else self.sources[:1] * rows
             seeds = [int(torch.randint(1 << 62, (), generator=source)) for source in sources]
-        elif len(self.frozen) in (1, rows):
-            seeds = list(self.frozen) * (rows // len(self.frozen))
+        elif len(frozen := self._of_rows(self.frozen)) in (1, rows):
+            seeds = list(frozen) * (rows // len(frozen))
         else:
             raise ValueError(f"{len(self.frozen)} frozen seeds for {rows} images")
         return [Generator().manual_seed(seed) for seed in seeds]
+
+    def _of_rows(self, each: Sequence[T]) -> Sequence[T]:
+        """What belongs to the rows that are attended to; one for all stays one."""
+        return each if self.rows is None or len(each) == 1 else [each[row] for row in self.rows]
 
 
 @runtime_checkable

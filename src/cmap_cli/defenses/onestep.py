@@ -50,6 +50,10 @@ class OneStepDefense(nn.Module):
         """Start the sequence of fresh noise again."""
         self.seeds.reseed(seeds)
 
+    def attend(self, rows: Sequence[int] | None) -> None:
+        """The next calls get these rows of the images under attack; None for all."""
+        self.seeds.attend(rows)
+
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Frozen noise from these seeds, one per row or one for all rows; None for fresh noise again."""
         self.seeds.freeze(seeds)

@@ -104,6 +104,10 @@ class DefendedClassifier(nn.Module):
         """Start the sequence of fresh latents again."""
         self.seeds.reseed(seeds)
 
+    def attend(self, rows: Sequence[int] | None) -> None:
+        """The next calls get these rows of the images under attack; None for all."""
+        self.seeds.attend(rows)
+
     def freeze(self, seeds: Sequence[int] | None) -> None:
         """Frozen latents from these seeds, one per row or one for all rows; None for fresh latents again."""
         self.seeds.freeze(seeds)
