@@ -22,6 +22,12 @@ MANY = "9" * 26
         (["attack", "cifar10", "--out", ""], "--out is empty"),
         (["benchmark", "--out", ""], "--out is empty"),
         (["merge", "in", "--out", ""], "--out is empty"),
+        (["purify", "in", "--out", "in/a.png"], "--out in/a.png is a file"),
+        (["attack", "cifar10", "--out", "in/a.png"], "--out in/a.png is a file"),
+        (["benchmark", "--out", "in/a.png"], "--out in/a.png is a file"),
+        (["certify", "--out", "in/a.png"], "--out in/a.png is a file"),
+        (["train", "in", "--out", "in/a.png"], "--out in/a.png is a file"),
+        (["merge", "in", "--out", "in/a.png"], "--out in/a.png is a file"),
     ],
 )
 def test_values_that_no_run_can_use(invoke: Run, images: Path, arguments: list[str], message: str) -> None:

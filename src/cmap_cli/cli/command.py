@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,14 @@ class Command(TyperCommand):
 
 
 def output_folder(text: str) -> Path:
-    """The path of --out (UsageError for an empty one, which would be the working directory)."""
+    """The path of --out (UsageError for a file, and for an empty one, which would be the working directory)."""
     if not text.strip():
         raise UsageError("--out is empty", "--out . writes into the working directory")
-    return Path(text)
+    path = Path(text)
+    with suppress(OSError):  # of a path that cannot be made either
+        if path.is_file():
+            raise UsageError(f"--out {path} is a file", "Choose a folder, new or old")
+    return path
 
 
 def show_full_help(context: typer.Context, asked: bool) -> None:

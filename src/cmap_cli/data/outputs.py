@@ -13,6 +13,7 @@ from cmap_cli.choices import ImageFormat
 from cmap_cli.data.headers import SUFFIXES
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import UsageError
+from cmap_cli.files import TEMPORARY, remove_abandoned
 
 FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg", "auto": ""}
 """Suffix of each format; "" is chosen for each input by :func:`lossless_suffix`."""
@@ -136,7 +137,9 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
         there = next(folder for folder in (out, *out.parents) if folder.exists())
-        with tempfile.TemporaryDirectory(prefix=".cmap-", dir=there) as probe:
+        for left in there.glob(f"{TEMPORARY}*.tmp"):  # by a process that was killed
+            remove_abandoned(left)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, suffix=".tmp", dir=there) as probe:
             # beside the place, not at it: another process of the same job may be making it just now
             (Path(probe) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=probe):

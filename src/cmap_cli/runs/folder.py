@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from cmap_cli.files import make_folder
 from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.progress import forget_parts
 from cmap_cli.runs.settings import RECORDS, claim_settings
@@ -41,7 +42,7 @@ class RecordFolder:
     ) -> None:
         self.folder = folder
         self.shard = shard
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.journal = Journal(folder, RECORDS, shard)
         self.journal.open()
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cmap_cli.errors import SettingsMismatchError, UsageError
-from cmap_cli.files import append_text, copy_file
+from cmap_cli.files import append_text, copy_file, make_folder
 from cmap_cli.runs.documents import decode_json, read_document
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.order import Line, certificate_key, record_key
@@ -144,7 +144,7 @@ def merge_folders(folders: Sequence[Path], out: Path, *, overwrite: bool = False
         raise UsageError(f"--overwrite would forget {out}, which is one of the parts", "leave out --overwrite")
     if not (out / first.name).exists():
         refuse_files_in_the_way(others, out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     kind = kind_of(folders[0])
     if overwrite:
         forget_all(out, kind)

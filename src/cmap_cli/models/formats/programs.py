@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 import zipfile
@@ -45,7 +46,7 @@ def load_program(path: Path, device: torch.device | str = "cpu") -> Program:
         raise not_a_program(path, "it is no archive") from error
     extra = {DECLARATION: ""}
     try:
-        with only_weights_unpickled(), warnings.catch_warnings():
+        with only_weights_unpickled(), unlogged(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still what people have
             if any(name.endswith("/archive_format") for name in names):
                 module: nn.Module = torch.export.load(path, extra_files=extra).module().to(device)
@@ -57,7 +58,10 @@ def load_program(path: Path, device: torch.device | str = "cpu") -> Program:
     except WeightsError:
         raise
     except Exception as error:  # torch raises whatever its C++ and schema parsers raise
-        raise WeightsError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if "warnings above" in reason:  # which are not printed
+            reason = "it is damaged, or of another version of PyTorch"
+        raise WeightsError(f"{path} cannot be loaded: {reason}") from error
     return Program(module, parse_declaration(path, extra[DECLARATION]))
 
 
@@ -80,6 +84,17 @@ def parse_declaration(path: Path, content: str | bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"the {DECLARATION} in {path} cannot be read: {error}") from error
     return declared
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Inside, torch.export prints no tracebacks of its own for files that it cannot read."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @contextmanager
