@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -140,6 +141,26 @@ def make_folder(path: Path) -> None:
     """Make a folder and its parents unless they exist (OutOfSpaceError when the disk is full)."""
     with explaining_writes(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def probe(folder: Path, inside: Path) -> None:
+    """Make sure that a folder can be made and written to; nothing of it is left.
+
+    Args:
+        folder: that exists; what killed processes left directly in it is removed.
+        inside: the new folder's path below it. It is tried in another place, because another process of the same job
+            may be making it just now.
+
+    Raises:
+        OSError: it cannot.
+    """
+    for left in folder.glob(f"{TEMPORARY}*.tmp"):
+        with suppress(OSError):
+            remove_abandoned(left)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, suffix=".tmp", dir=folder) as made:
+        (Path(made) / inside).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=made):
+            pass
 
 
 def sweep_temporaries(folder: Path) -> int:

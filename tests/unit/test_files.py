@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cmap_cli.errors import CmapError, OutOfSpaceError
-from cmap_cli.files import append_text, copy_file, sweep_temporaries, write_bytes, write_text, write_with
+from cmap_cli.files import append_text, copy_file, probe, sweep_temporaries, write_bytes, write_text, write_with
 from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.shard import Shard
 
@@ -93,6 +93,7 @@ def test_where_folders_cannot_be_locked_their_age_decides(tmp_path: Path, monkey
     os.utime(temporary / "x", (time.time() - 90,) * 2)
     assert sweep_temporaries(tmp_path) == 1
     write_text(tmp_path / "y", "whole")
+    probe(tmp_path, Path("new/folder"))
     assert [path.name for path in tmp_path.iterdir()] == ["y"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from cmap_cli.choices import ImageFormat
 from cmap_cli.data.headers import SUFFIXES
 from cmap_cli.data.inputs import Source
 from cmap_cli.errors import UsageError
-from cmap_cli.files import TEMPORARY, remove_abandoned
+from cmap_cli.files import probe
 
 FORMATS: dict[ImageFormat, str] = {name: f".{name}" for name in get_args(ImageFormat)} | {"jpeg": ".jpg", "auto": ""}
 """Suffix of each format; "" is chosen for each input by :func:`lossless_suffix`."""
@@ -137,13 +136,7 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file", "Choose a folder, new or old")
         there = next(folder for folder in (out, *out.parents) if folder.exists())
-        for left in there.glob(f"{TEMPORARY}*.tmp"):  # by a process that was killed
-            remove_abandoned(left)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, suffix=".tmp", dir=there) as probe:
-            # beside the place, not at it: another process of the same job may be making it just now
-            (Path(probe) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=probe):
-                pass
+        probe(there, out.relative_to(there))
     except (OSError, RuntimeError) as error:  # a circle of symbolic links is a RuntimeError up to Python 3.12
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--out {out} cannot be written to: {reason}", "Choose a folder of your own") from error
