@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -364,3 +365,37 @@ def test_a_classifier_that_was_adapted_is_certified_and_named_in_every_report(in
     assert attacked.returncode == 0, attacked.stderr
     for name in ("report.json", "report.md", "report.html", "benchmark.json"):
         assert label in (tmp_path / "attacked" / name).read_text(), name
+
+
+def test_a_budget_chooses_images_and_samples_and_keeps_them(
+    invoke: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["certify", "--dataset", data, *LINEAR, "--sigma", "0.5", "--radius", "0.1", "--out", "out"]
+    plan = invoke(*command, "--budget", "60s", "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    document = json.loads(plan.stdout)
+    validate(document, "cmap.certify/1")
+    assert document["chosen"] == {"n": 10, "samples": 1000}  # all there are, on a classifier that takes no time
+    assert not (tmp_path / "out").exists()
+    shown = invoke(*command, "--budget", "60s", "--dry-run")
+    assert ": 10 images and 1,000 samples; all samples together take" in shown.stderr
+    assert "points wide if no image is certified" in shown.stderr
+    clock = iter([0.0, 0.0])  # and then the time is over
+    watch = SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: next(clock, math.inf))
+    monkeypatch.setattr("cmap_cli.benchmarking.certificates.work.time", watch)
+    cut = invoke(*command, "--budget", "60s", "--fail-under", "0.1=0")
+    assert cut.returncode == 1
+    assert "the time of --budget 60s was over with" in cut.stderr
+    assert "so it cannot pass" in cut.stderr
+    assert not report(tmp_path / "out")["complete"]
+    monkeypatch.undo()
+    other = invoke(*command, "--budget", "70s")
+    assert (other.returncode, "was planned for 60 s, not for 70 s" in other.stderr) == (2, True)
+    monkeypatch.setattr("cmap_cli.benchmarking.certificates.run.measure_speed", lambda run: 1.0)  # slower than before
+    done = invoke(*command, "--budget", "60s", "--fail-under", "0.1=0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/certify.json").read_text())["settings"]["n"] == 10
+    short = invoke(*command, "--budget", "20s", "--overwrite")
+    assert (short.returncode, "--budget of 20 s is too short" in short.stderr) == (2, True)
+    shard = invoke(*command, "--budget", "20s", "--shard", "1/2")
+    assert (shard.returncode, "--budget plans for one process" in shard.stderr) == (2, True)

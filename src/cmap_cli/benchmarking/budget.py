@@ -250,7 +250,12 @@ def recorded_plan(folder: Path, seconds: float) -> dict[str, int] | None:
     """
     if not (folder / SETTINGS_FILE).exists():
         return None
-    plan = read_benchmark(folder).provenance.get("plan")
+    return chosen_before(read_benchmark(folder).provenance, folder, seconds)
+
+
+def chosen_before(provenance: Mapping[str, Any], folder: Path, seconds: float) -> dict[str, int] | None:
+    """What was chosen for a time, by a run's provenance; None if nothing was, UsageError if it was another time."""
+    plan = provenance.get("plan")
     if not isinstance(plan, dict) or not isinstance(plan.get("chosen"), dict):
         return None
     if plan.get("seconds") != seconds:

@@ -14,6 +14,7 @@ from cmap_cli.cli.certify_messages import finish_certify, show_certify_dry_run, 
 from cmap_cli.cli.progress import reporting_units
 
 if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.run import CertifyResult
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
 
 
@@ -83,6 +84,16 @@ def certify(
             rich_help_panel=options.METHOD_DETAILS,
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Choose --n and --samples, where you do not give them, so that the run takes no longer than this on "
+            "this device: 90s, 10m, 2h.",
+            show_default=False,
+            rich_help_panel=options.METHOD,
+        ),
+    ] = None,
     alpha: Annotated[
         float,
         typer.Option(
@@ -143,7 +154,7 @@ def certify(
 
       cmap certify --procedure cohen --samples 10000 --sigma 0.25 --out certificates
 
-      cmap certify --n 20 --radius 0.25 --fail-under 0.25=0.2
+      cmap certify --budget 10m --radius 0.25 --fail-under 0.25=0.2
 
       cmap certify --n 500 --out certificates --shard 2/8
 
@@ -170,6 +181,7 @@ def certify(
             dataset,
             settings,
             out=out,
+            budget=budget,
             shard=own,
             overwrite=overwrite,
             dry_run=dry_run,
@@ -185,9 +197,23 @@ def certify(
     elif result.team.partial:
         show_certify_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        code = finish_certify(result.folder, result.report, thresholds, fail_on, json=json, quiet=quiet)
+        lacking = cut_short(result, budget)
+        code = finish_certify(
+            result.folder, result.report, thresholds, fail_on, json=json, quiet=quiet, cut_short=lacking
+        )
     if code := result.team.leave(code):
         raise typer.Exit(code)
+
+
+def cut_short(result: CertifyResult, budget: str | None) -> tuple[str, ...]:
+    """What is missing because the time of --budget was over, as a sentence; such a run passes no condition."""
+    if not result.unfinished:
+        return ()
+    sentence = (
+        f"the time of --budget {budget} was over with {result.unfinished} of {result.certificates} certificates left"
+    )
+    console.warn(f"{sentence}; the same command continues")
+    return (sentence,)
 
 
 def rebuild(

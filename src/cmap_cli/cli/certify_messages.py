@@ -15,6 +15,7 @@ from cmap_cli.errors import CmapError
 from cmap_cli.runs.documents import encode
 
 if TYPE_CHECKING:
+    from cmap_cli.benchmarking.certificates.budget import CertifyTimePlan
     from cmap_cli.benchmarking.certificates.documents import CertificateReport
     from cmap_cli.benchmarking.certificates.run import CertifyPlan, CertifyResult
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
@@ -31,7 +32,7 @@ def show_certify_plan(plan: CertifyPlan, *, verbose: bool) -> None:
     denoiser = run.classifier.denoiser
     behind = "" if denoiser == "none" else f" behind the {denoiser} of {plan.prepared.settings['model']}"
     console.say(
-        f"{console.count(len(run.dataset), 'image')} of {run.dataset.name}, {plan.prepared.name}{behind}; "
+        f"{console.count(len(run.dataset), 'image')} of {run.dataset.name}, {plan.prepared.classifier.name}{behind}; "
         f"noise {sigmas}; ℓ2 {radii}; {run.plan.procedure}, {run.plan.samples:,} samples"
     )
     of_shard = "" if plan.shard == WHOLE else f"; shard {plan.shard}: {plan.certificates} of {plan.all_certificates}"
@@ -41,8 +42,25 @@ def show_certify_plan(plan: CertifyPlan, *, verbose: bool) -> None:
         f"{chosen.device} ({chosen.reason}): {plan.samples_per_second:.0f} samples/s, about {took}, into "
         f"{plan.folder}{of_shard}"
     )
+    if plan.time is not None:
+        show_time(plan.time)
     if verbose:
         console.say(encode(plan.prepared.settings))
+
+
+def show_time(plan: CertifyTimePlan) -> None:
+    """What was chosen for --budget, and what it buys."""
+    none, half = plan.widths
+    chosen = " and ".join(f"{value:,} {'images' if name == 'n' else 'samples'}" for name, value in plan.chosen.items())
+    console.say(
+        f"for {console.duration(plan.seconds)}: {chosen or 'nothing to choose'}; all samples together take "
+        f"{console.duration(plan.longest)} at most, as measured"
+    )
+    reach = ", ".join(f"{radius:.2f} with sigma {sigma:g}" for sigma, radius in plan.reach)
+    console.say(
+        f"the 95 % interval will be {none:.0f} points wide if no image is certified, {half:.0f} if half of them are; "
+        f"ℓ2 radii of up to {reach} can be certified"
+    )
 
 
 def show_certify_dry_run(result: CertifyResult, *, json: bool) -> None:
@@ -50,7 +68,8 @@ def show_certify_dry_run(result: CertifyResult, *, json: bool) -> None:
     from cmap_cli.benchmarking.certificates.documents import CertifyDryRunOutput
 
     if json and result.plan is not None:
-        show_document(CertifyDryRunOutput(settings=result.settings, seconds=result.plan.seconds))
+        chosen = dict(result.plan.time.chosen) if result.plan.time else {}
+        show_document(CertifyDryRunOutput(settings=result.settings, seconds=result.plan.seconds, chosen=chosen))
 
 
 def show_certify_shard(result: CertifyResult, *, json: bool, quiet: bool) -> None:
@@ -76,6 +95,7 @@ def finish_certify(
     json: bool,
     quiet: bool,
     merged: Merged | None = None,
+    cut_short: Sequence[str] = (),
 ) -> int:
     """Show a report, and see whether it meets the user's conditions.
 
@@ -87,6 +107,7 @@ def finish_certify(
         json: print a document; quiet: print the report's path.
         quiet: see ``json``.
         merged: the parts that the report was made of, where it was made by a merge.
+        cut_short: what is missing because the time of --budget was over.
 
     Returns:
         The exit code.
@@ -96,7 +117,7 @@ def finish_certify(
     from cmap_cli.benchmarking.certificates.thresholds import failed_certify_conditions
     from cmap_cli.cli.documents import MergedCertifyOutput
 
-    failed = failed_certify_conditions(report, thresholds, fail_on, merged.lacking if merged else ())
+    failed = failed_certify_conditions(report, thresholds, fail_on, (*cut_short, *(merged.lacking if merged else ())))
     write_step_summary(markdown_page(report))
     code = FAILED if failed else merged.exit_code if merged else 0
     if json:

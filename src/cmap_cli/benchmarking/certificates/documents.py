@@ -184,12 +184,14 @@ class CertifyDryRunOutput(Document, frozen=True, kw_only=True):
     Attributes:
         settings: of the run.
         seconds: estimate, from every image getting the fewest samples to every image getting the most.
+        chosen: what ``--budget`` chose, ``n`` and ``samples``.
     """
 
     schema: str = "cmap.certify/1"
     dry_run: Literal[True] = True
     settings: dict[str, Any]
     seconds: tuple[float, float]
+    chosen: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class NeededSettings(msgspec.Struct, frozen=True, kw_only=True):

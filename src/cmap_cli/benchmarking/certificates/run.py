@@ -11,12 +11,20 @@ from typing import Any
 
 import torch
 
+from cmap_cli.benchmarking.budget import RESERVE, seconds_of
 from cmap_cli.benchmarking.certificates import work
+from cmap_cli.benchmarking.certificates.budget import (
+    CertifyTimePlan,
+    describe_time,
+    plan_certify_time,
+    recorded_certify_plan,
+    with_chosen,
+)
 from cmap_cli.benchmarking.certificates.documents import CertificateReport
 from cmap_cli.benchmarking.certificates.folder import CertificateFolder
 from cmap_cli.benchmarking.certificates.report import write_certificate_report
 from cmap_cli.benchmarking.certificates.settings import CertifySettings
-from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare_certify
+from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare_certify, with_settings
 from cmap_cli.defenses.smoothing import block_size, classify_blocks, noisy_samples
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import Part, write_part
@@ -37,6 +45,7 @@ class CertifyPlan:
         certificates: of this shard; ``all_certificates`` of the run.
         samples_per_second: measured.
         seconds: of this shard, if every image gets the fewest samples, and if every image gets the most.
+        time: what was chosen for a budget; None without one.
     """
 
     prepared: PreparedCertification
@@ -46,6 +55,7 @@ class CertifyPlan:
     all_certificates: int
     samples_per_second: float
     seconds: tuple[float, float]
+    time: CertifyTimePlan | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class CertifyResult:
         certificates: of this shard.
         records: the file of this shard's records; None for a dry run.
         team: the processes of the job.
+        unfinished: certificates for which the time of ``budget`` was too short.
     """
 
     folder: Path
@@ -71,6 +82,7 @@ class CertifyResult:
     certificates: int
     records: Path | None
     team: Team
+    unfinished: int = 0
 
 
 def certify(
@@ -78,6 +90,7 @@ def certify(
     settings: CertifySettings | None = None,
     *,
     out: str | Path | None = None,
+    budget: str | float | None = None,
     shard: Shard | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -92,6 +105,7 @@ def certify(
         dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
         settings: the options of ``cmap certify``.
         out: the output folder; None for one of the user's cache that these settings always get.
+        budget: time for this call, "10m" or seconds; chooses images and samples that are not given.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
         overwrite: discard the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
@@ -107,26 +121,30 @@ def certify(
     """
     chosen = dataclasses.replace(settings or CertifySettings(), **options)
     own = launched_shard() or WHOLE if shard is None else shard
-    prepared, team = prepare_certify(dataset, chosen, own)
-    folder = prepared.default_folder() if out is None else Path(out)
+    began, seconds = time.monotonic(), None if budget is None else seconds_of(budget, own)
+    prepared, team = prepare_certify(dataset, chosen, own, all_images=seconds is not None)
+    folder = prepared.default_folder(seconds) if out is None else Path(out)
     if on_message is not None and prepared.run.dataset.resized:
         on_message(RESIZED)
+    deadline = None if seconds is None else began + seconds - RESERVE
+    planned = None
+    if seconds is not None and deadline is not None:
+        prepared, planned = plan_within(prepared, dataset, chosen, folder, seconds, deadline, overwrite=overwrite)
     units = [each for each in prepared.run.work() if own.takes(each[0])]
     plan = None
     if team.leads and (on_plan is not None or dry_run):
-        plan = estimate_certification(prepared, folder, own, len(units))
-        if on_plan is not None:
-            on_plan(plan)
+        plan = estimate_certification(prepared, folder, own, len(units), planned)
+        (on_plan or ignore)(plan)
     result = CertifyResult(folder, prepared.settings, None, plan, own, len(units), None, team)
     if dry_run:
         return result
-    records = write_records(prepared, folder, own, units, team, overwrite=overwrite, on_progress=on_progress)
+    records, left = write_records(prepared, folder, own, units, team, overwrite, on_progress, deadline)
     team.exchange(None)
-    report = None
-    if team.leads and not team.partial:
-        merge_folder(folder, final=True)
-        report = write_certificate_report(folder)
-    return dataclasses.replace(result, records=records, report=report)
+    result = dataclasses.replace(result, records=records, unfinished=left)
+    if team.partial or not team.leads:
+        return result
+    merge_folder(folder, final=True)
+    return dataclasses.replace(result, report=write_certificate_report(folder))
 
 
 def write_records(
@@ -135,11 +153,15 @@ def write_records(
     shard: Shard,
     units: list[tuple[int, float]],
     team: Team,
-    *,
     overwrite: bool,
     on_progress: Callable[[int, int], None] | None,
-) -> Path:
-    """Certify what is not done yet of a shard, and record it; returns the file of the records."""
+    deadline: float | None,
+) -> tuple[Path, int]:
+    """Certify what is not done yet of a shard, and record it.
+
+    Returns:
+        The file of the records, and how many certificates are not done because the deadline came first.
+    """
     with team.leader_first():
         results = CertificateFolder(
             folder, prepared.settings, prepared.provenance, overwrite=team.forgets(overwrite), shard=shard
@@ -156,17 +178,66 @@ def write_records(
             report(done, len(units))
 
         tell()
-        for record in work.certify_units(prepared.run, left, tell):
+        for record in work.certify_units(prepared.run, left, tell, deadline):
             results.append([record])
             done += 1
             tell()
         write_part(folder, dataclasses.replace(part, finished=True))
-    return results.journal.path
+    return results.journal.path, len(units) - done
 
 
-def estimate_certification(prepared: PreparedCertification, folder: Path, shard: Shard, count: int) -> CertifyPlan:
-    """Time one block of samples, and estimate how long the run takes at least and at most."""
+def plan_within(
+    prepared: PreparedCertification,
+    dataset: str,
+    settings: CertifySettings,
+    folder: Path,
+    seconds: float,
+    deadline: float,
+    *,
+    overwrite: bool,
+) -> tuple[PreparedCertification, CertifyTimePlan]:
+    """Choose images and samples for a time, or take what an earlier run in the folder has chosen for it.
+
+    Args:
+        prepared: with all images.
+        dataset: its name.
+        settings: of the user.
+        folder: of the output.
+        seconds: the time, which ends at ``deadline`` of ``time.monotonic()``.
+        deadline: see ``seconds``.
+        overwrite: whether the folder's run is discarded.
+
+    Raises:
+        UsageError: the time is too short, or the folder was planned for another.
+    """
+    speed, available = measure_speed(prepared.run), len(prepared.run.dataset)
+    chosen = None if overwrite else recorded_certify_plan(folder, seconds)
+    if chosen is None:
+        chosen = plan_certify_time(settings, available, speed, seconds, deadline - time.monotonic())
+    planned = with_settings(prepared, dataset, with_chosen(settings, chosen))
+    kept = {"seconds": seconds, "chosen": chosen}
+    planned = dataclasses.replace(planned, provenance={**prepared.provenance, "plan": kept})
+    return planned, describe_time(settings, chosen, len(planned.run.dataset), speed, seconds)
+
+
+def ignore(plan: CertifyPlan) -> None:
+    """For a caller who does not want the plan."""
+
+
+def estimate_certification(
+    prepared: PreparedCertification, folder: Path, shard: Shard, count: int, planned: CertifyTimePlan | None = None
+) -> CertifyPlan:
+    """Estimate how long the run takes at least and at most."""
     run = prepared.run
+    speed = measure_speed(run)
+    most = run.plan.selection + run.plan.samples
+    fewest = most if run.plan.procedure == "cohen" else run.plan.selection + 16
+    seconds = count * fewest / speed, count * most / speed
+    return CertifyPlan(prepared, folder, shard, count, len(run.work()), speed, seconds, planned)
+
+
+def measure_speed(run: work.Certification) -> float:
+    """Samples per second, of one block."""
     image = run.dataset.batch(0, 1).x[0]
     rows = block_size(image.shape[1], image.shape[2], run.device)
     sigma = torch.full((rows,), run.sigmas[0])
@@ -174,7 +245,4 @@ def estimate_certification(prepared: PreparedCertification, folder: Path, shard:
         began = time.perf_counter()
         classify_blocks(run.classifier, noisy_samples(image, run.sigmas[0], 0, range(rows)), sigma, run.device)
         speed = rows / (time.perf_counter() - began)
-    most = run.plan.selection + run.plan.samples
-    fewest = most if run.plan.procedure == "cohen" else run.plan.selection + 16
-    seconds = count * fewest / speed, count * most / speed
-    return CertifyPlan(prepared, folder, shard, count, len(run.work()), speed, seconds)
+    return speed

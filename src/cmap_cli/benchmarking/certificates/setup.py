@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
@@ -42,28 +42,37 @@ class PreparedCertification:
         settings: what determines its records.
         provenance: versions, device and other circumstances of the run.
         chosen: the device.
-        name: of the classifier.
+        classifier: that is smoothed.
+        loaded: the model; None without a denoiser.
     """
 
     run: Certification
     settings: dict[str, Any]
     provenance: dict[str, Any]
     chosen: DeviceChoice
-    name: str
+    classifier: LoadedClassifier
+    loaded: LoadedModel | None
 
-    def default_folder(self) -> Path:
-        """A folder of the user's cache that these settings always get."""
-        digest = sha256(encode(self.settings, indent=None).encode()).hexdigest()
+    def default_folder(self, budget: float | None = None) -> Path:
+        """A folder of the user's cache that these settings always get; with a budget these settings but the chosen."""
+        named = self.settings
+        if budget is not None:
+            open_ones = ("n", "indices", "samples")
+            named = {name: value for name, value in named.items() if name not in open_ones} | {"budget": budget}
+        digest = sha256(encode(named, indent=None).encode()).hexdigest()
         return user_cache_path("cmap", appauthor=False) / "certificates" / digest[:16]
 
 
-def prepare_certify(name: str, settings: CertifySettings, shard: Shard = WHOLE) -> tuple[PreparedCertification, Team]:
+def prepare_certify(
+    name: str, settings: CertifySettings, shard: Shard = WHOLE, *, all_images: bool = False
+) -> tuple[PreparedCertification, Team]:
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:
         name: of the data set.
         settings: of the run.
         shard: of this process.
+        all_images: take all images that there are instead of the default number, if none is given.
 
     Raises:
         UsageError: a setting is wrong, or images have no labels.
@@ -73,7 +82,7 @@ def prepare_certify(name: str, settings: CertifySettings, shard: Shard = WHOLE) 
     plan = make_plan(settings)
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
-    loaded, dataset = load_denoiser_and_images(name, settings, chosen)
+    loaded, dataset = load_denoiser_and_images(name, settings, chosen, all_images=all_images)
     first = dataset.batch(0, 1).x.shape
     classifier = load_classifier(
         settings.classifier,
@@ -89,7 +98,18 @@ def prepare_certify(name: str, settings: CertifySettings, shard: Shard = WHOLE) 
     batch = settings.batch_size or block_size(first[2], first[3], chosen.device)
     run = Certification(dataset, noisy, tuple(settings.sigma), plan, settings.seed, batch, chosen.device)
     about = provenance(chosen, loaded, classifier, run)
-    return PreparedCertification(run, compared(settings, run, loaded, classifier), about, chosen, classifier.name), team
+    held = compared(settings, run, loaded, classifier)
+    return PreparedCertification(run, held, about, chosen, classifier, loaded), team
+
+
+def with_settings(prepared: PreparedCertification, name: str, settings: CertifySettings) -> PreparedCertification:
+    """The same networks with another number of images and samples."""
+    run, classifier = prepared.run, prepared.classifier
+    dataset = load_images(name, settings, run.dataset.image_size)
+    run = replace(
+        run, dataset=match_classes(dataset, classifier.classes, classifier.num_classes), plan=make_plan(settings)
+    )
+    return replace(prepared, run=run, settings=compared(settings, run, prepared.loaded, classifier))
 
 
 def make_plan(settings: CertifySettings) -> Plan:
@@ -113,17 +133,17 @@ def make_plan(settings: CertifySettings) -> Plan:
 
 
 def load_denoiser_and_images(
-    name: str, settings: CertifySettings, chosen: DeviceChoice
+    name: str, settings: CertifySettings, chosen: DeviceChoice, *, all_images: bool
 ) -> tuple[LoadedModel | None, Dataset]:
     """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one."""
     if settings.denoiser == "none":
-        return None, load_images(name, settings, None)
+        return None, load_images(name, settings, None, all_images=all_images)
     if settings.model == AUTO_MODEL:
-        dataset = load_images(name, settings, None)
+        dataset = load_images(name, settings, None, all_images=all_images)
         return load_denoiser(model_for(dataset.image_shape), settings, chosen), dataset
     loaded = load_denoiser(settings.model, settings, chosen)
     size = None if isinstance(loaded.model, TakesAnySize) else loaded.model.image_shape[1:]
-    return loaded, load_images(name, settings, size)
+    return loaded, load_images(name, settings, size, all_images=all_images)
 
 
 def load_denoiser(model: str, settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
@@ -137,8 +157,10 @@ def load_denoiser(model: str, settings: CertifySettings, chosen: DeviceChoice) -
     return loaded
 
 
-def load_images(name: str, settings: CertifySettings, size: tuple[int, int] | None) -> Dataset:
-    """The labelled images; without n a few, or all there are if they are fewer."""
+def load_images(
+    name: str, settings: CertifySettings, size: tuple[int, int] | None, *, all_images: bool = False
+) -> Dataset:
+    """The labelled images; without n a few, or all there are if they are fewer or ``all_images``."""
 
     def load(n: int | None) -> Dataset:
         return load_dataset(
@@ -151,7 +173,7 @@ def load_images(name: str, settings: CertifySettings, size: tuple[int, int] | No
         )
 
     dataset = load(None) if settings.n is None else load(settings.n)
-    if settings.n is None and len(dataset) > DEFAULT_IMAGES:
+    if settings.n is None and len(dataset) > DEFAULT_IMAGES and not all_images:
         dataset = load(DEFAULT_IMAGES)
     if not dataset.labelled:
         raise UsageError(

@@ -119,6 +119,7 @@ def certify_units(
     run: Certification,
     units: Sequence[tuple[int, float]],
     on_batch: Callable[[], object] | None = None,
+    deadline: float | None = None,
 ) -> Iterator[CertificateRecord]:
     """The records of units of work, each as soon as it is decided.
 
@@ -129,11 +130,14 @@ def certify_units(
         run: what is done.
         units: (image, sigma), see :meth:`Certification.work`.
         on_batch: called after every batch of samples.
+        deadline: of ``time.monotonic()``; images that are not decided then have no record.
     """
     waiting = start_certificates(run, units)
     active: list[PendingCertificate] = []
     exhausted = False
     while active or not exhausted:
+        if deadline is not None and time.monotonic() >= deadline:
+            return
         began = time.perf_counter()
         batch = SampleBatch(run.batch_size)
         for pending in active:
