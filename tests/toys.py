@@ -43,6 +43,17 @@ class DenoisingGaussian(IsotropicGaussian):
         return self.mu + (x - self.mu) * share[:, None, None, None]
 
 
+@dataclass(frozen=True)
+class ConditionalGaussian(IsotropicGaussian):
+    """Two classes, whose means are ``mu`` − 0.3 and ``mu`` + 0.3."""
+
+    num_classes: int = 2
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        mean = self.mu + 0.6 * labels.to(x)[:, None, None, None] - 0.3
+        return mean + (x - mean) * self.gain(sigma)[:, None, None, None]
+
+
 class WideBlur(DenoisingGaussian):
     """A mean over 11×11 pixels, times a pattern that repeats every ``stride`` pixels: any size, a known reach."""
 

@@ -488,6 +488,25 @@ def test_defences_side_by_side_in_every_norm(invoke: Run, toy: tuple[str, ...], 
         assert report["complete"]
 
 
+def test_a_class_conditional_model_is_attacked_like_others(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
+    arguments = without(toy, "--n", "--model", "--classifier")
+    arguments += ["--n", "2", "--model", "tests.toys:ConditionalGaussian", "--control-images", "1", "--out", "o"]
+    done = invoke(
+        "benchmark", *arguments, "--classifier", "tests.toys:brightness_classifier", "--attack", "pgd@white-box",
+        "--attack", "pgd@surrogate", "--attack", "disruption@adaptive", "--disruption-steps", "5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {r["access"] for r in records(tmp_path / "o")} == {None, "white-box", "surrogate", "adaptive", "transfer"}
+    assert all(r["gradient"]["zero"] < 1 for r in records(tmp_path / "o") if r["attack"] == "pgd")
+    four = invoke("benchmark", *arguments[:-1], "p", "--classifier", "tests.toys:quadrant_classifier")
+    assert four.returncode == 2
+    assert "is conditioned on 2 classes" in four.stderr
+    smoothed = ("--classifier", "tests.toys:brightness_classifier", "--defense", "smoothed")
+    refused = invoke("benchmark", *arguments[:-1], "q", *smoothed)
+    assert refused.returncode == 2
+    assert "does not work with the class-conditional model" in refused.stderr
+
+
 def test_the_papers_protocol_is_labelled_as_such(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     options = [*without(toy, "--n", "--steps"), "--n", "1", "--steps", "1", "--protocol", "paper", "--attack", "pgd"]
     run = invoke("benchmark", *options, "--out", "o")

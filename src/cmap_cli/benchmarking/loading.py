@@ -54,12 +54,31 @@ def load_defended(name: str, settings: AnySettings, chosen: DeviceChoice) -> Loa
     """A consistency model that attacks can go through.
 
     Raises:
-        UsageError: the model is class-conditional, or its images do not have three channels.
+        UsageError: the model's images do not have three channels.
         WeightsError: the model cannot be loaded.
     """
     loaded = load_identified_model(name, chosen.device, settings.weights_dir)
     if (channels := loaded.model.image_shape[0]) != 3:
         raise UsageError(f"the model {loaded.name} makes images of {channels} channels; attacks need 3")
-    if num_classes(loaded.model):
-        raise UsageError(f"{loaded.name} is class-conditional; attacks through such a defence are not supported")
     return loaded
+
+
+def refuse_conditional(loaded: LoadedModel, classifier: LoadedClassifier, defenses: Sequence[str]) -> None:
+    """Refuse a class-conditional model that the classifier cannot tell a class, or that would have to denoise alone.
+
+    Raises:
+        UsageError: the numbers of classes differ, or the defence "smoothed" is among the defences.
+    """
+    classes = num_classes(loaded.model)
+    if not classes:
+        return
+    if classifier.num_classes != classes:
+        raise UsageError(
+            f"{loaded.name} is conditioned on {classes} classes, {classifier.name} has {classifier.num_classes}",
+            "a class-conditional model is given the classifier's prediction on each image",
+        )
+    if "smoothed" in defenses:
+        raise UsageError(
+            f"the defence smoothed does not work with the class-conditional model {loaded.name}",
+            "the model would have to be told the class of a noisy image",
+        )

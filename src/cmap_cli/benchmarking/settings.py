@@ -11,7 +11,9 @@ from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
     DEFAULT_MODEL,
     DEFAULT_PRESET,
+    LpipsTrunk,
     Method,
+    Perceptual,
     Precision,
     Preset,
     Protocol,
@@ -62,6 +64,8 @@ class RunSettings:
     steps: int | None = None
     num_latents: int | None = None
     denoise_level: float | None = None
+    perceptual: Perceptual = "ssim"
+    lpips_trunk: LpipsTrunk = "vgg"
     vote: Vote = "soft"
     seed: int = 0
     device: str = "auto"

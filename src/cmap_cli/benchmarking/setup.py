@@ -22,7 +22,7 @@ from cmap_cli import __version__
 from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
 from cmap_cli.benchmarking.campaign import Campaign
-from cmap_cli.benchmarking.loading import load_parts
+from cmap_cli.benchmarking.loading import load_parts, refuse_conditional
 from cmap_cli.benchmarking.pictures import default_chunk, uses_model
 from cmap_cli.benchmarking.settings import AnySettings, AttackSettings, compared_settings
 from cmap_cli.benchmarking.specs import AttackSpec, needing_gradients, parse_attacks, parse_defenses
@@ -36,6 +36,7 @@ from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.classifiers import LoadedClassifier
+from cmap_cli.models.perceptual import load_similarity
 from cmap_cli.models.weights.manifest import unknown_names
 from cmap_cli.models.zoo import LoadedModel
 from cmap_cli.runs.settings import unusable_values
@@ -169,6 +170,7 @@ def prepare_benchmark(
     chosen = choose_device(team.device)
     through_model = uses_model(parsed.defenses, parsed.specs)
     loaded, classifier, dataset = load_parts(names, settings, chosen, all_images, through_model)
+    refuse_conditional(loaded, classifier, parsed.defenses)
     config = resolve_config(
         settings.preset,
         loaded.model,
@@ -179,7 +181,8 @@ def prepare_benchmark(
     )
     size = dataset.image_size or loaded.model.image_shape[1:]
     sides = size if isinstance(loaded.model, TakesAnySize) else None
-    purifier = Purifier(loaded.model, config, dtype=choose_dtype(settings.precision, chosen.device))
+    similarity = load_similarity(settings.perceptual, settings.lpips_trunk, settings.weights_dir, chosen.device)
+    purifier = Purifier(loaded.model, config, similarity, choose_dtype(settings.precision, chosen.device))
     batch = settings.batch_size or common_batch_size(
         team.exchange(patch_batch_size(purifier, chosen.device, team.sharers, sides))
     )
@@ -209,6 +212,9 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
     of_smoothed: dict[str, dict[str, Any]] = (
         {} if "smoothed" in campaign.defenses.names else {"sigma": {}, "samples": {}}
     )
+    of_lpips: dict[str, dict[str, Any]] = {}
+    if settings.perceptual == "ssim":
+        of_lpips = {"perceptual": {}, "lpips_trunk": {}}
     within_budget = ("restarts", "eot", "queries", "disruption_steps", "unroll", "smoothing")
     resolved: dict[str, dict[str, Any]] = {
         "n": {"n": len(dataset), "indices": list(dataset.indices)},
@@ -221,6 +227,7 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         "attack_steps": {"budget": dataclasses.asdict(campaign.budget)},
         **{name: {} for name in within_budget},  # part of "budget"
         **of_smoothed,
+        **of_lpips,
         **({} if campaign.shares_access else {"cascade": {}}),  # where it changes nothing
         "defense": {"defenses": list(campaign.defenses.names)},
         "classifier": {"classifier": campaign.classifier.name},

@@ -12,7 +12,7 @@ import typer
 
 from cmap_cli.attacks.table import ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
-from cmap_cli.cli import completion, console, options
+from cmap_cli.cli import completion, console, method_options, options
 from cmap_cli.cli.benchmark_messages import settings_of, show_benchmark_dry_run, show_document
 from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 from cmap_cli.defenses.table import DEFENSES
@@ -110,6 +110,8 @@ def attack(
     steps: options.Steps = None,
     num_latents: options.NumLatents = None,
     denoise_level: options.DenoiseLevel = None,
+    perceptual: method_options.PerceptualOption = "ssim",
+    lpips_trunk: method_options.LpipsTrunkOption = "vgg",
     vote: options.VoteOption = "soft",
     sigma: options.Sigma = 0.25,
     samples: options.Samples = 100,

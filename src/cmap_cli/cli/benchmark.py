@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol
-from cmap_cli.cli import completion, conditions, console, data_options, options
+from cmap_cli.cli import completion, conditions, console, data_options, method_options, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
     finish_benchmark,
@@ -129,6 +129,8 @@ def benchmark(
     steps: options.Steps = None,
     num_latents: options.NumLatents = None,
     denoise_level: options.DenoiseLevel = None,
+    perceptual: method_options.PerceptualOption = "ssim",
+    lpips_trunk: method_options.LpipsTrunkOption = "vgg",
     vote: options.VoteOption = "soft",
     sigma: options.Sigma = 0.25,
     samples: options.Samples = 100,

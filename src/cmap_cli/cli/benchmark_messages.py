@@ -210,13 +210,15 @@ def merged_facts(merged: Merged) -> dict[str, Any]:
 def show_report(folder: Path, report: Report, compared: Comparison | None) -> None:
     """The report for people; the verdict comes last, where a terminal shows it."""
     from cmap_cli.benchmarking.report.tables import cell_text, summary_table
-    from cmap_cli.benchmarking.report.words import headline_facts, headline_number
+    from cmap_cli.benchmarking.report.words import headline_facts, headline_number, weakened
     from cmap_cli.cli.compare import show_comparison
 
     if report.headline is not None:
         console.result(f"{headline_number(report.headline)} ({headline_facts(report.headline)})")
         shown = summary_table(report.headline)
         console.table(shown.columns, [[cell_text(cell) for cell in row.cells] for row in shown.rows])
+    for sentence in weakened(report.defenses):
+        console.warn(sentence)
     for sentence in report.weak:
         console.result(f"weak budget: {sentence}")
     for flag in report.flags:

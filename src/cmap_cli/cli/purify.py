@@ -16,11 +16,9 @@ from cmap_cli.choices import (
     DEFAULT_SELECT,
     Fit,
     ImageFormat,
-    LpipsTrunk,
-    Perceptual,
     Select,
 )
-from cmap_cli.cli import console, options
+from cmap_cli.cli import console, method_options, options
 from cmap_cli.cli.purify_messages import Narrator, document, print_summary, warn_of_results
 from cmap_cli.errors import CmapError, collecting
 from cmap_cli.purify.settings import PurifySettings
@@ -82,12 +80,8 @@ def purify(
     classifier: options.Classifier = None,
     normalisation: options.Normalisation = None,
     vote: options.VoteOption = "soft",
-    perceptual: Annotated[
-        Perceptual, typer.Option(help="The perceptual term of the objective.", rich_help_panel=options.METHOD_DETAILS)
-    ] = "ssim",
-    lpips_trunk: Annotated[
-        LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD_DETAILS)
-    ] = "vgg",
+    perceptual: method_options.PerceptualOption = "ssim",
+    lpips_trunk: method_options.LpipsTrunkOption = "vgg",
     class_label: options.ClassLabel = None,
     fit: Annotated[
         Fit,

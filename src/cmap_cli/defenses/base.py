@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+
+from cmap_cli.core.types import ConsistencyModel, num_classes
 
 T = TypeVar("T")
 
@@ -82,6 +84,18 @@ class RowSeeds:
     def _of_rows(self, each: Sequence[T]) -> Sequence[T]:
         """What belongs to the rows that are attended to; one for all stays one."""
         return each if self.rows is None or len(each) == 1 else [each[row] for row in self.rows]
+
+
+def condition(model: ConsistencyModel, classifier: nn.Module, x: Tensor) -> Tensor | None:
+    """The classes that a class-conditional model is given for images x, (B,): the classifier's predictions on them.
+
+    None for other models. A prediction is constant around almost every image, so nothing of the gradient is lost.
+    """
+    if not num_classes(model):
+        return None
+    with torch.no_grad():
+        labels: Tensor = classifier(x).argmax(-1)
+    return labels
 
 
 @runtime_checkable

@@ -13,8 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from cmap_cli.choices import Access, Vote
 from cmap_cli.core.predict import VOTES, classify, hard_vote, select
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.core.types import num_classes
-from cmap_cli.defenses.base import Passes, RowSeeds
+from cmap_cli.defenses.base import Passes, RowSeeds, condition
 from cmap_cli.defenses.unroll import purify_unrolled
 
 if TYPE_CHECKING:  # which imports this module
@@ -57,7 +56,7 @@ class DefendedClassifier(nn.Module):
     calls), unless :meth:`freeze` makes them known to the attacker. A row's scores do not depend on the other rows.
 
     Args:
-        purifier: of an unconditional model.
+        purifier: a class-conditional model is given the classifier's prediction on the image that comes in.
         classifier: images in [0, 1] -> logits, frozen.
         vote: "soft" or "hard".
         gradient: how gradients pass the purification. "none": not at all, for black-box attacks; asking for one is
@@ -70,9 +69,6 @@ class DefendedClassifier(nn.Module):
 
     Attributes:
         passes: images scored and differentiated so far.
-
-    Raises:
-        ValueError: the consistency model is class-conditional: it would need the label that the attack tries to change.
     """
 
     def __init__(
@@ -88,8 +84,6 @@ class DefendedClassifier(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_classes(purifier.model):
-            raise ValueError(f"a class-conditional model, of {num_classes(purifier.model)} classes, cannot be defended")
         self.purifier = purifier
         self.classifier = classifier
         self.vote: Vote = vote
@@ -148,9 +142,12 @@ class DefendedClassifier(nn.Module):
 
     def _samples(self, x: Tensor, generators: list[Generator]) -> Tensor:
         """The K candidates, (B, K, C, H, W), with the gradient that was asked for."""
+        labels = condition(self.purifier.model, self.classifier, x)
         if self.gradient == "unrolled":
-            return purify_unrolled(self.purifier, x, generators, unroll=self.unroll, smoothing=self.smoothing)
-        samples = self.purifier(x.detach(), generators).samples
+            return purify_unrolled(
+                self.purifier, x, generators, unroll=self.unroll, smoothing=self.smoothing, labels=labels
+            )
+        samples = self.purifier(x.detach(), generators, labels=labels).samples
         if self.gradient == "none":
             return samples
         return samples + (x - x.detach()).unsqueeze(1)
@@ -172,5 +169,6 @@ def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoo
 
 def purify_and_vote(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """A row of :data:`~cmap_cli.defenses.table.DEFENSES`: shares of the classes, and purified images."""
-    found = parts.purifier(x, image_generators(x, seed))
+    labels = condition(parts.purifier.model, parts.classifier, x)
+    found = parts.purifier(x, image_generators(x, seed), labels=labels)
     return VOTES[parts.vote](classify(parts.classifier, found.samples)), select(found, "mean")

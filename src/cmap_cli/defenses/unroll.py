@@ -33,19 +33,26 @@ State = tuple[Tensor, Tensor, Tensor]
 
 
 def purify_unrolled(
-    purifier: Purifier, x: Tensor, generators: Sequence[Generator], *, unroll: int | None = None, smoothing: float = 0.0
+    purifier: Purifier,
+    x: Tensor,
+    generators: Sequence[Generator],
+    *,
+    unroll: int | None = None,
+    smoothing: float = 0.0,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """The candidates that ``purifier(x, generators)`` finds, bit for bit, with their gradient with respect to x.
 
     Memory: the graph of one step, and three tensors of the latents' size for each step of the sweep.
 
     Args:
-        purifier: of an unconditional model.
+        purifier: what is differentiated.
         x: images in [0, 1], (B, C, H, W).
         generators: one per image.
         unroll: the sweep ends after this many steps, counted from the last; None for all, which is the gradient.
         smoothing: 0 for the exact gradient. Above 0, in the backward pass only and in units of [-1, 1], |d| has the
             second derivative of √(d² + smoothing²), and clips to [-1, 1] let gradients through.
+        labels: of a class-conditional model, (B,).
 
     Returns:
         Samples (B, K, C, H, W) in [0, 1].
@@ -60,7 +67,7 @@ def purify_unrolled(
     if purifier.config.method == "denoise":
         return purifier.denoised(x, purifier.noises(x, generators), straight_through=smoothing > 0)
     draw = purifier.draw(x, generators)
-    samples: Tensor = _Purify.apply(x, purifier, draw, unroll, smoothing)
+    samples: Tensor = _Purify.apply(x, purifier, draw, labels, unroll, smoothing)
     return samples
 
 
@@ -68,7 +75,15 @@ class _Purify(torch.autograd.Function):
     """Purification whose backward pass is the reverse sweep."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, purifier: Purifier, draw: Draw, unroll: int | None, smoothing: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        purifier: Purifier,
+        draw: Draw,
+        labels: Tensor | None,
+        unroll: int | None,
+        smoothing: float,
+    ) -> Tensor:
         steps = purifier.config.steps
         swept = steps if unroll is None else min(unroll, steps)
         states: list[State] = []
@@ -77,10 +92,10 @@ class _Purify(torch.autograd.Function):
             if adam.steps >= steps - swept:
                 states.append((adam.v.detach().clone(), adam.first, adam.second))
 
-        descent = purifier.descent(x.detach(), draw)
+        descent = purifier.descent(x.detach(), draw, labels)
         z = descent.run(before_step=keep if ctx.needs_input_grad[0] else None)
         ctx.save_for_backward(x, z)
-        ctx.purifier, ctx.draw, ctx.states, ctx.smoothing = purifier, draw, states, smoothing
+        ctx.purifier, ctx.draw, ctx.labels, ctx.states, ctx.smoothing = purifier, draw, labels, states, smoothing
         return descent.samples(descent.candidates(z))
 
     @staticmethod
@@ -91,13 +106,13 @@ class _Purify(torch.autograd.Function):
         steps = ctx.purifier.config.steps
         # fused attention has no second derivative
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            descent = ctx.purifier.descent(x, ctx.draw)
+            descent = ctx.purifier.descent(x, ctx.draw, ctx.labels)
             adjoint, gradient = _pull_back_samples(descent, x, z, cotangent, ctx.smoothing)
             for index in reversed(range(steps - len(ctx.states), steps)):
                 state = ctx.states[index - steps]
                 adjoint, contribution = _pull_back_step(descent, x, state, index, adjoint, ctx.smoothing)
                 gradient += contribution
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def _pull_back_samples(

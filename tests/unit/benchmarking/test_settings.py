@@ -13,6 +13,7 @@ import torch
 from cmap_cli.benchmarking import loading, setup
 from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
+from cmap_cli.core.similarity import SSIM
 from cmap_cli.errors import SettingsMismatchError, UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.networks.gaussian import GaussianConsistency
@@ -43,6 +44,8 @@ OTHER: dict[str, Any] = {
     "steps": 4,
     "num_latents": 4,
     "denoise_level": 0.3,
+    "perceptual": "both",
+    "lpips_trunk": "alex",
     "vote": "hard",
     "seed": 1,
     "device": "auto",
@@ -69,6 +72,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"data": folder / "data.npz", "model": folder / "m", "weights_dir": folder}
 
 
+@pytest.fixture(autouse=True)
+def lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of LPIPS are not there."""
+    monkeypatch.setattr(setup, "load_similarity", lambda *_: SSIM())
+
+
 def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
     return kind(
         model="tests.toys:DenoisingGaussian",
@@ -81,6 +90,7 @@ def base(kind: type[AnySettings], paths: dict[str, Path]) -> AnySettings:
         eps="0.2",
         device="cpu",
         precision="fp32",
+        perceptual="lpips",
     )
 
 

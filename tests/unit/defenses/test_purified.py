@@ -18,7 +18,7 @@ from cmap_cli.defenses.onestep import OneStepDefense
 from cmap_cli.defenses.purified import DefendedClassifier, hard_scores, soft_scores
 from cmap_cli.defenses.unroll import purify_unrolled
 from tests.attack_toys import ConvClassifier, images
-from tests.toys import IsotropicGaussian
+from tests.toys import BrightnessClassifier, ConditionalGaussian, IsotropicGaussian
 
 PURIFIER = Purifier(IsotropicGaussian(), PurifyConfig(num_latents=4, steps=3))
 
@@ -135,12 +135,20 @@ def test_passes_are_counted() -> None:
         assert model.passes == Passes(forward=5, backward=2)
 
 
-def test_class_conditional_models_are_refused() -> None:
-    class Conditional(IsotropicGaussian):
-        num_classes = 10
-
-    with pytest.raises(ValueError, match="10 classes"):
-        DefendedClassifier(Purifier(Conditional()), ConvClassifier())
+def test_a_class_conditional_model_gets_the_prediction_on_the_image_that_comes_in() -> None:
+    x = torch.full((2, 3, 8, 8), 0.45) + 0.1 * torch.arange(2)[:, None, None, None]
+    purifier, classifier = (
+        Purifier(ConditionalGaussian(s=0.2), PurifyConfig(num_latents=2, steps=2)),
+        BrightnessClassifier(),
+    )
+    model = DefendedClassifier(purifier, classifier, gradient="unrolled")
+    seen = model.candidates(x, [1, 2])
+    expected = purifier(x, [torch.Generator().manual_seed(seed) for seed in (1, 2)], labels=torch.tensor([0, 1]))
+    assert torch.equal(seen, expected.samples)
+    moved = model.candidates(x + 0.1, [1, 2])  # both are of class 1 now
+    assert float((moved[0] - seen[0]).abs().mean()) > 0.05
+    assert gradient(model, x).any()
+    assert gradient(OneStepDefense(purifier.model, classifier), x).any()
 
 
 def test_the_grid_of_karras() -> None:

@@ -10,10 +10,11 @@ from torch import Generator, Tensor
 
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.core.similarity import LPIPS, SSIM, Sum
 from cmap_cli.core.types import ConsistencyModel
 from cmap_cli.defenses.unroll import _SmoothAbs, purify_unrolled
 from cmap_cli.models.networks.gaussian import GaussianConsistency
-from tests.toys import DenoisingGaussian, IsotropicGaussian
+from tests.toys import ConditionalGaussian, DenoisingGaussian, IsotropicGaussian
 
 PLAIN = PurifyConfig(num_latents=4, steps=6)
 QUICKER = dataclasses.replace(PLAIN, lr_schedule="cosine", gain_limit=30.0, straight_through=True, denoise_level=0.2)
@@ -65,6 +66,45 @@ def test_the_exact_gradient_is_that_of_finite_differences(model: ConsistencyMode
     torch.testing.assert_close(along, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
     truncated = (gradient(purifier, x, unroll=1) * direction).sum()
     assert abs(truncated - along) > 0.5 * abs(along)
+
+
+class SmoothLpips:
+    """Like LPIPS: mean squared differences of features; these are smooth, so that differences of them are exact."""
+
+    def __init__(self) -> None:
+        self.filters = torch.randn((6, 3, 3, 3), generator=Generator().manual_seed(1), dtype=torch.float64)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        one, other = (torch.tanh(torch.nn.functional.conv2d(each, self.filters)) for each in (x, y))
+        return (one - other).square().mean((1, 2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("config", [PLAIN, QUICKER, INVERSE])
+def test_the_exact_gradient_passes_lpips_and_its_sum_with_ssim(config: PurifyConfig) -> None:
+    x, h = images(), 1e-7
+    direction = torch.randn(x.shape, generator=Generator().manual_seed(6), dtype=torch.float64)
+    found = []
+    for similarity in (LPIPS(SmoothLpips()), Sum((SSIM(), LPIPS(SmoothLpips())))):
+        purifier = Purifier(gaussian(), config, similarity)
+        ahead, behind = ((purifier(x + s * h * direction, generators()).samples * weights(x)).sum() for s in (1, -1))
+        found.append((gradient(purifier, x) * direction).sum())
+        torch.testing.assert_close(found[-1], (ahead - behind) / (2 * h), rtol=1e-4, atol=1e-6)
+    assert found[0] != found[1]
+
+
+def test_the_exact_gradient_passes_a_class_conditional_model() -> None:
+    purifier, x, h = Purifier(ConditionalGaussian(s=0.2), PLAIN), images(), 1e-7
+    labels = torch.tensor([0, 1])
+    direction = torch.randn(x.shape, generator=Generator().manual_seed(6), dtype=torch.float64)
+    inside = x.clone().requires_grad_()
+    samples = purify_unrolled(purifier, inside, generators(), labels=labels)
+    assert torch.equal(samples, purifier(x, generators(), labels=labels).samples)
+    assert not torch.equal(samples, purifier(x, generators(), labels=1 - labels).samples)
+    along = (torch.autograd.grad((samples * weights(x)).sum(), inside)[0] * direction).sum()
+    ahead, behind = (
+        (purifier(x + s * h * direction, generators(), labels=labels).samples * weights(x)).sum() for s in (1, -1)
+    )
+    torch.testing.assert_close(along, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
 
 
 def test_the_exact_gradient_from_the_inverse_is_that_of_finite_differences() -> None:

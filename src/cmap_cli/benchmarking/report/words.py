@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmap_cli.benchmarking.report.statistics import Rate
@@ -97,7 +97,7 @@ def headline_sentence(
 def find_warnings(
     headline: Headline | None,
     complete: bool,
-    defenses: Iterable[DefenseResult],
+    defenses: Sequence[DefenseResult],
     settings: Mapping[str, Any],
     predicted: int,
 ) -> tuple[str, ...]:
@@ -112,6 +112,7 @@ def find_warnings(
             f"{NOT_THROUGH} The number says how well the defence undoes perturbations that were made "
             "without it, not what an attacker achieves who knows of it."
         )
+    found.extend(weakened(defenses))
     if settings.get("protocol") == "paper":
         found.append(
             "Published protocol (surrogate only): it reproduces the paper's evaluation, which is no end-to-end attack."
@@ -132,6 +133,23 @@ def find_warnings(
     }
     found.extend(f"{name} left the ball: {TOLERANCE}." for name in sorted(outside))
     return tuple(found)
+
+
+def weakened(defenses: Sequence[DefenseResult]) -> list[str]:
+    """A sentence for each defence and ball in which the classifier alone has the better worst case."""
+    found = []
+    for one in defenses:
+        for threat in one.threats:
+            bare, defended = threat.undefended, threat.worst_case.vote if threat.worst_case else None
+            if one.defense == "none" or bare is None or defended is None or defended.value >= bare.value:
+                continue
+            overlap = " The intervals overlap: chance may explain it." if defended.high >= bare.low else ""
+            found.append(
+                f"{one.defense} lowers the worst case within {threat.norm} {threat.eps}: the classifier alone keeps "
+                f"{percent(bare.value)} ({interval(bare)}) of the images, with {one.defense} {percent(defended.value)} "
+                f"({interval(defended)}) are left.{overlap}"
+            )
+    return found
 
 
 def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cmap_cli.benchmarking.report import build_report
+from tests.conftest import Run
 from tests.unit.benchmarking.report.test_report import attacked, clean, write_run
 
 N = 100
@@ -68,3 +71,20 @@ def test_a_classifier_by_itself(tmp_path: Path) -> None:
     records = [clean(0, [1], "none"), attacked(0, "pgd@transfer", [1], "none")]
     (only,) = build_report(write_run(tmp_path, records, n=1)).verdict
     assert only == "Without a defence, 1 of 1 images (100.0 %) stay correct under attack."
+
+
+@pytest.mark.parametrize(
+    ("bare", "left", "warned", "by_chance"), [(60, 30, True, False), (33, 30, True, True), (30, 30, False, False)]
+)
+def test_a_defence_that_lowers_the_worst_case_of_the_classifier_is_warned_of(
+    invoke: Run, tmp_path: Path, bare: int, left: int, warned: bool, by_chance: bool
+) -> None:
+    verdict(tmp_path / "o", {"pgd@transfer": 80, "pgd@white-box": left}, bare=bare)
+    sentence = f"cmap lowers the worst case within Linf 8/255: the classifier alone keeps {bare}.0 %"
+    report = build_report(tmp_path / "o")
+    found = [each for each in report.warnings if each.startswith(sentence)]
+    assert len(found) == warned
+    assert any(each.endswith("chance may explain it.") for each in found) == by_chance
+    told = invoke("benchmark", "--report-only", "o")
+    assert told.returncode == 0
+    assert (f"warning: {sentence}" in " ".join(told.stderr.split())) == warned

@@ -1,0 +1,17 @@
+"""Options of the purification's objective, which several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cmap_cli.choices import LpipsTrunk, Perceptual
+from cmap_cli.cli import options
+
+PerceptualOption = Annotated[
+    Perceptual, typer.Option(help="The perceptual term of the objective.", rich_help_panel=options.METHOD_DETAILS)
+]
+LpipsTrunkOption = Annotated[
+    LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD_DETAILS)
+]
