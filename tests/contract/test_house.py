@@ -76,3 +76,28 @@ def test_files_are_renamed_in_one_place() -> None:
         if path.name != "files.py":
             assert "ENOSPC" not in text, path
             assert ".tmp" not in text, path
+
+
+IMPLEMENTATIONS = {
+    "attacked_module": "a row of DEFENSES names one in each module of defenses/",
+    "read": "a row of FORMATS names one in each module of models/formats/",
+    "restore": "the protocol Family: one in each network family of models/networks/",
+    **dict.fromkeys(
+        ("attack", "benchmark", "certify", "compare", "download_weights", "train"),
+        "a command of cli/ is called as the function of the library that it calls",
+    ),
+}
+"""Names that several modules may define, and why."""
+
+
+def test_a_public_name_has_one_home() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
+                "_"
+            ):
+                homes.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
+    shared = {name: found for name, found in homes.items() if len(found) > 1 and not name.startswith("_")}
+    assert {name: found for name, found in shared.items() if name not in IMPLEMENTATIONS} == {}
+    assert sorted(IMPLEMENTATIONS) == sorted(shared), "an exception that nothing needs any more"

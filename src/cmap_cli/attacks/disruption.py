@@ -23,7 +23,7 @@ from cmap_cli.core.consistency import to_unit_range
 from cmap_cli.core.descent import Descent
 from cmap_cli.core.predict import classify
 from cmap_cli.core.purifier import Purifier
-from cmap_cli.defenses.base import condition
+from cmap_cli.defenses.base import class_condition
 from cmap_cli.defenses.deployed import Defenses
 
 
@@ -65,7 +65,7 @@ class ConsistencyDisruption:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`; ``model`` is the deployed defence."""
         with seeded(model, x, seed) as generators:
             draw = self.purifier.draw(x, generators)
-            labels = condition(self.purifier.model, self.classifier, x)
+            labels = class_condition(self.purifier.model, self.classifier, x)
             candidates = self._optimise(self.purifier.descent(x, draw, labels), x, y)
             best = x.clone()
             best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)

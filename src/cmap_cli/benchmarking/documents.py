@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cmap_cli.errors import UsageError
-from cmap_cli.runs.documents import UNDECODABLE, Document, read_document
+from cmap_cli.runs.documents import UNDECODABLE, Document, Seconds, read_document
 from cmap_cli.runs.settings import SETTINGS_FILE
 
 BENCHMARK_SCHEMA = "cmap.benchmark/1"
@@ -183,13 +183,6 @@ class BenchmarkShardOutput(Document, frozen=True, kw_only=True):
     out: str
     shard: str
     records: str
-
-
-class Seconds(msgspec.Struct, frozen=True, kw_only=True):
-    """A duration that is estimated as a range, in seconds."""
-
-    low: float
-    high: float
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

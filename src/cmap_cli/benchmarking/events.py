@@ -79,7 +79,7 @@ OnPhase = Callable[[str], None]
 """Called when something begins that cannot be counted, with what it is: "writing the report"."""
 
 
-def ignore(_: str) -> None:
+def ignore(_: object) -> None:
     """Do nothing: the callback for callers that gave none."""
 
 

@@ -1,9 +1,17 @@
-"""Load the consistency model, the classifier and the images of a benchmark, in sizes that fit each other."""
+"""Load the consistency model, the classifier and the images of a run, in sizes that fit each other."""
 
 from __future__ import annotations
 
+import platform
+import shlex
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
+from cmap_cli import __version__
 from cmap_cli.benchmarking.pictures import attacked_size, in_size, load_images
 from cmap_cli.benchmarking.settings import AnySettings
 from cmap_cli.choices import AUTO_MODEL
@@ -15,7 +23,7 @@ from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
 from cmap_cli.models.zoo import SMALL_SHAPE, LoadedModel, load_identified_model, model_for
 
 
-def load_parts(
+def load_benchmark_parts(
     names: Sequence[str], settings: AnySettings, chosen: DeviceChoice, all_images: bool, through_model: bool
 ) -> tuple[LoadedModel, LoadedClassifier, Dataset]:
     """The model, the classifier, and the images in the size that is attacked, labelled by the classifier's numbers.
@@ -32,7 +40,7 @@ def load_parts(
         WeightsError: a model or classifier cannot be loaded.
     """
     dataset = load_images(names, settings, all_images=all_images)
-    loaded = None if settings.model == AUTO_MODEL else load_defended(settings.model, settings, chosen)
+    loaded = None if settings.model == AUTO_MODEL else load_rgb_model(settings.model, chosen, settings.weights_dir)
     fixed = through_model and loaded is not None and not isinstance(loaded.model, TakesAnySize)
     tried = loaded.model.image_shape if loaded is not None and fixed else dataset.image_shape or SMALL_SHAPE
     classifier = load_classifier(
@@ -44,27 +52,29 @@ def load_parts(
     )
     if loaded is None:
         got = attacked_size(dataset, classifier.input_size, None)
-        loaded = load_defended(model_for((3, got.height, got.width)), settings, chosen)
+        loaded = load_rgb_model(model_for((3, got.height, got.width)), chosen, settings.weights_dir)
     size = attacked_size(dataset, classifier.input_size, loaded.model if through_model else None)
     dataset = match_classes(in_size(dataset, size), classifier.classes, classifier.num_classes)
     return loaded, classifier, dataset
 
 
-def load_defended(name: str, settings: AnySettings, chosen: DeviceChoice) -> LoadedModel:
-    """A consistency model that attacks can go through.
+def load_rgb_model(name: str, chosen: DeviceChoice, weights_dir: Path | None) -> LoadedModel:
+    """A consistency model of RGB images, which attacks and certificates need.
 
     Raises:
         UsageError: the model's images do not have three channels.
         WeightsError: the model cannot be loaded.
     """
-    loaded = load_identified_model(name, chosen.device, settings.weights_dir)
+    loaded = load_identified_model(name, chosen.device, weights_dir)
     if (channels := loaded.model.image_shape[0]) != 3:
-        raise UsageError(f"the model {loaded.name} makes images of {channels} channels; attacks need 3")
+        raise UsageError(
+            f"the model {loaded.name} makes images of {channels} channels; attacks and certificates need 3"
+        )
     return loaded
 
 
 def refuse_conditional(loaded: LoadedModel, classifier: LoadedClassifier, defenses: Sequence[str]) -> None:
-    """Refuse a class-conditional model that the classifier cannot tell a class, or that would have to denoise alone.
+    """Refuse a class-conditional model whose classes are not the classifier's, or that would have to denoise alone.
 
     Raises:
         UsageError: the numbers of classes differ, or the defence "smoothed" is among the defences.
@@ -80,5 +90,37 @@ def refuse_conditional(loaded: LoadedModel, classifier: LoadedClassifier, defens
     if "smoothed" in defenses:
         raise UsageError(
             f"the defence smoothed does not work with the class-conditional model {loaded.name}",
-            "the model would have to be told the class of a noisy image",
+            "the class of a noisy image is not known",
         )
+
+
+def run_provenance(
+    packages: Sequence[str],
+    chosen: DeviceChoice,
+    loaded: LoadedModel | None,
+    classifier: LoadedClassifier,
+    dataset: Dataset,
+) -> dict[str, Any]:
+    """What a reader needs to repeat a run, besides its settings.
+
+    Args:
+        packages: whose versions are of interest.
+        chosen: the device.
+        loaded: the consistency model, if one is used.
+        classifier: of the images.
+        dataset: the images.
+    """
+    weights = {each.name: each.sha256 for each in (loaded, classifier) if each is not None}
+    adapted = classifier.description and classifier.description.adapted
+    return {
+        "version": __version__,
+        **{package: metadata.version(package) for package in packages},
+        "python": platform.python_version(),
+        "device": f"{chosen.device} ({chosen.reason})",
+        "machine": platform.machine(),
+        "command": shlex.join(["cmap", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": weights,
+        "classes": list(dataset.classes or classifier.classes),
+        **({"adapted": adapted.sentence()} if adapted else {}),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from cmap_cli.benchmarking.certificates.settings import CertifySettings
 from cmap_cli.benchmarking.settings import DEFAULT_IMAGES, AnySettings, AttackSettings
 from cmap_cli.benchmarking.specs import AttackSpec
 from cmap_cli.core.types import ConsistencyModel, TakesAnySize
@@ -71,8 +72,8 @@ def in_size(dataset: Dataset, size: InputSize) -> Dataset:
     )
 
 
-def load_images(names: Sequence[str], settings: AnySettings, *, all_images: bool = False) -> Dataset:
-    """The images of all data sets; a benchmark without n takes a few, or all there are if they are fewer."""
+def load_images(names: Sequence[str], settings: AnySettings | CertifySettings, *, all_images: bool = False) -> Dataset:
+    """The images of all data sets; without n ``cmap attack`` takes all, other commands a few, or fewer if there are."""
 
     def load(name: str, n: int | None) -> Dataset:
         return load_dataset(name, n=n, split=settings.split, labels=settings.labels, weights_dir=settings.weights_dir)
@@ -89,3 +90,12 @@ def load_images(names: Sequence[str], settings: AnySettings, *, all_images: bool
         if len(dataset) >= DEFAULT_IMAGES:
             raise
         return dataset
+
+
+def refuse_unlabelled(dataset: Dataset, measured: str) -> None:
+    """Refuse images without labels, which what is measured needs (UsageError)."""
+    if not dataset.labelled:
+        raise UsageError(
+            f"{dataset.name} has no labels, and {measured} needs them",
+            "--labels FILE.csv, or a folder of class folders",
+        )

@@ -13,11 +13,10 @@ from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_
 from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
 from cmap_cli.benchmarking.folder import find_finished_tasks
-from cmap_cli.benchmarking.pictures import load_images
+from cmap_cli.benchmarking.pictures import load_images, refuse_unlabelled
 from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, compared, parse_budget, prepare_benchmark
+from cmap_cli.benchmarking.setup import PreparedBenchmark, parse_budget, prepare_benchmark, recorded_benchmark_settings
 from cmap_cli.data.catalogue import match_classes
-from cmap_cli.errors import UsageError
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team
 
@@ -74,10 +73,7 @@ def plan_benchmark(
     began = time.monotonic()
     seconds = None if budget is None else seconds_of(budget, shard)
     prepared, team = prepare_benchmark([dataset], settings, shard, all_images=seconds is not None)
-    if not prepared.campaign.dataset.labelled:
-        raise UsageError(
-            f"{dataset} has no labels, and accuracy needs them", "--labels FILE.csv, or a folder of class folders"
-        )
+    refuse_unlabelled(prepared.campaign.dataset, "accuracy")
     folder = prepared.default_folder(seconds) if out is None else Path(out)
     if seconds is None:
         plan, costs = announce_plan(prepared, folder, shard, team, overwrite, dry_run, tell)
@@ -193,4 +189,6 @@ def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: A
         control_images=settings.control_images,
         chunk=min(campaign.chunk, len(dataset)),
     )
-    return dataclasses.replace(prepared, campaign=changed, settings=compared(settings, changed, prepared.loaded))
+    return dataclasses.replace(
+        prepared, campaign=changed, settings=recorded_benchmark_settings(settings, changed, prepared.loaded)
+    )

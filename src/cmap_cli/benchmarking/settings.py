@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
@@ -118,18 +118,3 @@ class AttackSettings(RunSettings):
 
 
 AnySettings = BenchmarkSettings | AttackSettings
-
-
-def compared_settings(settings: AnySettings, resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that benchmark.json holds, which a run that resumes must share.
-
-    Args:
-        settings: of the user.
-        resolved: for some fields, what benchmark.json holds instead of the field, by the field's name: the model's
-            SHA-256 for its name, the budget of attacks for their steps. A field without an entry is held as it is.
-    """
-    document: dict[str, Any] = {"protocol": settings.protocol, "reevaluations": settings.reevaluations}
-    for field in fields(settings):
-        if field.name not in UNCOMPARED:
-            document |= resolved.get(field.name, {field.name: getattr(settings, field.name)})
-    return document

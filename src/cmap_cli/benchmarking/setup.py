@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
-import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
-from cmap_cli import __version__
 from cmap_cli.attacks.table import Budget
 from cmap_cli.attacks.threat import NORMS, ThreatModel, parse_threat
 from cmap_cli.benchmarking.campaign import Campaign
-from cmap_cli.benchmarking.loading import load_parts, refuse_conditional
+from cmap_cli.benchmarking.loading import load_benchmark_parts, refuse_conditional, run_provenance
 from cmap_cli.benchmarking.pictures import default_chunk, uses_model
-from cmap_cli.benchmarking.settings import AnySettings, AttackSettings, compared_settings
+from cmap_cli.benchmarking.settings import UNCOMPARED, AnySettings, AttackSettings
 from cmap_cli.benchmarking.specs import AttackSpec, needing_gradients, parse_attacks, parse_defenses
 from cmap_cli.choices import Norm
 from cmap_cli.core.memory import common_batch_size, patch_batch_size
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import resolve_config
 from cmap_cli.core.types import TakesAnySize
-from cmap_cli.data.catalogue import Dataset
 from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
-from cmap_cli.models.classifiers import LoadedClassifier
 from cmap_cli.models.perceptual import load_similarity
 from cmap_cli.models.weights.manifest import unknown_names
 from cmap_cli.models.zoo import LoadedModel
-from cmap_cli.runs.settings import unusable_values
+from cmap_cli.runs.folder import default_folder
+from cmap_cli.runs.settings import compared_fields, unusable_values
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
 
@@ -77,8 +67,8 @@ class PreparedBenchmark:
     def default_folder(self, seconds: float | None = None) -> Path:
         """A folder of the user's cache that these settings always get; another one for every time of --budget."""
         known = self.settings if seconds is None else {**self.settings, "budget_seconds": seconds}
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        return user_cache_path("cmap", appauthor=False) / "benchmarks" / digest[:16]
+        attacks = dict.fromkeys(spec.name for spec in self.campaign.specs)
+        return default_folder("benchmarks", (self.campaign.dataset.name, *attacks), known)
 
 
 def parse_budget(settings: AnySettings) -> Budget:
@@ -169,7 +159,7 @@ def prepare_benchmark(
     team = join_team(shard, settings.device)
     chosen = choose_device(team.device)
     through_model = uses_model(parsed.defenses, parsed.specs)
-    loaded, classifier, dataset = load_parts(names, settings, chosen, all_images, through_model)
+    loaded, classifier, dataset = load_benchmark_parts(names, settings, chosen, all_images, through_model)
     refuse_conditional(loaded, classifier, parsed.defenses)
     config = resolve_config(
         settings.preset,
@@ -201,11 +191,13 @@ def prepare_benchmark(
         control_images=settings.control_images,
         cascade=settings.cascade,
     )
-    about = provenance(chosen, loaded, classifier, dataset) | {"items": [item.name for item in campaign.items()]}
-    return PreparedBenchmark(campaign, compared(settings, campaign, loaded), about, chosen, loaded), team
+    about = run_provenance(("torch", "torchvision", "pyautoattack", "numpy"), chosen, loaded, classifier, dataset)
+    about |= {"image_shape": list(dataset.image_shape or ()), "items": [item.name for item in campaign.items()]}
+    document = recorded_benchmark_settings(settings, campaign, loaded)
+    return PreparedBenchmark(campaign, document, about, chosen, loaded), team
 
 
-def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> dict[str, Any]:
+def recorded_benchmark_settings(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> dict[str, Any]:
     """The settings of benchmark.json."""
     dataset, purifier = campaign.dataset, campaign.defenses.purifier
     own_labels = hashlib.sha256(dataset.labels.numpy().tobytes()).hexdigest()[:16] if settings.labels else None
@@ -236,22 +228,5 @@ def compared(settings: AnySettings, campaign: Campaign, loaded: LoadedModel) -> 
         **{name: {} for name in ("method", "num_latents", "denoise_level")},  # part of "purify"
         "precision": {"precision": str(purifier.dtype).removeprefix("torch.")},
     }
-    return {"dataset": dataset.name, **compared_settings(settings, resolved)}
-
-
-def provenance(
-    chosen: DeviceChoice, loaded: LoadedModel, classifier: LoadedClassifier, dataset: Dataset
-) -> dict[str, Any]:
-    """Versions, device, weights: what a reader needs to repeat the run."""
-    return {
-        "version": __version__,
-        **{package: metadata.version(package) for package in ("torch", "torchvision", "pyautoattack", "numpy")},
-        "python": platform.python_version(),
-        "device": f"{chosen.device} ({chosen.reason})",
-        "machine": platform.machine(),
-        "command": shlex.join(["cmap", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "image_shape": list(dataset.image_shape or ()),
-        "weights": {loaded.name: loaded.sha256, classifier.name: classifier.sha256},
-        "classes": list(dataset.classes or classifier.classes),
-    }
+    of_command = {"protocol": settings.protocol, "reevaluations": settings.reevaluations}
+    return {"dataset": dataset.name, **of_command, **compared_fields(settings, UNCOMPARED, resolved)}

@@ -11,6 +11,7 @@ from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, 
 from cmap_cli.cli import completion, conditions, console, data_options, method_options, options
 from cmap_cli.cli.benchmark_messages import (
     Outputs,
+    cut_short,
     finish_benchmark,
     settings_of,
     show_benchmark_dry_run,
@@ -21,7 +22,7 @@ from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cmap_cli.benchmarking.run import BenchmarkResult
+    pass
 
 DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
@@ -217,7 +218,7 @@ def benchmark(
     elif result.team.partial:
         show_benchmark_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        lacking = cut_short(result, budget)
+        lacking = cut_short(result.unfinished, result.tasks, "tasks", budget)
         code = finish_benchmark(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)
     if code := result.team.leave(code):
         raise typer.Exit(code)
@@ -229,12 +230,3 @@ def given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
 
     sources = {name: context.get_parameter_source(name) for name in SMALLEST}
     return {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-
-
-def cut_short(result: BenchmarkResult, budget: str | None) -> tuple[str, ...]:
-    """What is missing because the time of --budget was over, as a sentence; such a run passes no condition."""
-    if not result.unfinished:
-        return ()
-    sentence = f"the time of --budget {budget} was over with {result.unfinished} of {result.tasks} tasks left"
-    console.warn(f"{sentence}; the same command continues")
-    return (sentence,)

@@ -72,7 +72,8 @@ def attack_problems(values: Mapping[str, Any]) -> list[CmapError]:
 
 def estimate_of(plan: BenchmarkPlan) -> Estimate:
     """The estimate of a plan, as documents hold it."""
-    from cmap_cli.benchmarking.documents import Estimate, Seconds
+    from cmap_cli.benchmarking.documents import Estimate
+    from cmap_cli.runs.documents import Seconds
 
     cost = plan.cost
     return Estimate(
@@ -112,6 +113,15 @@ def show_benchmark_shard(result: BenchmarkResult, *, json: bool, quiet: bool) ->
 def show_document(document: msgspec.Struct) -> None:
     """A document on stdout."""
     console.result_json(msgspec.to_builtins(document))
+
+
+def cut_short(unfinished: int, total: int, things: str, budget: str | None) -> tuple[str, ...]:
+    """What is missing because the time of --budget was over, as a sentence; such a run meets no condition."""
+    if not unfinished:
+        return ()
+    sentence = f"the time of --budget {budget} was over with {unfinished} of {total} {things} left"
+    console.warn(f"{sentence}; the same command continues")
+    return (sentence,)
 
 
 def finish_benchmark(

@@ -9,12 +9,11 @@ import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, Denoiser, FailOn, Procedure
 from cmap_cli.cli import conditions, console, data_options, options
-from cmap_cli.cli.benchmark_messages import settings_of
+from cmap_cli.cli.benchmark_messages import cut_short, settings_of
 from cmap_cli.cli.certify_messages import finish_certify, show_certify_dry_run, show_certify_plan, show_certify_shard
 from cmap_cli.cli.progress import reporting_units
 
 if TYPE_CHECKING:
-    from cmap_cli.benchmarking.certificates.run import CertifyResult
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
 
 
@@ -197,23 +196,12 @@ def certify(
     elif result.team.partial:
         show_certify_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        lacking = cut_short(result, budget)
+        lacking = cut_short(result.unfinished, result.certificates, "certificates", budget)
         code = finish_certify(
             result.folder, result.report, thresholds, fail_on, json=json, quiet=quiet, cut_short=lacking
         )
     if code := result.team.leave(code):
         raise typer.Exit(code)
-
-
-def cut_short(result: CertifyResult, budget: str | None) -> tuple[str, ...]:
-    """What is missing because the time of --budget was over, as a sentence; such a run passes no condition."""
-    if not result.unfinished:
-        return ()
-    sentence = (
-        f"the time of --budget {budget} was over with {result.unfinished} of {result.certificates} certificates left"
-    )
-    console.warn(f"{sentence}; the same command continues")
-    return (sentence,)
 
 
 def rebuild(

@@ -86,7 +86,7 @@ class RowSeeds:
         return each if self.rows is None or len(each) == 1 else [each[row] for row in self.rows]
 
 
-def condition(model: ConsistencyModel, classifier: nn.Module, x: Tensor) -> Tensor | None:
+def class_condition(model: ConsistencyModel, classifier: nn.Module, x: Tensor) -> Tensor | None:
     """The classes that a class-conditional model is given for images x, (B,): the classifier's predictions on them.
 
     None for other models. A prediction is constant around almost every image, so nothing of the gradient is lost.

@@ -12,7 +12,7 @@ from cmap_cli.choices import Access
 from cmap_cli.core.consistency import clip, consistency, karras_levels, to_model_range, to_unit_range
 from cmap_cli.core.purifier import image_generators
 from cmap_cli.core.types import ConsistencyModel
-from cmap_cli.defenses.base import Passes, RowSeeds, condition
+from cmap_cli.defenses.base import Passes, RowSeeds, class_condition
 
 if TYPE_CHECKING:  # which imports this module
     from cmap_cli.defenses.deployed import Defenses
@@ -74,7 +74,7 @@ class OneStepDefense(nn.Module):
     def _denoise(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         """The images with the generators' noise, denoised."""
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
-        labels = condition(self.model, self.classifier, x)
+        labels = class_condition(self.model, self.classifier, x)
         images = consistency(self.model, to_model_range(x) + self.sigma * noise, self.sigma, labels)
         return to_unit_range(clip(images, straight_through=True))
 

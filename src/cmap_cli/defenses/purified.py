@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from cmap_cli.choices import Access, Vote
 from cmap_cli.core.predict import VOTES, classify, hard_vote, select
 from cmap_cli.core.purifier import Purifier, image_generators
-from cmap_cli.defenses.base import Passes, RowSeeds, condition
+from cmap_cli.defenses.base import Passes, RowSeeds, class_condition
 from cmap_cli.defenses.unroll import purify_unrolled
 
 if TYPE_CHECKING:  # which imports this module
@@ -142,7 +142,7 @@ class DefendedClassifier(nn.Module):
 
     def _samples(self, x: Tensor, generators: list[Generator]) -> Tensor:
         """The K candidates, (B, K, C, H, W), with the gradient that was asked for."""
-        labels = condition(self.purifier.model, self.classifier, x)
+        labels = class_condition(self.purifier.model, self.classifier, x)
         if self.gradient == "unrolled":
             return purify_unrolled(
                 self.purifier, x, generators, unroll=self.unroll, smoothing=self.smoothing, labels=labels
@@ -169,6 +169,6 @@ def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoo
 
 def purify_and_vote(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """A row of :data:`~cmap_cli.defenses.table.DEFENSES`: shares of the classes, and purified images."""
-    labels = condition(parts.purifier.model, parts.classifier, x)
+    labels = class_condition(parts.purifier.model, parts.classifier, x)
     found = parts.purifier(x, image_generators(x, seed), labels=labels)
     return VOTES[parts.vote](classify(parts.classifier, found.samples)), select(found, "mean")

@@ -25,6 +25,13 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
 
 
+class Seconds(msgspec.Struct, frozen=True, kw_only=True):
+    """A duration that is estimated as a range, in seconds."""
+
+    low: float
+    high: float
+
+
 def encode(value: Any, *, indent: int | None = 2) -> str:
     """JSON text of a struct, dataclass, dict or list; NaN and infinity become null.
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from platformdirs import user_cache_path
 
 from cmap_cli.files import make_folder
 from cmap_cli.runs.journal import Journal
 from cmap_cli.runs.progress import forget_parts
 from cmap_cli.runs.settings import RECORDS, claim_settings
 from cmap_cli.runs.shard import WHOLE, Shard
+
+LONGEST_NAME = 80
+"""Characters of the readable part of a default folder's name."""
+
+
+def default_folder(kind: str, words: Iterable[str], settings: Mapping[str, Any]) -> Path:
+    """The folder of the user's cache that a run without --out gets; the same settings always get the same one.
+
+    Args:
+        kind: of the run: the folder above.
+        words: the name begins with them, so that a person recognises the run. Of a path only the last part is used.
+        settings: what determines the results; the name ends with a digest of them.
+    """
+    names = (re.sub(r"[^A-Za-z0-9._]+", "-", Path(word).name).strip("-.") for word in words)
+    readable = "-".join(name for name in names if name)[:LONGEST_NAME]
+    digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return user_cache_path("cmap", appauthor=False) / kind / "-".join(filter(None, (readable, digest)))
 
 
 class RecordFolder:

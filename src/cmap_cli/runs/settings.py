@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from cmap_cli.errors import CmapError, SettingsMismatchError, UsageError
 from cmap_cli.files import release_lock, take_lock, write_text
 from cmap_cli.runs.documents import read_document
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RUN_FILE = "run.json"
 """Settings of ``cmap purify``."""
@@ -37,6 +41,24 @@ class SettingsDocument(msgspec.Struct, frozen=True):
 
 LARGEST = 1_000_000_000
 """Of the integers of settings: counts, sizes, steps."""
+
+
+def compared_fields(
+    settings: DataclassInstance, uncompared: Collection[str], resolved: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The fields of a settings dataclass that a run's file holds, and that a run which resumes must share.
+
+    Args:
+        settings: of the user.
+        uncompared: names of the fields that do not change results.
+        resolved: for some fields, what the file holds instead of the field, by the field's name: the model's SHA-256
+            for its name, the budget of attacks for their steps. A field without an entry is held as it is.
+    """
+    document: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        if field.name not in uncompared:
+            document |= resolved.get(field.name, {field.name: getattr(settings, field.name)})
+    return document
 
 
 def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool = False) -> bool:

@@ -37,7 +37,7 @@ class AdaptationParts:
     model: LoadedModel
 
 
-def load_parts(images: Sequence[str], settings: TrainSettings, device: torch.device) -> AdaptationParts:
+def load_adaptation_parts(images: Sequence[str], settings: TrainSettings, device: torch.device) -> AdaptationParts:
     """Load everything but the images themselves.
 
     Args:

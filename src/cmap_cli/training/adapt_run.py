@@ -64,7 +64,7 @@ def run_adaptation(
     """
     images = read_labelled(parts.dataset, report, on_failure)
     device = plan.chosen.device
-    noisy = noisy_classifier(plan, parts)
+    noisy = denoised_classifier(plan, parts)
     adaptation = facts_of(parts, config, noisy)
     compared = {name: value for name, value in msgspec.to_builtins(adaptation).items() if name != "images"}
 
@@ -89,11 +89,11 @@ def run_adaptation(
         seconds=round(seconds),
         recipe=json.dumps(dataclasses.asdict(config)),
     )
-    write_card(plan, adaptation, document, accuracy)
+    write_adaptation_card(plan, adaptation, document, accuracy)
     return classifier, document
 
 
-def write_card(plan: TrainPlan, adaptation: Adaptation, document: TrainDocument, accuracy: object) -> None:
+def write_adaptation_card(plan: TrainPlan, adaptation: Adaptation, document: TrainDocument, accuracy: object) -> None:
     """Write README.md."""
     facts = {
         "kind": document.kind,
@@ -110,7 +110,7 @@ def write_card(plan: TrainPlan, adaptation: Adaptation, document: TrainDocument,
     write_text(plan.out / "README.md", CARD.format(facts=listed, folder=plan.out.name))
 
 
-def noisy_classifier(plan: TrainPlan, parts: AdaptationParts) -> NoisyClassifier:
+def denoised_classifier(plan: TrainPlan, parts: AdaptationParts) -> NoisyClassifier:
     """Denoiser and classifier, as ``cmap certify`` puts them together."""
     dtype = choose_dtype(plan.settings.precision, plan.chosen.device)
     return NoisyClassifier(parts.model.model, parts.classifier.module, dtype=dtype)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from cmap_cli.choices import ModelKind
-from cmap_cli.runs.documents import Document
+from cmap_cli.runs.documents import Document, Seconds
 
 SCHEMA: Literal["cmap.train/1"] = "cmap.train/1"
 
@@ -43,13 +41,6 @@ class TrainDocument(
     device: str
     seconds: int
     recipe: str = ""
-
-
-class Seconds(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimated duration: between ``low`` and ``high`` seconds, probably."""
-
-    low: float
-    high: float
 
 
 class TrainPlanDocument(Document, frozen=True, kw_only=True):

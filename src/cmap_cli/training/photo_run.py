@@ -82,10 +82,10 @@ def run_photo_training(
     )
     model = model.cpu()
     save_model(model, plan.out / MODEL_FILE)
-    return model, write_card(plan, config, command, len(photos), model, psnr, seconds)
+    return model, write_photo_card(plan, config, command, len(photos), model, psnr, seconds)
 
 
-def write_card(
+def write_photo_card(
     plan: TrainPlan,
     config: PhotoConfig,
     command: str,

@@ -17,11 +17,12 @@ from cmap_cli.models.store import MODEL_FILE
 from cmap_cli.models.stored_classifier import CLASSIFIER_FILE
 from cmap_cli.models.weights.cache import local_file
 from cmap_cli.models.weights.manifest import find_artefact
+from cmap_cli.runs.documents import Seconds
 from cmap_cli.runs.forecast import Span
-from cmap_cli.training.adapt_parts import AdaptationParts, load_parts
+from cmap_cli.training.adapt_parts import AdaptationParts, load_adaptation_parts
 from cmap_cli.training.adapt_recipe import AdaptationConfig
 from cmap_cli.training.checkpoint import CHECKPOINT
-from cmap_cli.training.documents import Seconds, TrainPlanDocument
+from cmap_cli.training.documents import TrainPlanDocument
 from cmap_cli.training.photo_recipe import PHOTO_RECIPES, PhotoConfig
 from cmap_cli.training.recipe import RECIPES, TrainingConfig
 from cmap_cli.training.settings import TrainSettings
@@ -129,7 +130,7 @@ def plan_adaptation(images: Sequence[str], folder: Path, settings: TrainSettings
     check_output_folder([path for each in images if (path := Path(each)).is_dir()], folder)
     refuse_finished("classifier", folder, overwrite=settings.overwrite)
     chosen = choose_device(settings.device)
-    parts = load_parts(images, settings, chosen.device)
+    parts = load_adaptation_parts(images, settings, chosen.device)
     if len(parts.dataset) < FEWEST_IMAGES:
         raise UsageError(f"{len(parts.dataset)} training image is not enough", "give a folder of class folders")
     found = Discovery(sources=list(parts.dataset.sources))

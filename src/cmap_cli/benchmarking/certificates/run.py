@@ -24,7 +24,8 @@ from cmap_cli.benchmarking.certificates.documents import CertificateReport
 from cmap_cli.benchmarking.certificates.folder import CertificateFolder
 from cmap_cli.benchmarking.certificates.report import write_certificate_report
 from cmap_cli.benchmarking.certificates.settings import CertifySettings
-from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare_certify, with_settings
+from cmap_cli.benchmarking.certificates.setup import PreparedCertification, prepare_certify, with_certify_settings
+from cmap_cli.benchmarking.events import ignore
 from cmap_cli.defenses.smoothing import block_size, classify_blocks, noisy_samples
 from cmap_cli.runs.merge import merge_folder
 from cmap_cli.runs.progress import Part, write_part
@@ -129,7 +130,7 @@ def certify(
     deadline = None if seconds is None else began + seconds - RESERVE
     planned = None
     if seconds is not None and deadline is not None:
-        prepared, planned = plan_within(prepared, dataset, chosen, folder, seconds, deadline, overwrite=overwrite)
+        prepared, planned = plan_certificates(prepared, dataset, chosen, folder, seconds, deadline, overwrite=overwrite)
     units = [each for each in prepared.run.work() if own.takes(each[0])]
     plan = None
     if team.leads and (on_plan is not None or dry_run):
@@ -186,7 +187,7 @@ def write_records(
     return results.journal.path, len(units) - done
 
 
-def plan_within(
+def plan_certificates(
     prepared: PreparedCertification,
     dataset: str,
     settings: CertifySettings,
@@ -214,14 +215,10 @@ def plan_within(
     chosen = None if overwrite else recorded_certify_plan(folder, seconds)
     if chosen is None:
         chosen = plan_certify_time(settings, available, speed, seconds, deadline - time.monotonic())
-    planned = with_settings(prepared, dataset, with_chosen(settings, chosen))
+    planned = with_certify_settings(prepared, dataset, with_chosen(settings, chosen))
     kept = {"seconds": seconds, "chosen": chosen}
     planned = dataclasses.replace(planned, provenance={**prepared.provenance, "plan": kept})
     return planned, describe_time(settings, chosen, len(planned.run.dataset), speed, seconds)
-
-
-def ignore(plan: CertifyPlan) -> None:
-    """For a caller who does not want the plan."""
 
 
 def estimate_certification(

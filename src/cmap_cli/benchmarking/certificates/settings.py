@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cmap_cli.benchmarking.settings import UNCOMPARED
 from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
     DEFAULT_MODEL,
@@ -99,20 +97,6 @@ def check(settings: CertifySettings) -> None:
     if not 0 < settings.alpha < 0.5:
         problems.append(UsageError(f"--alpha {settings.alpha:g} is not above 0 and below 0.5", "0.001 is usual"))
     raise_all(problems)
-
-
-def compared_settings(settings: CertifySettings, resolved: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings that certify.json holds, which a run that resumes must share.
-
-    Args:
-        settings: of the user.
-        resolved: for some fields, what certify.json holds instead of the field, by the field's name.
-    """
-    document: dict[str, Any] = {}
-    for field in fields(settings):
-        if field.name not in UNCOMPARED:
-            document |= resolved.get(field.name, {field.name: getattr(settings, field.name)})
-    return document
 
 
 def labels_digest(labels: bytes) -> str:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
-import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
-from cmap_cli import __version__
 from cmap_cli.benchmarking.certificates.bounds import reachable_radius
 from cmap_cli.benchmarking.certificates.procedure import Plan
-from cmap_cli.benchmarking.certificates.settings import CertifySettings, check, compared_settings, labels_digest
+from cmap_cli.benchmarking.certificates.settings import CertifySettings, check, labels_digest
 from cmap_cli.benchmarking.certificates.work import Certification
-from cmap_cli.benchmarking.settings import DEFAULT_IMAGES
+from cmap_cli.benchmarking.loading import load_rgb_model, run_provenance
+from cmap_cli.benchmarking.pictures import load_images, refuse_unlabelled
+from cmap_cli.benchmarking.settings import UNCOMPARED
 from cmap_cli.choices import AUTO_MODEL
 from cmap_cli.core.types import TakesAnySize, num_classes
-from cmap_cli.data.catalogue import Dataset, load_dataset, match_classes
+from cmap_cli.data.catalogue import Dataset, match_classes
 from cmap_cli.defenses.smoothing import NoisyClassifier, block_size, choose_denoiser
 from cmap_cli.device import DeviceChoice, choose_device, choose_dtype
 from cmap_cli.errors import UsageError
 from cmap_cli.models.classifiers import LoadedClassifier, load_classifier
-from cmap_cli.models.zoo import LoadedModel, load_identified_model, model_for
-from cmap_cli.runs.documents import encode
+from cmap_cli.models.zoo import LoadedModel, model_for
+from cmap_cli.runs.folder import default_folder
+from cmap_cli.runs.settings import compared_fields
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team, join_team
 
@@ -59,8 +53,8 @@ class PreparedCertification:
         if budget is not None:
             open_ones = ("n", "indices", "samples")
             named = {name: value for name, value in named.items() if name not in open_ones} | {"budget": budget}
-        digest = sha256(encode(named, indent=None).encode()).hexdigest()
-        return user_cache_path("cmap", appauthor=False) / "certificates" / digest[:16]
+        noise = (f"noise-{sigma:g}" for sigma in self.run.sigmas)
+        return default_folder("certificates", (self.run.dataset.name, *noise), named)
 
 
 def prepare_certify(
@@ -97,19 +91,21 @@ def prepare_certify(
     noisy = NoisyClassifier(None if loaded is None else loaded.model, classifier.module, settings.denoiser, dtype)
     batch = settings.batch_size or block_size(first[2], first[3], chosen.device)
     run = Certification(dataset, noisy, tuple(settings.sigma), plan, settings.seed, batch, chosen.device)
-    about = provenance(chosen, loaded, classifier, run)
-    held = compared(settings, run, loaded, classifier)
-    return PreparedCertification(run, held, about, chosen, classifier, loaded), team
+    about = run_provenance(("torch", "torchvision", "numpy", "scipy"), chosen, loaded, classifier, dataset)
+    recorded = recorded_certify_settings(settings, run, loaded, classifier)
+    return PreparedCertification(run, recorded, about, chosen, classifier, loaded), team
 
 
-def with_settings(prepared: PreparedCertification, name: str, settings: CertifySettings) -> PreparedCertification:
+def with_certify_settings(
+    prepared: PreparedCertification, name: str, settings: CertifySettings
+) -> PreparedCertification:
     """The same networks with another number of images and samples."""
     run, classifier = prepared.run, prepared.classifier
-    dataset = load_images(name, settings, run.dataset.image_size)
+    dataset = replace(load_images([name], settings), image_size=run.dataset.image_size)
     run = replace(
         run, dataset=match_classes(dataset, classifier.classes, classifier.num_classes), plan=make_plan(settings)
     )
-    return replace(prepared, run=run, settings=compared(settings, run, prepared.loaded, classifier))
+    return replace(prepared, run=run, settings=recorded_certify_settings(settings, run, prepared.loaded, classifier))
 
 
 def make_plan(settings: CertifySettings) -> Plan:
@@ -136,51 +132,25 @@ def load_denoiser_and_images(
     name: str, settings: CertifySettings, chosen: DeviceChoice, *, all_images: bool
 ) -> tuple[LoadedModel | None, Dataset]:
     """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one."""
+    dataset = load_images([name], settings, all_images=all_images)
+    refuse_unlabelled(dataset, "certified accuracy")
     if settings.denoiser == "none":
-        return None, load_images(name, settings, None, all_images=all_images)
+        return None, dataset
     if settings.model == AUTO_MODEL:
-        dataset = load_images(name, settings, None, all_images=all_images)
         return load_denoiser(model_for(dataset.image_shape), settings, chosen), dataset
     loaded = load_denoiser(settings.model, settings, chosen)
-    size = None if isinstance(loaded.model, TakesAnySize) else loaded.model.image_shape[1:]
-    return loaded, load_images(name, settings, size, all_images=all_images)
+    if isinstance(loaded.model, TakesAnySize):
+        return loaded, dataset
+    return loaded, replace(dataset, image_size=loaded.model.image_shape[1:])
 
 
 def load_denoiser(model: str, settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
     """The model (UsageError if it is of no use here)."""
-    loaded = load_identified_model(model, chosen.device, settings.weights_dir)
-    if loaded.model.image_shape[0] != 3:
-        raise UsageError(f"the model {loaded.name} makes images of {loaded.model.image_shape[0]} channels, not 3")
+    loaded = load_rgb_model(model, chosen, settings.weights_dir)
     if num_classes(loaded.model):
-        raise UsageError(f"{loaded.name} is class-conditional; it would have to be told the class of the noisy image")
+        raise UsageError(f"{loaded.name} is class-conditional, and the class of a noisy image is not known")
     choose_denoiser(loaded.model, settings.denoiser)
     return loaded
-
-
-def load_images(
-    name: str, settings: CertifySettings, size: tuple[int, int] | None, *, all_images: bool = False
-) -> Dataset:
-    """The labelled images; without n a few, or all there are if they are fewer or ``all_images``."""
-
-    def load(n: int | None) -> Dataset:
-        return load_dataset(
-            name,
-            n=n,
-            split=settings.split,
-            image_size=size,
-            labels=settings.labels,
-            weights_dir=settings.weights_dir,
-        )
-
-    dataset = load(None) if settings.n is None else load(settings.n)
-    if settings.n is None and len(dataset) > DEFAULT_IMAGES and not all_images:
-        dataset = load(DEFAULT_IMAGES)
-    if not dataset.labelled:
-        raise UsageError(
-            f"{name} has no labels, and certified accuracy needs them",
-            "--labels FILE.csv, or a folder of class folders",
-        )
-    return dataset
 
 
 def refuse_trained_images(dataset: Dataset, classifier: LoadedClassifier) -> None:
@@ -193,7 +163,7 @@ def refuse_trained_images(dataset: Dataset, classifier: LoadedClassifier) -> Non
         )
 
 
-def compared(
+def recorded_certify_settings(
     settings: CertifySettings, run: Certification, loaded: LoadedModel | None, classifier: LoadedClassifier
 ) -> dict[str, Any]:
     """The settings of certify.json."""
@@ -214,25 +184,5 @@ def compared(
     return {
         "dataset": dataset.name,
         "image_shape": list(dataset.image_shape or ()),
-        **compared_settings(settings, resolved),
-    }
-
-
-def provenance(
-    chosen: DeviceChoice, loaded: LoadedModel | None, classifier: LoadedClassifier, run: Certification
-) -> dict[str, Any]:
-    """Versions, device, weights: what a reader needs to repeat the run."""
-    models = {} if loaded is None else {loaded.name: loaded.sha256}
-    adapted = classifier.description and classifier.description.adapted
-    return {
-        "version": __version__,
-        **{package: metadata.version(package) for package in ("torch", "torchvision", "numpy", "scipy")},
-        "python": platform.python_version(),
-        "device": f"{chosen.device} ({chosen.reason})",
-        "machine": platform.machine(),
-        "command": shlex.join(["cmap", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights": {**models, classifier.name: classifier.sha256},
-        "classes": list(run.dataset.classes or classifier.classes),
-        **({"adapted": adapted.sentence()} if adapted else {}),
+        **compared_fields(settings, UNCOMPARED, resolved),
     }
