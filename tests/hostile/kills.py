@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from cmap_cli import files
 from cmap_cli.cli.app import main as cmap
 from cmap_cli.files import UNLOCKED_SECONDS
 from cmap_cli.models.networks.gaussian import GaussianConsistency
@@ -42,6 +43,8 @@ PATIENCE = 900.0
 """Seconds within which a command ends after a signal, or without one."""
 UNEQUAL = {"seconds", "provenance", "seconds_per_image", "measured_seconds"}
 """Keys of documents whose values no two runs share."""
+WRITING = 0.02
+"""Seconds that the writing of a file takes at least, so that kills fall into it."""
 PAUSE = 0.008
 """Seconds between two blocks of the server."""
 
@@ -106,6 +109,14 @@ def start(soaked: Soaked, folder: Path) -> int:
         os.chdir(folder)
         for stream, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        lock_folder = files.lock_folder
+
+        def on_a_slow_disk(temporary: Path) -> int | None:
+            lock = lock_folder(temporary)
+            time.sleep(WRITING)
+            return lock
+
+        files.lock_folder = on_a_slow_disk
         sys.argv = ["cmap", *soaked.arguments]
         cmap()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -68,31 +68,39 @@ def main() -> None:
             code = app(standalone_mode=False)
             if code == INTERRUPTED:  # how Typer reports Ctrl-C
                 raise KeyboardInterrupt
-        except CmapError as error:
-            if debugging():
-                raise
-            code = leave_with(error)
-        except typer.TyperException as error:
-            if debugging():
-                raise
-            code = leave_with(usage_error(error))
         except (KeyboardInterrupt, typer.Abort):
-            name = signal.Signals(received[0]).name if received else "Ctrl-C"
-            interrupted = CmapError(
-                f"interrupted by {name}; finished work is kept", "the same command continues from there"
-            )
-            interrupted.exit_code = 128 + received[0] if received else INTERRUPTED
-            code = leave_with(interrupted)
-        except BrokenPipeError:
-            stdout.discard_rest(sys.stdout)
-            code = 1
-        except OSError as error:  # of --help and --version, which Typer prints
-            if error.filename is not None or debugging():
-                raise
-            stdout.discard_rest(sys.stdout)
-            code = leave_with(writing_error(stdout.STDOUT, error))
+            code = leave_with(interruption(received))
+        except Exception as error:
+            # libraries in C can turn the interruption into an error of their own
+            code = leave_with(interruption(received)) if received and not debugging() else leave_after(error)
     stdout.finish_stderr()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def interruption(received: Sequence[int]) -> CmapError:
+    """The error for a run that a signal has ended."""
+    number = received[0] if received else signal.SIGINT
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    error = CmapError(f"interrupted by {name}; finished work is kept", "the same command continues from there")
+    error.exit_code = 128 + number
+    return error
+
+
+def leave_after(error: Exception) -> int:
+    """Print an error; returns the exit code. What is no error of ours is raised again."""
+    if isinstance(error, BrokenPipeError):
+        stdout.discard_rest(sys.stdout)
+        return 1
+    if debugging():
+        raise error
+    if isinstance(error, CmapError):
+        return leave_with(error)
+    if isinstance(error, typer.TyperException):
+        return leave_with(usage_error(error))
+    if isinstance(error, OSError) and error.filename is None:  # of --help and --version, which Typer prints
+        stdout.discard_rest(sys.stdout)
+        return leave_with(writing_error(stdout.STDOUT, error))
+    raise error
 
 
 def usage_error(error: typer.TyperException) -> CmapError:
@@ -108,6 +116,8 @@ def usage_error(error: typer.TyperException) -> CmapError:
 def catching_signals() -> Iterator[list[int]]:
     """Treat SIGTERM and SIGHUP, which schedulers and closed terminals send, like Ctrl-C, unless they are ignored.
 
+    What handles SIGINT in another way than Python does keeps it.
+
     Yields:
         A list that gets the number of the signal when one arrives.
     """
@@ -117,15 +127,16 @@ def catching_signals() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks SIGHUP
-    caught = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}  # Windows lacks SIGHUP
+    caught = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
     for number in caught:
         signal.signal(number, interrupt)
     try:
         yield received
     finally:
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in caught.items():
+            signal.signal(number, handler)
 
 
 def debugging() -> bool:
