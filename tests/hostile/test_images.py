@@ -13,7 +13,8 @@ import pytest
 from cmap_cli.data.images import read_image
 from cmap_cli.data.inputs import discover, image_size
 from cmap_cli.errors import ImageError
-from tests.hostile.corpus import corpus, npy, npz, write_corpus, write_good
+from tests.conftest import Run
+from tests.hostile.corpus import corpus, npy, npz, png, write_corpus, write_good
 
 PEAK = 1_500_000
 """kB of memory that a run over the corpus may need, torch included."""
@@ -54,6 +55,15 @@ def test_an_array_that_changes_behind_its_header_is_an_error(tmp_path: Path) -> 
     path.write_bytes(npz({"x.npy": npy("(1, 8, 8, 3)", content=bytes(192))}))
     with pytest.raises(ImageError, match="changed"):
         read_image(sources[1])
+
+
+def test_an_image_that_needs_too_many_tiles_is_refused_by_its_header(
+    invoke: Run, tmp_path: Path, small_model: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(7000, 7000))
+    run = invoke("purify", "a.png", "--out", "out", "--model", small_model, "--steps", "1")
+    assert run.returncode == 1
+    assert "7000×7000 needs 1361889 tiles of 8×8, more than 64" in run.stderr
 
 
 def test_a_run_over_the_corpus_purifies_what_is_good_in_bounded_memory(tmp_path: Path, small_model: Path) -> None:

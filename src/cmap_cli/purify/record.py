@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from cmap_cli.core.similarity import SSIM
+from cmap_cli.data.headers import check_pixels
 from cmap_cli.data.images import read_image, to_channels, to_uint8, write_image
-from cmap_cli.data.inputs import Source
+from cmap_cli.data.inputs import Source, image_size
 from cmap_cli.data.outputs import output_path
 from cmap_cli.data.sheets import SheetRow
 from cmap_cli.data.tiling import assemble
@@ -47,6 +48,9 @@ class FileInWork(ImageInWork):
 def open_image(jobs: Jobs, source: Source) -> FileInWork:
     """Read an image and cut it into patches (ImageError if that fails)."""
     origin = source_origin(source)  # before it is read: what changes from here on is done again
+    width, height = image_size(source)
+    check_pixels(str(source), width, height)
+    jobs.plan(height, width)  # what needs too many tiles is refused before memory is taken for it
     decoded = read_image(source, channels=1 if jobs.last.channels == 1 else 3)
     image = begin(jobs, decoded.pixels, decoded.alpha)
     return FileInWork(
