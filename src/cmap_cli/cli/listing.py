@@ -10,6 +10,11 @@ import typer
 from cmap_cli.choices import DEFAULT_CLASSIFIER, PHOTO_MODEL, SMALL_MODEL
 from cmap_cli.cli import console, options
 
+DEFAULT_FOR = {
+    SMALL_MODEL: "the default for pictures of 32×32 pixels",
+    PHOTO_MODEL: "the default for all other pictures",
+    DEFAULT_CLASSIFIER: "the default",
+}
 What = Literal["models", "classifiers", "attacks", "datasets"]
 OWN_DATASETS = {
     "FOLDER": "your images in one folder per class, or any images with --labels FILE.csv",
@@ -81,18 +86,17 @@ def dataset_rows() -> list[tuple[str, str]]:
 
 
 def weight_rows(what: str, weights_dir: Path | None) -> list[tuple[str, str]]:
-    """Each model or classifier of the manifest, its state here and its licence."""
+    """Each model or classifier of the manifest, its licence, its state here, and what it is the default for."""
     from cmap_cli.models.weights.cache import is_here
     from cmap_cli.models.weights.manifest import read_manifest
 
     kind = "consistency-model" if what == "models" else "classifier"
-    defaults = (SMALL_MODEL, PHOTO_MODEL) if what == "models" else (DEFAULT_CLASSIFIER,)
     rows = []
     for name, artefact in read_manifest().items():
         if artefact.kind != kind:
             continue
         state = "here" if is_here(artefact, weights_dir) else artefact.command
         size = "any size" if name == PHOTO_MODEL else "×".join(str(side) for side in artefact.shape[1:])
-        about = f"{size}, {artefact.licence}; {state}" + ("; the default" if name in defaults else "")
-        rows.append((name, about))
-    return sorted(rows, key=lambda row: (not row[1].endswith("the default"), not row[1].endswith("; here")))
+        about = f"{size}, {artefact.licence}; {state}"
+        rows.append((name, f"{about}; {DEFAULT_FOR[name]}" if name in DEFAULT_FOR else about))
+    return sorted(rows, key=lambda row: (row[0] not in DEFAULT_FOR, not row[1].endswith("; here")))

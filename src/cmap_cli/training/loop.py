@@ -133,7 +133,7 @@ def train_unet(
     model = UNetConsistency(base, config.widths, config.blocks, config.preconditioning).to(device)
     initial = initial.to(device).requires_grad_(False) if initial else None
     teacher = initial if config.tuning == "trajectory" else None
-    run = start_run(config, model, folder, CHANGEABLE, initial, model_facts(base, teacher))
+    run = start_run(config, model, folder, CHANGEABLE, initial, model_facts(base, teacher, images))
     losses = Losses.of(teacher, compiled=compiled)
     trained, measured = held_out(images)
     resumed = run.resume()
@@ -150,9 +150,13 @@ def train_unet(
     return run.averages[best], found, seconds
 
 
-def model_facts(base: GaussianConsistency, teacher: UNetConsistency | None) -> dict[str, object]:
-    """What a checkpoint must share beside the recipe: the images' shape, the Gaussian's directions, the teacher."""
+def model_facts(base: GaussianConsistency, teacher: UNetConsistency | None, images: Tensor) -> dict[str, object]:
+    """What a checkpoint must share besides the recipe: the images, the Gaussian's directions, the teacher.
+
+    The network is preconditioned with the Gaussian of the images, so it must not be continued with that of others.
+    """
     facts: dict[str, object] = {"image_shape": base.image_shape, "directions": len(base.directions)}
+    facts["images_sha256"] = hashlib.sha256(images.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
     if teacher is not None:
         values = [value.half().cpu().numpy().tobytes() for value in teacher.backbone.state_dict().values()]
         facts["teacher"] = hashlib.sha256(b"".join(values)).hexdigest()

@@ -177,11 +177,8 @@ def check_image_size(image_size: int, levels: int) -> None:
 
 
 def refuse_finished(kind: ModelKind, folder: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a model (UsageError).
-
-    One of photographs and a classifier can be trained for longer if their checkpoint is there.
-    """
-    longer = kind in ("photo", "classifier") and (folder / CHECKPOINT).exists()
+    """Refuse to replace a model (UsageError); one whose checkpoint is there can be trained for longer."""
+    longer = kind != "gaussian" and (folder / CHECKPOINT).exists()
     file, what = (CLASSIFIER_FILE, "classifier") if kind == "classifier" else (MODEL_FILE, "model")
     if (folder / file).exists() and not overwrite and not longer:
         raise UsageError(f"{folder} holds a {what} already", "--overwrite replaces it")

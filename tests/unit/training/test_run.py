@@ -62,8 +62,27 @@ def test_a_unet_is_trained_and_reported(tmp_path: Path, photos: Path) -> None:
         "samples.png",
         "training.jsonl",
     ]
+
+
+def test_a_finished_unet_is_trained_for_longer_on_the_same_images_only(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "model"
+    first = train(photos, out, SMALL)
+    progress: list[TrainProgress] = []
+    longer = train(photos, out, SMALL, images_seen=48, on_progress=progress.append)
+    assert [each.done for each in progress if each.unit == "iterations"] == [4, 5, 6]
+    assert json.loads(longer.document.recipe)["images"] == 48
+    before, after = (each.model.backbone.state_dict() for each in (first, longer))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    written = (out / "model.safetensors").read_bytes()
+    with pytest.raises(SettingsMismatchError, match="has 6 iterations already, more than 3"):
+        train(photos, out, SMALL)
+    np.save(tmp_path / "others.npy", np.random.RandomState(1).randint(0, 256, (12, 8, 8, 3), np.uint8))
+    with pytest.raises(SettingsMismatchError, match="images_sha256 was"):
+        train(tmp_path / "others.npy", out, SMALL, images_seen=72)
+    assert (out / "model.safetensors").read_bytes() == written
+    (out / CHECKPOINT).unlink()
     with pytest.raises(UsageError, match="holds a model already"):
-        train(photos, tmp_path / "model", SMALL)
+        train(photos, out, SMALL, images_seen=72)
 
 
 def test_a_unet_begins_with_the_weights_and_the_gaussian_of_another(tmp_path: Path, photos: Path) -> None:
