@@ -488,6 +488,20 @@ def test_defences_side_by_side_in_every_norm(invoke: Run, toy: tuple[str, ...], 
         assert report["complete"]
 
 
+def test_an_attack_that_knows_the_latents_sees_what_the_evaluation_sees(
+    invoke: Run, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    arguments = [*without(toy, "--n"), "--n", "4", "--control-images", "1", "--defense", "cmap-frozen", "--out", "o"]
+    attacks = ("--attack", "pgd@white-box", "--attack", "mdi-pgd@bpda", "--attack", "hammer@white-box", "--no-cascade")
+    done = invoke("benchmark", *arguments, *attacks)
+    assert done.returncode == 0, done.stderr
+    found = [r for r in records(tmp_path / "o") if r["access"] in ("white-box", "bpda") and r["eps"] == "0.02"]
+    assert {r["attack"] for r in found} == {"pgd", "mdi-pgd", "hammer", "fgsm"}
+    assert all(len(r["draws"]) == 1 for r in found)
+    assert all(r["reported_success"] == (r["draws"] != [r["label"]]) for r in found)
+    assert any(r["reported_success"] for r in found)
+
+
 def test_a_class_conditional_model_is_attacked_like_others(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     arguments = without(toy, "--n", "--model", "--classifier")
     arguments += ["--n", "2", "--model", "tests.toys:ConditionalGaussian", "--control-images", "1", "--out", "o"]

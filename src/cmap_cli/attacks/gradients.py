@@ -70,8 +70,12 @@ class GradientProbe:
         """Attack only these of the images from now on."""
         self.rows, self.y = rows, self.labels[rows]
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, x: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient at x, and what its draws say of x.
+
+        Args:
+            x: images.
+            transform: of the images before the model, a new one in each draw; None for none.
 
         Returns:
             the gradient (B, C, H, W), entries that are not finite replaced by 0; the mean loss, (B,); the share of
@@ -80,16 +84,16 @@ class GradientProbe:
         total = torch.zeros_like(x)
         loss = fooled = torch.zeros(len(x), device=x.device)
         for _ in range(self.eot):
-            gradient, drawn_loss, wrong = self.draw(x)
+            gradient, drawn_loss, wrong = self.draw(x, transform)
             total += gradient
             loss, fooled = loss + drawn_loss, fooled + wrong
         return total / self.eot, loss / self.eot, fooled / self.eot
 
-    def draw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, x: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and error of one call."""
         x = x.detach().requires_grad_()
         with torch.enable_grad(), attending(self.model, self.rows):
-            scores = self.model(x)
+            scores = self.model(x if transform is None else transform(x))
             losses = self.loss(scores, self.y)
             (gradient,) = torch.autograd.grad(losses.sum(), x)
         finite = gradient.isfinite()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from cmap_cli.attacks.gradients import GradientProbe, LossName
 from cmap_cli.attacks.randomness import can_leave, seeded
@@ -17,6 +18,8 @@ from cmap_cli.choices import Access
 
 CONFIRMATIONS = 10
 """Fresh draws that have to be wrong before an image leaves the batch."""
+SMALLEST = 0.8
+"""Share of the sides that the smallest image of input diversity has."""
 L1_SHARE = 0.01
 """Of the pixels and channels, the share that one L1 step moves (SLIDE, Tramèr & Boneh 2019, arXiv 1904.13000)."""
 
@@ -42,6 +45,10 @@ class PGD:
         confirmations: fresh draws that have to be wrong before an image leaves; 0 for all steps on every image. They
             are not made where they would take longer than the steps that are left, a gradient counted as two passes,
             nor for a randomised model that does not keep the randomness of images apart.
+        momentum: μ of g ← μ·g + ∇ / mean |∇|, whose steepest direction is followed (Dong et al. 2018, arXiv
+            1710.06081); 0 for the gradient itself.
+        diversity: the chance that a draw of a gradient sees the image reduced to a random size and placed at random
+            on black (Xie et al. 2019, arXiv 1803.06978).
         compares: whether two draws of the gradient at the clean images are compared.
     """
 
@@ -54,6 +61,8 @@ class PGD:
     eot: int = 1
     loss: LossName = "ce"
     confirmations: int = CONFIRMATIONS
+    momentum: float = 0.0
+    diversity: float = 0.0
     compares: bool = True
 
     @property
@@ -63,7 +72,8 @@ class PGD:
             return "FGSM"
         eot = f"+EOT{self.eot}" if self.eot > 1 else ""
         restarts = f"×{self.restarts}" if self.restarts > 1 else ""
-        return f"PGD-{self.steps}{eot}{restarts}"
+        kind = f"{'M' if self.momentum else ''}{'DI-' if self.diversity else ''}PGD"
+        return f"{kind}-{self.steps}{eot}{restarts}"
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """Attack all images at once, see :class:`~cmap_cli.attacks.types.Attack`."""
@@ -97,11 +107,15 @@ class PGD:
         best, best_loss, best_fooled = start(x_adv)
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         tested, confirms = torch.zeros(len(x), dtype=torch.int64, device=x.device), can_leave(probe.model)
+        velocity = torch.zeros_like(x)
         active, rows = torch.arange(len(x), device=x.device), probe.rows
         for iteration in range(self.steps):
             if not len(active):
                 break
-            gradient, loss, fooled = probe(x_adv[active])
+            gradient, loss, fooled = self._gradient(probe, x_adv[active], [generators[row] for row in active.tolist()])
+            if self.momentum:
+                scaled = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+                velocity[active] = gradient = self.momentum * velocity[active] + scaled
             better = is_better(fooled, loss, best_fooled[active], best_loss[active])
             places = active[better]
             best[places], best_loss[places], best_fooled[places] = x_adv[places], loss[better], fooled[better]
@@ -117,6 +131,14 @@ class PGD:
             ahead = x_adv[active] + size * steepest(self.threat, gradient, x_adv[active])
             x_adv[active] = self.threat.project(ahead, x[active])
         return Climbed(x_adv, best, broken)
+
+    def _gradient(
+        self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The probe's answer; with input diversity each draw sees images of another size."""
+        if not self.diversity:
+            return probe(x)
+        return probe(x, lambda images: resized_at_random(images, generators, self.diversity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +160,25 @@ def start(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The best images so far, with the loss and the share of fooled draws of none."""
     never = torch.full((len(x),), -torch.inf, device=x.device)
     return x.clone(), never, never.clone()
+
+
+def resized_at_random(x: Tensor, generators: Sequence[Generator], chance: float) -> Tensor:
+    """Each image with this chance reduced to SMALLEST or more of its sides, at a random place on black."""
+    images = []
+    for image, generator in zip(x, generators, strict=True):
+        chosen, size, top, left = torch.rand(4, generator=generator).tolist()
+        if chosen >= chance:
+            images.append(image)
+            continue
+        height, width = (round(side * (SMALLEST + (1 - SMALLEST) * size)) for side in image.shape[1:])
+        small = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False)
+        above, before = (
+            int(part * (whole - own + 1))
+            for part, whole, own in ((top, image.shape[1], height), (left, image.shape[2], width))
+        )
+        beyond = image.shape[2] - width - before, image.shape[1] - height - above
+        images.append(F.pad(small, (before, beyond[0], above, beyond[1]))[0])
+    return torch.stack(images)
 
 
 def steepest(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
@@ -185,6 +226,12 @@ def build_pgd(threat: ThreatModel, access: Access, budget: Budget, defenses: obj
         return paper_pgd(threat, access)
     eot, confirmations = gradient_draws(budget, access), 1 if access == "transfer" else CONFIRMATIONS
     return PGD(threat, access, steps=budget.steps, restarts=budget.restarts, eot=eot, confirmations=confirmations)
+
+
+def build_diverse(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:
+    """A row of :data:`~cmap_cli.attacks.table.ATTACKS`: momentum of 1, and diversity in half of the draws."""
+    pgd = build_pgd(threat, access, replace(budget, paper=False), defenses)
+    return replace(pgd, momentum=1.0, diversity=0.5)
 
 
 def build_fgsm(threat: ThreatModel, access: Access, budget: Budget, defenses: object) -> PGD:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cmap_cli.choices import Access
@@ -121,6 +121,11 @@ def plan_pgd(budget: Budget, access: Access) -> PlannedPasses:
     return PlannedPasses(gradients + 2 * restarts * draws, gradients)
 
 
+def plan_diverse(budget: Budget, access: Access) -> PlannedPasses:
+    """As :func:`plan_pgd`, with the user's steps whatever the protocol."""
+    return plan_pgd(replace(budget, paper=False), access)
+
+
 def selective_draws(budget: Budget) -> int:
     """Draws in every iteration of hammer: as many as in a gradient of the others, 10 if these are not averaged."""
     return budget.eot if budget.eot > 1 else SELECTIVE_DRAWS
@@ -172,6 +177,7 @@ ATTACKS: dict[str, AttackEntry] = {
     "fab": AttackEntry(AUTOATTACK, GRADIENT_ACCESS, plan_component, arguments=("fab",)),
     "fab-t": AttackEntry(AUTOATTACK, GRADIENT_ACCESS, plan_component, arguments=("fab-t",)),
     "pgd": AttackEntry("cmap_cli.attacks.pgd:build_pgd", GRADIENT_ACCESS, plan_pgd, "iterative"),
+    "mdi-pgd": AttackEntry("cmap_cli.attacks.pgd:build_diverse", GRADIENT_ACCESS, plan_diverse),
     "fgsm": AttackEntry("cmap_cli.attacks.pgd:build_fgsm", GRADIENT_ACCESS, plan_fgsm, "single-step"),
     "hammer": AttackEntry("cmap_cli.attacks.selective:build_selective", ("white-box",), plan_selective),
     "square": AttackEntry(

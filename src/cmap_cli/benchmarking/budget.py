@@ -174,7 +174,8 @@ def used_fields(costs: CostModel) -> frozenset[str]:
     names = {item.spec.name for item in campaign.items() if item.spec is not None}
     used = {"n"}
     used |= {"control_images"} if campaign.with_controls else set()
-    used |= {"attack_steps"} if "pgd" in names and not campaign.budget.paper else set()
+    stepping = {"hammer", "mdi-pgd"} | (set() if campaign.budget.paper else {"pgd"})
+    used |= {"attack_steps"} if names & stepping else set()
     randomised = any(DEFENSES[name].is_randomised for name in campaign.defenses.names)
     used |= {"reevaluations"} if randomised else set()
     gradients = any(

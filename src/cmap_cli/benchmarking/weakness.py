@@ -80,6 +80,7 @@ def weak_attacks(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Itera
     names = {each.attack for each in attacks}
     limits = (
         ("pgd", "steps", FEW_STEPS, REFERENCE_STEPS, "steps", "--attack-steps"),
+        ("mdi-pgd", "steps", FEW_STEPS, REFERENCE_STEPS, "steps", "--attack-steps"),
         ("hammer", "steps", FEW_SELECTIVE_STEPS, REFERENCE_SELECTIVE_STEPS, "steps", "--attack-steps"),
         ("square", "queries", FEW_QUERIES, REFERENCE_QUERIES, "queries", "--queries"),
         ("disruption", "disruption", FEW_DISRUPTION_STEPS, REFERENCE_DISRUPTION_STEPS, "steps", "--disruption-steps"),

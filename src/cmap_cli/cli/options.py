@@ -226,13 +226,13 @@ AttackSteps = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Steps of pgd (for publication 100 or more) and of hammer (30).",
+        help="Steps of pgd and mdi-pgd (for publication 100 or more) and of hammer (30).",
         metavar="N",
         rich_help_panel=THREAT,
     ),
 ]
 Restarts = Annotated[
-    int, typer.Option(min=1, help="Random restarts of pgd.", metavar="N", rich_help_panel=THREAT_DETAILS)
+    int, typer.Option(min=1, help="Random restarts of pgd and mdi-pgd.", metavar="N", rich_help_panel=THREAT_DETAILS)
 ]
 EOT = Annotated[
     int,

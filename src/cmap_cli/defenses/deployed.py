@@ -112,7 +112,7 @@ class Defenses:
                 on_draw(number + 1, count)
             predicted: list[int] = []
             counted: list[list[int]] = []
-            for part in torch.split(x, self.batch_size if entry.is_randomised else max(1, len(x))):
+            for part in torch.split(x, self.batch_size):
                 scores, purified = draw(self, part, self.seed + number)
                 predicted += scores.argmax(-1).tolist()
                 counted += scores.tolist() if entry.counts_votes else []

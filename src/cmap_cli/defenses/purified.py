@@ -121,8 +121,10 @@ class DefendedClassifier(nn.Module):
         return self.passes.count(torch.cat(chunks))
 
     def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        """See :class:`~cmap_cli.defenses.base.HasCandidates`; in parts of ``batch_size`` images."""
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`; frozen latents stay, whatever the seeds."""
         generators = [Generator().manual_seed(seed) for seed in seeds]
+        if self.seeds.frozen is not None:
+            generators = self.seeds.generators(len(x))
         size = self.batch_size or max(1, len(x))
         parts = range(0, len(x), size)
         return torch.cat([self._samples(x[first : first + size], generators[first : first + size]) for first in parts])
@@ -153,9 +155,11 @@ class DefendedClassifier(nn.Module):
         return samples + (x - x.detach()).unsqueeze(1)
 
 
-def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoothing: float) -> DefendedClassifier:
-    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`."""
-    return DefendedClassifier(
+def attacked_module(
+    parts: Defenses, access: Access, *, unroll: int | None, smoothing: float, frozen: bool = False
+) -> DefendedClassifier:
+    """Rows of :data:`~cmap_cli.defenses.table.DEFENSES`; ``frozen`` latents are the same for every image and call."""
+    module = DefendedClassifier(
         parts.purifier,
         parts.classifier,
         vote=parts.vote,
@@ -165,10 +169,13 @@ def attacked_module(parts: Defenses, access: Access, *, unroll: int | None, smoo
         batch_size=parts.batch_size,
         seed=parts.seed,
     )
+    module.freeze((parts.seed,) if frozen else None)
+    return module
 
 
-def purify_and_vote(parts: Defenses, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """A row of :data:`~cmap_cli.defenses.table.DEFENSES`: shares of the classes, and purified images."""
+def purify_and_vote(parts: Defenses, x: Tensor, seed: int, *, frozen: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of :data:`~cmap_cli.defenses.table.DEFENSES`: shares of the classes, and purified images."""
     labels = class_condition(parts.purifier.model, parts.classifier, x)
-    found = parts.purifier(x, image_generators(x, seed), labels=labels)
+    generators = [Generator().manual_seed(parts.seed) for _ in x] if frozen else image_generators(x, seed)
+    found = parts.purifier(x, generators, labels=labels)
     return VOTES[parts.vote](classify(parts.classifier, found.samples)), select(found, "mean")

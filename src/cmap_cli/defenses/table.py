@@ -55,6 +55,14 @@ DEFENSES: dict[str, DefenseEntry] = {
         "cmap_cli.defenses.purified:attacked_module",
         "cmap_cli.defenses.purified:purify_and_vote",
     ),
+    "cmap-frozen": DefenseEntry(
+        "the same with latents that the attacker knows",
+        frozenset(get_args(Access)),
+        "cmap_cli.defenses.purified:attacked_module",
+        "cmap_cli.defenses.purified:purify_and_vote",
+        is_randomised=False,
+        options={"frozen": True},
+    ),
     "onestep": DefenseEntry(
         "diffuse and denoise once",
         frozenset({"transfer", "surrogate", "white-box", "black-box"}),

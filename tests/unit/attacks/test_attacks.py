@@ -17,7 +17,7 @@ from cmap_cli.attacks.autoattack import UNKNOWN, AutoAttack, phrase, recorded_fl
 from cmap_cli.attacks.disruption import ConsistencyDisruption
 from cmap_cli.attacks.gradients import margin
 from cmap_cli.attacks.noise import RandomNoise
-from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd
+from cmap_cli.attacks.pgd import PGD, fgsm, paper_pgd, resized_at_random
 from cmap_cli.attacks.threat import ThreatModel, parse_threat
 from cmap_cli.attacks.types import Attack
 from cmap_cli.choices import Norm
@@ -103,6 +103,45 @@ def test_pgd_finds_the_worst_case_of_a_linear_classifier(norm: Norm, loss: str) 
         # in L2 a little of a random start's own direction is left after 40 steps
         missing = 0.02 * (worst - clean).min() if norm == "L2" and random_start else 1e-4
         assert (worst - reached).abs().max() < missing
+
+
+def test_momentum_finds_the_same_worst_case_and_carries_over_a_flat_place() -> None:
+    x, y = images(6, classes=2)
+    model, t = LinearClassifier(2), threat("Linf", "0.02")
+    w = (model.weight[1 - y] - model.weight[y]).reshape(x.shape)
+    found = PGD(t, "white-box", steps=40, momentum=1.0).run(model, x, y, 0)
+    assert (margin(model(x + t.eps * w.sign()), y) - margin(model(found.x_adv), y)).abs().max() < 1e-4
+
+    class Step(nn.Module):
+        """Rises up to 0.52, is flat from there, and is wrong above 0.58."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            level = x.mean((1, 2, 3))
+            rising = level.clamp(max=0.52) - 1 + 2 * (level > 0.58)
+            return torch.stack([-rising, rising], 1)
+
+    grey, zero = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+    plain, moving = (
+        PGD(threat("Linf", "0.1"), "white-box", steps=10, step=0.1, random_start=False, momentum=momentum)
+        for momentum in (0.0, 1.0)
+    )
+    assert not plain.run(Step(), grey, zero, 0).reported_success.any()
+    assert moving.run(Step(), grey, zero, 0).reported_success.all()
+
+
+def test_input_diversity_shows_smaller_images_on_black() -> None:
+    x = torch.ones(20, 3, 32, 32)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
+    assert torch.equal(resized_at_random(x, generators, 0.0), x)
+    inside = x.clone().requires_grad_()
+    shown = resized_at_random(inside, generators, 0.5)
+    whole = (shown == 1).all(3).all(2).all(1)
+    assert 4 <= int(whole.sum()) <= 16
+    for image in shown[~whole]:
+        rows, columns = (image[0] > 0).any(1).sum(), (image[0] > 0).any(0).sum()
+        assert rows == columns and 25 <= int(rows) <= 32
+        assert float(image.detach().sum()) == pytest.approx(3 * int(rows) ** 2)
+    assert (torch.autograd.grad(shown.sum(), inside)[0].flatten(1) > 0).any(1).all()
 
 
 def test_pgd_in_l1_spends_its_radius_on_the_pixels_that_count() -> None:

@@ -13,6 +13,7 @@ from cmap_cli.core.predict import classify, hard_vote, soft_vote
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
 from cmap_cli.defenses.base import Passes, RowSeeds
+from cmap_cli.defenses.deployed import Defenses
 from cmap_cli.defenses.jpeg import JpegDefense, Undefended, jpeg
 from cmap_cli.defenses.onestep import OneStepDefense
 from cmap_cli.defenses.purified import DefendedClassifier, hard_scores, soft_scores
@@ -133,6 +134,27 @@ def test_passes_are_counted() -> None:
         model(x)
         gradient(model, x[:2])
         assert model.passes == Passes(forward=5, backward=2)
+
+
+def test_frozen_latents_are_those_of_the_attack_and_of_every_evaluation() -> None:
+    x, classifier = images(3)[0], ConvClassifier()
+    defenses = Defenses(("cmap-frozen", "cmap"), classifier, PURIFIER, "soft", 2, seed=4)
+    attacked = defenses.target("white-box", "cmap-frozen")
+    assert isinstance(attacked, DefendedClassifier)
+    scores = attacked(x)
+    assert torch.equal(attacked(x), scores)
+    assert torch.equal(attacked.candidates(x, [1, 2, 3]), attacked.candidates(x, [4, 5, 6]))
+    found = defenses.evaluate("cmap-frozen", x, 5)
+    assert found.draws == [scores.argmax(1).tolist()]
+    moved = defenses.evaluate("cmap-frozen", (x + 1e-6).clamp(0, 1), 1).purified
+    assert found.purified is not None and moved is not None
+    assert float((found.purified - moved).abs().max()) < 1e-3  # other pixels, the same latents
+    own, shifted = (defenses.evaluate("cmap", z, 1).purified for z in (x, (x + 1e-6).clamp(0, 1)))
+    assert own is not None and shifted is not None
+    assert float((own - shifted).abs().max()) > 1e-3
+    fresh = defenses.target("white-box", "cmap")
+    assert isinstance(fresh, DefendedClassifier)
+    assert not torch.equal(fresh(x), fresh(x))
 
 
 def test_a_class_conditional_model_gets_the_prediction_on_the_image_that_comes_in() -> None:
