@@ -399,3 +399,30 @@ def test_a_budget_chooses_images_and_samples_and_keeps_them(
     assert (short.returncode, "--budget of 20 s is too short" in short.stderr) == (2, True)
     shard = invoke(*command, "--budget", "20s", "--shard", "1/2")
     assert (shard.returncode, "--budget plans for one process" in shard.stderr) == (2, True)
+
+
+def test_certificates_of_another_program_are_shown_beside(invoke: Run, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "cohen.tsv").write_text(
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.378\t1\t15.4\n20\t7\t-1\t0.0\t0\t15.6\n"
+        "40\t4\t4\t0.05\t1\t0:00:13.7\n60\t7\t2\t0.5\t0\t0:00:13.7\n"
+    )
+    command = ["certify", "--dataset", data, "--n", "4", *LINEAR, "--sigma", "0.5", "--radius", "0.1", "--out", "out"]
+    run = invoke(*command, "--reference", "Cohen=cohen.tsv")
+    assert run.returncode == 0, run.stderr
+    document = report(tmp_path / "out")
+    validate(document, "cmap.certificate-report/1")
+    (other,) = document["others"]
+    assert (other["name"], other["images"], other["shares"]) == ("Cohen", 4, [0.25])
+    assert other["curve"] == [[0.0, 0.5], [0.05, 0.25], [0.378, 0.0]]
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count("<polyline") == 2
+    assert "| Cohen | 4 | 25.0 % |" in (tmp_path / "out/report.md").read_text()
+    again = invoke("certify", "--report-only", "out", "--reference", "cohen.tsv", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert report(tmp_path / "out")["others"][0]["name"] == "cohen"
+    own = invoke("certify", "--report-only", "out", "--reference", "ours=out/sigma-0.5.tsv", "--quiet")
+    assert own.returncode == 0, own.stderr
+    found = report(tmp_path / "out")
+    assert found["others"][0]["shares"][0] == found["results"][0]["radii"][0]["certified"]["value"]
+    wrong = invoke("certify", "--report-only", "out", "--reference", "out/records.jsonl")
+    assert (wrong.returncode, "has no column idx" in wrong.stderr) == (2, True)

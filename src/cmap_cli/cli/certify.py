@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,16 @@ def certify(
             file_okay=False,
             metavar="DIR",
             help="Build the report of this folder again, from its records; certify nothing.",
+            show_default=False,
+            rich_help_panel=options.INPUT_OUTPUT,
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="Show the certificates of another program beside: a file with the columns of Cohen's certify.py; "
+            "repeat it for several.",
             show_default=False,
             rich_help_panel=options.INPUT_OUTPUT,
         ),
@@ -165,7 +176,7 @@ def certify(
 
     thresholds = parse_certify_thresholds(fail_under or ())
     if report_only is not None:
-        rebuild(report_only, thresholds, fail_on, json=json, quiet=quiet)
+        rebuild(report_only, reference or (), thresholds, fail_on, json=json, quiet=quiet)
         return
     own = data_options.check_shard(shard, overwrite, out, judged=bool(thresholds))
     from cmap_cli.benchmarking.certificates import run
@@ -182,6 +193,7 @@ def certify(
             out=out,
             budget=budget,
             shard=own,
+            references=reference or (),
             overwrite=overwrite,
             dry_run=dry_run,
             on_plan=None
@@ -206,6 +218,7 @@ def certify(
 
 def rebuild(
     folder: Path,
+    references: Sequence[str],
     thresholds: tuple[CertifyThreshold, ...],
     fail_on: FailOn,
     *,
@@ -216,7 +229,7 @@ def rebuild(
     from cmap_cli.benchmarking.certificates.report import write_certificate_report
     from cmap_cli.benchmarking.certificates.thresholds import refuse_certify_thresholds
 
-    report = write_certificate_report(folder)
+    report = write_certificate_report(folder, references)
     refuse_certify_thresholds(thresholds, report.settings["sigma"], report.settings["radius"])
     if code := finish_certify(folder, report, thresholds, fail_on, json=json, quiet=quiet):
         raise typer.Exit(code)

@@ -33,6 +33,7 @@ class CertifyTimePlan:
 
     Attributes:
         seconds: the time.
+        deadline: of ``time.monotonic()``, when the samples have to end.
         chosen: "n" and "samples", where the user has not given them.
         longest: seconds that the samples take at most, if none takes longer than measured.
         widths: of the 95 % interval in points: if no image is certified, and if half of them are.
@@ -40,6 +41,7 @@ class CertifyTimePlan:
     """
 
     seconds: float
+    deadline: float
     chosen: Mapping[str, int]
     longest: float
     widths: tuple[float, float]
@@ -114,7 +116,12 @@ def longest(settings: CertifySettings, chosen: Mapping[str, int], available: int
 
 
 def describe_time(
-    settings: CertifySettings, chosen: Mapping[str, int], n: int, samples_per_second: float, seconds: float
+    settings: CertifySettings,
+    chosen: Mapping[str, int],
+    n: int,
+    samples_per_second: float,
+    seconds: float,
+    deadline: float,
 ) -> CertifyTimePlan:
     """What chosen settings buy, with n images."""
     samples = chosen.get("samples", settings.bound_samples)
@@ -124,7 +131,7 @@ def describe_time(
         lower = clopper_pearson_lower(samples, samples, settings.alpha)
         reach = [(sigma, certified_radius(lower, sigma)) for sigma in settings.sigma]
     most = longest(settings, chosen, n, samples_per_second)
-    return CertifyTimePlan(seconds, chosen, most, widths(n), tuple(reach))
+    return CertifyTimePlan(seconds, deadline, chosen, most, widths(n), tuple(reach))
 
 
 def text_of(settings: CertifySettings, chosen: Mapping[str, int], available: int) -> str:

@@ -135,6 +135,22 @@ class SigmaResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class OtherCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """Certificates of another program, from a file of Cohen's columns.
+
+    Attributes:
+        name: as the user gave it, or the file's.
+        images: how many lines it has.
+        shares: of the images that are certified and right, for each radius that was asked for.
+        curve: as of :class:`SigmaResult`.
+    """
+
+    name: str
+    images: int
+    shares: tuple[float, ...]
+    curve: tuple[tuple[float, float], ...]
+
+
 class CertificateReport(Document, frozen=True, kw_only=True):
     """report.json of ``cmap certify``: certified accuracy by noise level and radius.
 
@@ -146,6 +162,7 @@ class CertificateReport(Document, frozen=True, kw_only=True):
         limits: what the numbers do not say.
         settings: of the run.
         provenance: of the run.
+        others: certificates of other programs that were given to be compared with.
     """
 
     schema: str = "cmap.certificate-report/1"
@@ -156,6 +173,7 @@ class CertificateReport(Document, frozen=True, kw_only=True):
     limits: tuple[str, ...]
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    others: tuple[OtherCurve, ...] = ()
 
 
 class CertifyOutput(Document, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -19,6 +20,7 @@ from cmap_cli.benchmarking.report.templates import render
 from cmap_cli.benchmarking.report.words import percent
 
 LOOKS = 7
+MOST_TICKS = 8
 REFERENCE_LOOK = 3
 
 
@@ -65,7 +67,7 @@ def values(report: CertificateReport) -> dict[str, Any]:
         "name": f"Certified accuracy on {settings['n']} images of {settings['dataset']}",
         "meta": list(meta.items()),
         "tables": [accuracy_table(report), bound_table(report), sample_table(report)],
-        "published": reference_table(settings["dataset"]),
+        "published": [reference_table(settings["dataset"]), *([other_table(report)] if report.others else [])],
         "provenance": values_table("Provenance", report.provenance),
         "settings": values_table("Settings", settings),
     }
@@ -127,27 +129,53 @@ def reference_table(dataset: str) -> ReportTable:
     return ReportTable("Published figures", ("Defence", "Radius", "Certified accuracy", "Source"), rows, NOTE)
 
 
+def other_table(report: CertificateReport) -> ReportTable:
+    """The files of other programs that were given."""
+    rows = tuple(
+        TableRow((each.name, str(each.images), *(percent(share) for share in each.shares))) for each in report.others
+    )
+    note = "Computed from the files that were given with --reference; on their images, which may be others."
+    return ReportTable("Certificates of other programs", ("Name", "Images", *radius_names(report)), rows, note)
+
+
 def chart(report: CertificateReport) -> CertificateChart:
     """The curves of all noise levels, an axis that ends behind the last step."""
     quoted = references(report.settings["dataset"])
-    ends = [radius for one in report.results for radius, _ in one.curve]
+    steps = [*(one.curve for one in report.results), *(each.curve for each in report.others)]
+    ends = [radius for each in steps for radius, _ in each]
     largest = max([*ends, *report.settings["radius"], *(each.radius for each in quoted), 0.05]) * 1.02
-    curves = tuple(curve(one, number % LOOKS, largest) for number, one in enumerate(report.results))
-    ticks = [(0.0, "0"), *((radius / largest, f"{radius:g}") for radius in report.settings["radius"] if radius)]
+    curves = [curve(one, number, largest) for number, one in enumerate(report.results)]
+    curves += [
+        Curve(each.name, look_of(number), corners_of(each.curve, largest), ())
+        for number, each in enumerate(report.others, len(curves))
+    ]
+    asked = [radius for radius in report.settings["radius"] if radius]
+    beyond = [half / 2 for half in range(1, int(2 * largest) + 1) if half / 2 > max(asked, default=0)]
+    ticks = [(0.0, "0"), *((radius / largest, f"{radius:g}") for radius in (*asked, *beyond[:MOST_TICKS]))]
     described = "; ".join(
         f"sigma {one.sigma:g} " + ", ".join(f"{percent(each.certified.value)} at {each.radius:g}" for each in one.radii)
         for one in report.results
     )
     marks = tuple((each, (each.radius / largest, 1 - each.value)) for each in quoted)
-    return CertificateChart(curves, marks, tuple(ticks), f"Certified accuracy against ℓ2 radius: {described}")
+    return CertificateChart(tuple(curves), marks, tuple(ticks), f"Certified accuracy against ℓ2 radius: {described}")
 
 
-def curve(one: SigmaResult, look: int, largest: float) -> Curve:
-    """The corners of the steps of one noise level."""
+def curve(one: SigmaResult, number: int, largest: float) -> Curve:
+    """The steps of one noise level, the number of which chooses its look."""
+    marks = tuple((each.radius / largest, 1 - each.certified.value) for each in one.radii if one.images)
+    return Curve(f"sigma {one.sigma:g}", look_of(number), corners_of(one.curve, largest), marks)
+
+
+def look_of(number: int) -> int:
+    """The look of a curve: that of the published figures is left out."""
+    return (look := number % LOOKS) + (look >= REFERENCE_LOOK)
+
+
+def corners_of(steps: Sequence[tuple[float, float]], largest: float) -> tuple[Place, ...]:
+    """The corners of a curve that falls in steps."""
     corners: list[Place] = []
-    height = one.curve[0][1]
-    for radius, value in one.curve:
+    height = steps[0][1]
+    for radius, value in steps:
         corners += [(radius / largest, 1 - height), (radius / largest, 1 - value)]
         height = value
-    marks = tuple((each.radius / largest, 1 - each.certified.value) for each in one.radii if one.images)
-    return Curve(f"sigma {one.sigma:g}", look + (look >= REFERENCE_LOOK), tuple(corners), marks)
+    return tuple(corners)

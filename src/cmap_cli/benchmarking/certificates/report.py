@@ -14,6 +14,7 @@ from cmap_cli.benchmarking.certificates.bounds import set_lower
 from cmap_cli.benchmarking.certificates.documents import (
     CertificateRecord,
     CertificateReport,
+    OtherCurve,
     RadiusResult,
     Share,
     SigmaResult,
@@ -21,7 +22,7 @@ from cmap_cli.benchmarking.certificates.documents import (
 )
 from cmap_cli.benchmarking.certificates.folder import read_records
 from cmap_cli.benchmarking.certificates.page import html_page, markdown_page
-from cmap_cli.benchmarking.certificates.tsv import tsv_name, write_tsv
+from cmap_cli.benchmarking.certificates.tsv import read_tsv, tsv_name, write_tsv
 from cmap_cli.benchmarking.report.statistics import wilson_interval
 from cmap_cli.benchmarking.report.words import percent
 from cmap_cli.benchmarking.report.write import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, encodable
@@ -32,17 +33,18 @@ CONFIDENCE = 0.999
 """Of the bounds for the whole set of images."""
 
 
-def write_certificate_report(folder: Path) -> CertificateReport:
+def write_certificate_report(folder: Path, references: Sequence[str] = ()) -> CertificateReport:
     """Compute the report of a run and write it beside the records.
 
     Args:
         folder: the output folder of the run; its records are in one file.
+        references: FILE or NAME=FILE, certificates of other programs to show beside.
 
     Raises:
         CmapError: a file is missing, is not what it should be, or cannot be written.
     """
     records = list(read_records(folder / f"{RECORDS}.jsonl"))
-    report = build_certificate_report(folder, records)
+    report = build_certificate_report(folder, records, references)
     for sigma in report.settings["sigma"]:
         write_tsv(folder / tsv_name(sigma), (each for each in records if each.sigma == sigma))
     text = json.dumps(msgspec.to_builtins(report), indent=2, allow_nan=False)
@@ -52,7 +54,9 @@ def write_certificate_report(folder: Path) -> CertificateReport:
     return report
 
 
-def build_certificate_report(folder: Path, records: Sequence[CertificateRecord]) -> CertificateReport:
+def build_certificate_report(
+    folder: Path, records: Sequence[CertificateRecord], references: Sequence[str] = ()
+) -> CertificateReport:
     """The report of a finished or unfinished run."""
     run = read_certify(folder)
     settings = run.settings
@@ -69,7 +73,29 @@ def build_certificate_report(folder: Path, records: Sequence[CertificateRecord])
         limits=(*([run.provenance["adapted"]] if "adapted" in run.provenance else []), *limits(settings)),
         settings=settings,
         provenance=run.provenance,
+        others=tuple(other_curve(each, settings["radius"]) for each in references),
     )
+
+
+def other_curve(reference: str, radii: Sequence[float]) -> OtherCurve:
+    """The certificates in a file, given as FILE or NAME=FILE (UsageError if it has not Cohen's columns)."""
+    name, _, file = reference.rpartition("=")
+    path = Path(reference) if Path(reference).exists() else Path(file)
+    rows = read_tsv(path)
+    right = [row.radius for row in rows if row.correct]
+    return OtherCurve(
+        name=path.stem if path == Path(reference) else name,
+        images=len(rows),
+        shares=tuple(sum(each >= radius for each in right) / len(rows) for radius in radii),
+        curve=falling_curve(right, len(rows)),
+    )
+
+
+def falling_curve(right: Sequence[float], n: int) -> tuple[tuple[float, float], ...]:
+    """(radius, share of n images that are certified beyond it) from the radii of those that are right."""
+    curve = [(0.0, len(right) / n if n else 0.0)]
+    curve += [(radius, (len(right) - 1 - rank) / n) for rank, radius in enumerate(sorted(right))]
+    return tuple(curve)
 
 
 def share_with_interval(count: int, n: int) -> Share:
@@ -83,16 +109,13 @@ def share_with_interval(count: int, n: int) -> Share:
 def sigma_result(records: Sequence[CertificateRecord], sigma: float, settings: dict[str, Any]) -> SigmaResult:
     """The results of one noise level, from its records."""
     n = len(records)
-    right = sorted(each.radius for each in records if each.correct)
-    curve = [(0.0, len(right) / n if n else 0.0)]
-    curve += [(radius, (len(right) - 1 - rank) / n) for rank, radius in enumerate(right)]
     return SigmaResult(
         sigma=sigma,
         images=n,
         abstained=sum(each.predicted is None for each in records),
         wrong=sum(each.predicted is not None and not each.correct for each in records),
         radii=tuple(radius_result(records, radius, settings) for radius in settings["radius"]),
-        curve=tuple(curve),
+        curve=falling_curve([each.radius for each in records if each.correct], n),
         mean_samples=sum(each.trials + settings["selection"] for each in records) / n if n else 0.0,
         seconds=sum(each.seconds for each in records) / n if n else 0.0,
     )

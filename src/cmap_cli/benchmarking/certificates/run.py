@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def certify(
     out: str | Path | None = None,
     budget: str | float | None = None,
     shard: Shard | None = None,
+    references: Sequence[str] = (),
     overwrite: bool = False,
     dry_run: bool = False,
     on_plan: Callable[[CertifyPlan], None] | None = None,
@@ -108,6 +109,7 @@ def certify(
         out: the output folder; None for one of the user's cache that these settings always get.
         budget: time for this call, "10m" or seconds; chooses images and samples that are not given.
         shard: of the work; None for all of it, or the shard that torchrun gives this process.
+        references: FILE or NAME=FILE, certificates of other programs to show beside, in the columns of Cohen's program.
         overwrite: discard the results in ``out`` and start again.
         dry_run: only estimate how long it takes.
         on_plan: called before the work starts with what will be done.
@@ -122,15 +124,9 @@ def certify(
     """
     chosen = dataclasses.replace(settings or CertifySettings(), **options)
     own = launched_shard() or WHOLE if shard is None else shard
-    began, seconds = time.monotonic(), None if budget is None else seconds_of(budget, own)
-    prepared, team = prepare_certify(dataset, chosen, own, all_images=seconds is not None)
-    folder = prepared.default_folder(seconds) if out is None else Path(out)
+    prepared, team, folder, planned = prepare_run(dataset, chosen, own, out, budget, overwrite=overwrite)
     if on_message is not None and prepared.run.dataset.resized:
         on_message(RESIZED)
-    deadline = None if seconds is None else began + seconds - RESERVE
-    planned = None
-    if seconds is not None and deadline is not None:
-        prepared, planned = plan_certificates(prepared, dataset, chosen, folder, seconds, deadline, overwrite=overwrite)
     units = [each for each in prepared.run.work() if own.takes(each[0])]
     plan = None
     if team.leads and (on_plan is not None or dry_run):
@@ -139,13 +135,34 @@ def certify(
     result = CertifyResult(folder, prepared.settings, None, plan, own, len(units), None, team)
     if dry_run:
         return result
-    records, left = write_records(prepared, folder, own, units, team, overwrite, on_progress, deadline)
+    records, left = write_records(prepared, folder, own, units, team, overwrite, on_progress, planned)
     team.exchange(None)
     result = dataclasses.replace(result, records=records, unfinished=left)
     if team.partial or not team.leads:
         return result
     merge_folder(folder, final=True)
-    return dataclasses.replace(result, report=write_certificate_report(folder))
+    return dataclasses.replace(result, report=write_certificate_report(folder, references))
+
+
+def prepare_run(
+    dataset: str,
+    settings: CertifySettings,
+    shard: Shard,
+    out: str | Path | None,
+    budget: str | float | None,
+    *,
+    overwrite: bool,
+) -> tuple[PreparedCertification, Team, Path, CertifyTimePlan | None]:
+    """Load everything, and choose what a budget leaves open; arguments and errors as of :func:`certify`."""
+    began = time.monotonic()
+    seconds = None if budget is None else seconds_of(budget, shard)
+    prepared, team = prepare_certify(dataset, settings, shard, all_images=seconds is not None)
+    folder = prepared.default_folder(seconds) if out is None else Path(out)
+    if seconds is None:
+        return prepared, team, folder, None
+    deadline = began + seconds - RESERVE
+    prepared, planned = plan_certificates(prepared, dataset, settings, folder, seconds, deadline, overwrite=overwrite)
+    return prepared, team, folder, planned
 
 
 def write_records(
@@ -156,7 +173,7 @@ def write_records(
     team: Team,
     overwrite: bool,
     on_progress: Callable[[int, int], None] | None,
-    deadline: float | None,
+    planned: CertifyTimePlan | None,
 ) -> tuple[Path, int]:
     """Certify what is not done yet of a shard, and record it.
 
@@ -179,7 +196,7 @@ def write_records(
             report(done, len(units))
 
         tell()
-        for record in work.certify_units(prepared.run, left, tell, deadline):
+        for record in work.certify_units(prepared.run, left, tell, planned.deadline if planned else None):
             results.append([record])
             done += 1
             tell()
@@ -218,7 +235,7 @@ def plan_certificates(
     planned = with_certify_settings(prepared, dataset, with_chosen(settings, chosen))
     kept = {"seconds": seconds, "chosen": chosen}
     planned = dataclasses.replace(planned, provenance={**prepared.provenance, "plan": kept})
-    return planned, describe_time(settings, chosen, len(planned.run.dataset), speed, seconds)
+    return planned, describe_time(settings, chosen, len(planned.run.dataset), speed, seconds, deadline)
 
 
 def estimate_certification(

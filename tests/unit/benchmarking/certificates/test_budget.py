@@ -43,7 +43,7 @@ def test_more_time_buys_more() -> None:
     assert plans == sorted(plans, key=lambda each: (each["samples"], each["n"]))
     assert plans[0]["n"] >= 10
     assert plans[-1] == {"n": 500, "samples": 1000}
-    widths = [describe_time(ONE, each, each["n"], 160.0, 0.0).widths for each in plans]
+    widths = [describe_time(ONE, each, each["n"], 160.0, 0.0, 0.0).widths for each in plans]
     assert widths == sorted(widths, reverse=True)
 
 
