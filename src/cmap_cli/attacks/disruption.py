@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cmap_cli.attacks.gradients import cross_entropy, margin
 from cmap_cli.attacks.pgd import is_better
 from cmap_cli.attacks.randomness import seeded
-from cmap_cli.attacks.table import Budget
+from cmap_cli.attacks.table import ADV_FACTOR, Budget
 from cmap_cli.attacks.threat import ThreatModel
 from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
@@ -23,7 +23,7 @@ from cmap_cli.core.consistency import to_unit_range
 from cmap_cli.core.descent import Descent
 from cmap_cli.core.predict import classify
 from cmap_cli.core.purifier import Purifier
-from cmap_cli.defenses.base import class_condition
+from cmap_cli.defenses.base import Passes, class_condition
 from cmap_cli.defenses.deployed import Defenses
 
 
@@ -32,9 +32,9 @@ class ConsistencyDisruption:
     """Minimise L(z) − adv_factor · Σ_k cross-entropy(classifier(project(x̂_k)), y) after some steps on L alone.
 
     Adam, its settings and L are the purifier's; the learning rate's schedule runs over ``total``. In the backward
-    pass the projection lets gradients through: x̂ is outside the ball at most pixels, where they would all be 0.
-    Of the K projected images the one is returned that the deployed defence fails on most often, because that defence
-    takes one image an example.
+    pass the projection lets gradients through: x̂ is outside the ball at most pixels, where they would all be 0. Of the
+    K projected images the one is returned that the deployed defence fails on most often, because that defence takes
+    one image an example. The attack's own steps count as passes: as many as make a purification are one pass forward.
 
     Attributes:
         threat: norm and radius.
@@ -52,7 +52,7 @@ class ConsistencyDisruption:
     classifier: nn.Module
     first: int = 200
     total: int = 1000
-    adv_factor: float = 1000.0
+    adv_factor: float = ADV_FACTOR
     evaluations: int = 5
     access: Access = "adaptive"
 
@@ -66,6 +66,7 @@ class ConsistencyDisruption:
         with seeded(model, x, seed) as generators:
             draw = self.purifier.draw(x, generators)
             labels = class_condition(self.purifier.model, self.classifier, x)
+            self._count(model, len(x))
             candidates = self._optimise(self.purifier.descent(x, draw, labels), x, y)
             best = x.clone()
             best_loss = best_fooled = torch.full((len(x),), -torch.inf, device=x.device)
@@ -75,6 +76,12 @@ class ConsistencyDisruption:
                 best = torch.where(better[:, None, None, None], candidate, best)
                 best_loss, best_fooled = loss.where(better, best_loss), fooled.where(better, best_fooled)
             return AttackResult(best, best_fooled > 0.5)
+
+    def _count(self, model: nn.Module, images: int) -> None:
+        """Add the attack's own steps to the passes of a model that counts its passes."""
+        passes = getattr(model, "passes", None)
+        if isinstance(passes, Passes):
+            passes.forward += round(images * self.total / max(1, self.purifier.config.steps))
 
     def _optimise(self, descent: Descent, x: Tensor, y: Tensor) -> Tensor:
         """The K projected images after all steps, (B, K, C, H, W)."""
@@ -112,4 +119,6 @@ class ConsistencyDisruption:
 def build_disruption(threat: ThreatModel, access: Access, budget: Budget, defenses: Defenses) -> ConsistencyDisruption:
     """A row of :data:`~cmap_cli.attacks.table.ATTACKS`; a fifth of the steps is purification alone, as in the paper."""
     first, total = budget.disruption // 5, budget.disruption
-    return ConsistencyDisruption(threat, defenses.purifier, defenses.classifier, first=first, total=total)
+    return ConsistencyDisruption(
+        threat, defenses.purifier, defenses.classifier, first=first, total=total, adv_factor=budget.adv_factor
+    )

@@ -22,6 +22,8 @@ AUTOATTACK_QUERIES = 5000
 SELECTIVE_DRAWS = 10
 AUTOATTACK_CHECKS = 10
 """Passes that pyautoattack makes before the first attack, to look at the model."""
+ADV_FACTOR = 1000.0
+"""Default weight of the classifier in disruption."""
 PAPER_STEPS, PAPER_DRAWS = 200, 20
 DISRUPTION_EVALUATIONS = 5 * 10
 """Of each of ten latents."""
@@ -41,6 +43,7 @@ class Budget:
         unroll: optimisation steps that white-box gradients go back through, from the last; None for all.
         smoothing: of |x̂ − y| in white-box gradients, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
         disruption: steps of the consistency disruption, the first fifth on purification alone; 1000 in the paper.
+        adv_factor: weight of the classifier in the consistency disruption, against the objective of purification.
         paper: pgd as published, 200 steps of eps/200 without random start, and 20 draws in every gradient.
     """
 
@@ -51,6 +54,7 @@ class Budget:
     unroll: int | None = None
     smoothing: float = 0.0
     disruption: int = 1000
+    adv_factor: float = ADV_FACTOR
     paper: bool = False
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cmap_cli.attacks.table import ADV_FACTOR
 from cmap_cli.choices import (
     DEFAULT_CLASSIFIER,
     DEFAULT_MODEL,
@@ -51,6 +52,7 @@ class RunSettings:
     eot: int = 1
     queries: int = 50
     disruption_steps: int = 100
+    adv_factor: float = ADV_FACTOR
     unroll: str = "all"
     smoothing: float = 0.0
     sigma: float = 0.25

@@ -84,6 +84,8 @@ def parse_budget(settings: AnySettings) -> Budget:
         problems.append(UsageError(f"--unroll {settings.unroll} is neither all nor a number above 0"))
     if not 0 < settings.sigma < math.inf:
         problems.append(UsageError(f"--sigma {settings.sigma} is not a finite number above 0"))
+    if not 0 <= settings.adv_factor < math.inf:
+        problems.append(UsageError(f"--adv-factor {settings.adv_factor} is not a finite number of 0 or more"))
     if not 0 <= settings.smoothing < math.inf:
         problems.append(UsageError(f"--smoothing {settings.smoothing} is not a finite number of 0 or more"))
     raise_all(problems)
@@ -93,6 +95,7 @@ def parse_budget(settings: AnySettings) -> Budget:
         eot=settings.eot,
         queries=settings.queries,
         disruption=settings.disruption_steps,
+        adv_factor=settings.adv_factor,
         unroll=None if settings.unroll == "all" else int(settings.unroll),
         smoothing=settings.smoothing,
         paper=settings.protocol == "paper",
@@ -207,7 +210,7 @@ def recorded_benchmark_settings(settings: AnySettings, campaign: Campaign, loade
     of_lpips: dict[str, dict[str, Any]] = {}
     if settings.perceptual == "ssim":
         of_lpips = {"perceptual": {}, "lpips_trunk": {}}
-    within_budget = ("restarts", "eot", "queries", "disruption_steps", "unroll", "smoothing")
+    within_budget = ("restarts", "eot", "queries", "disruption_steps", "adv_factor", "unroll", "smoothing")
     resolved: dict[str, dict[str, Any]] = {
         "n": {"n": len(dataset), "indices": list(dataset.indices)},
         "split": {"split": dataset.split},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from cmap_cli.attacks.table import ATTACKS
+from cmap_cli.attacks.table import ADV_FACTOR, ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
 from cmap_cli.cli import completion, console, method_options, options
 from cmap_cli.cli.benchmark_messages import settings_of, show_benchmark_dry_run, show_document
@@ -91,6 +91,7 @@ def attack(
     eot: options.EOT = 1,
     queries: options.Queries = 5000,
     disruption_steps: options.DisruptionSteps = 1000,
+    adv_factor: method_options.AdvFactor = ADV_FACTOR,
     unroll: options.Unroll = "all",
     smoothing: options.Smoothing = 0.0,
     defense: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmap_cli.attacks.table import ADV_FACTOR
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol
 from cmap_cli.cli import completion, conditions, console, data_options, method_options, options
 from cmap_cli.cli.benchmark_messages import (
@@ -83,6 +84,7 @@ def benchmark(
     eot: options.EOT = 1,
     queries: options.Queries = 50,
     disruption_steps: options.DisruptionSteps = 100,
+    adv_factor: method_options.AdvFactor = ADV_FACTOR,
     unroll: options.Unroll = "all",
     smoothing: options.Smoothing = 0.0,
     reevaluations: Annotated[

@@ -1,4 +1,4 @@
-"""Options of the purification's objective, which several commands have."""
+"""Options of the purification's objective, and of the attack on it, which several commands have."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ PerceptualOption = Annotated[
 ]
 LpipsTrunkOption = Annotated[
     LpipsTrunk, typer.Option(help="The network under LPIPS.", rich_help_panel=options.METHOD_DETAILS)
+]
+AdvFactor = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Weight of the classifier in disruption, against the objective of purification.",
+        metavar="FACTOR",
+        rich_help_panel=options.THREAT_DETAILS,
+    ),
 ]

@@ -23,6 +23,7 @@ from cmap_cli.attacks.types import Attack
 from cmap_cli.choices import Norm
 from cmap_cli.core.purifier import Purifier
 from cmap_cli.core.settings import PurifyConfig
+from cmap_cli.defenses.base import Passes
 from cmap_cli.defenses.jpeg import Undefended
 from cmap_cli.defenses.purified import DefendedClassifier
 from cmap_cli.errors import UsageError
@@ -380,6 +381,16 @@ def test_disruption_fools_only_with_its_adversarial_term() -> None:
     )
     assert with_term.reported_success.all()
     assert not without.reported_success.any()
+
+
+def test_the_own_steps_of_disruption_are_counted_as_passes() -> None:
+    classifier, x = BrightnessClassifier(), torch.full((2, 3, 8, 8), 0.53)
+    purifier = Purifier(IsotropicGaussian(s=0.2), PurifyConfig(num_latents=2, steps=10))
+    defence = DefendedClassifier(purifier, classifier)
+    ConsistencyDisruption(threat("Linf"), purifier, classifier, 5, 25, evaluations=3).run(
+        defence, x, torch.ones(2, dtype=torch.int64), 0
+    )
+    assert defence.passes == Passes(forward=2 * (2 * 3) + 5, backward=0)  # two candidates; 2 · 25 steps of ten a pass
 
 
 def test_disruption_keeps_the_image_that_fails_most_often() -> None:

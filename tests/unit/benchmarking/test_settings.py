@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "eot": 2,
     "queries": 7,
     "disruption_steps": 50,
+    "adv_factor": 10.0,
     "unroll": "1",
     "smoothing": 0.1,
     "sigma": 0.5,
