@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from cmap_cli.errors import CmapError, OutOfSpaceError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 if sys.platform != "win32":
     import fcntl
@@ -215,6 +217,8 @@ def take_lock(path: Path, seconds: float = 0) -> FileLock | None:
     Returns:
         None if another process holds it.
     """
+    from filelock import FileLock, Timeout  # slow to import, and --help locks nothing
+
     lock = FileLock(lock_path(path))
     try:
         lock.acquire(timeout=seconds)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cmap_cli.benchmarking.campaign import Task
 from cmap_cli.benchmarking.run import benchmark
+from cmap_cli.benchmarking.watch import OutOfTimeError, Watch
 from tests.conftest import Run
 from tests.toys import QuadrantClassifier
 
@@ -198,8 +201,19 @@ def test_conditions_on_a_folder(invoke: Run, copy: Path) -> None:
     assert "weak budget: " in json.loads(weak.stdout)["missed"][0]
 
 
-def test_a_run_that_is_not_complete_passes_nothing(invoke: Run, copy: Path) -> None:
-    kept = [line for line in (copy / "records.jsonl").read_text().splitlines() if '"attack": "square"' not in line]
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(lambda record: record["attack"] == "square", id="an attack"),
+        pytest.param(lambda record: (record["attack"], record["image"]) == ("pgd", 11), id="an image"),
+        pytest.param(lambda record: record["attack"] == "noise", id="a control"),
+        pytest.param(lambda record: record["control"] and record["image"] == 11, id="an image of the controls"),
+    ],
+)
+def test_a_run_that_is_not_complete_passes_nothing(
+    invoke: Run, copy: Path, lost: Callable[[dict[str, Any]], bool]
+) -> None:
+    kept = [json.dumps(record) for record in records(copy) if not lost(record)]
     (copy / "records.jsonl").write_text("\n".join(kept) + "\n")
     gate = invoke("benchmark", "--report-only", "o", "--fail-under", "0", "--quiet")
     assert gate.returncode == 1
@@ -342,6 +356,36 @@ def test_a_run_that_its_time_is_too_short_for_passes_nothing(
     assert set(codes) <= {0, 3}
     assert codes[-1] == 0
     assert records(tmp_path / "o")[: len(kept)] == kept
+
+
+def test_a_run_with_a_budget_keeps_the_images_that_it_has_time_for(
+    invoke: Run, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is over while the sixth image is attacked."""
+    begin = Watch.begin
+
+    def late(self: Watch, group: tuple[Task, ...]) -> None:
+        if group[0].image == 5 and group[0].item.spec is not None:
+            raise OutOfTimeError
+        begin(self, group)
+
+    small = ("--attack-steps", "2", "--reevaluations", "1", "--eot", "1", "--control-images", "16")
+    command = ("benchmark", *without(toy, "--n", "--reevaluations", "--attack-steps"), *small, "--attack", "pgd@bpda")
+    assert invoke(*command, "--n", "5", "--out", "five", "--quiet").returncode == 0
+    monkeypatch.setattr(Watch, "begin", late)
+    run = invoke(*command, "--budget", "10m", "--out", "o", "--fail-under", "0")
+    assert run.returncode == 0, run.stderr
+    assert "12 images of" in run.stderr
+    assert "keeping the 5 images that the time sufficed for" in run.stderr
+    assert [without_timing(each) for each in records(tmp_path / "o")] == [
+        without_timing(each) for each in records(tmp_path / "five")
+    ]
+    assert len(list((tmp_path / "o").rglob("*.safetensors"))) == len(list((tmp_path / "five").rglob("*.safetensors")))
+    stored, plain = (json.loads((tmp_path / name / "benchmark.json").read_text()) for name in ("o", "five"))
+    assert stored["settings"] == plain["settings"]
+    assert stored["provenance"]["records"] == plain["provenance"]["records"]
+    again = invoke(*command, "--budget", "10m", "--out", "o")
+    assert (again.returncode, "nothing is left to do" in again.stderr) == (0, True)
 
 
 def test_images_attacked_at_once_do_not_change_the_results(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,16 @@ class TimePlan:
 
     Attributes:
         seconds: the time.
-        chosen: the settings, by the names of their fields.
+        chosen: the settings, by the names of their fields; of the images as many as the time can suffice for.
+        least: images that it suffices for even if all takes as long as the estimate allows; None if their number is
+            not chosen.
         widths: of the 95 % interval in points: if no image stays correct, and if half of them do.
         weak: what the report will call weak whatever its outcome, a sentence each.
     """
 
     seconds: float
     chosen: Mapping[str, int]
+    least: int | None
     widths: tuple[float, float]
     weak: tuple[str, ...]
 
@@ -160,12 +163,27 @@ def with_most_images(
     costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, int], most: int, left: float
 ) -> dict[str, int]:
     """The settings with as many images as there is time for, at most ``most``."""
-    low, high = chosen["n"], most
+    fitting = most_images(chosen["n"], most, lambda n: span_of(costs, settings, {**chosen, "n": n}).high <= left)
+    return {**chosen, "n": fitting}
+
+
+def with_possible_images(
+    costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, int], left: float
+) -> dict[str, int]:
+    """The settings with as many images as there can be time for, if all goes as quickly as the estimate allows."""
+    if "n" not in chosen:
+        return dict(chosen)
+    available = len(costs.campaign.dataset)
+    fitting = most_images(chosen["n"], available, lambda n: span_of(costs, settings, {**chosen, "n": n}).low <= left)
+    return {**chosen, "n": fitting}
+
+
+def most_images(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from ``low`` to ``high`` that fits, by bisection; ``low`` if none does."""
     while low < high:
         middle = (low + high + 1) // 2
-        fits = span_of(costs, settings, {**chosen, "n": middle}).high <= left
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return {**chosen, "n": low}
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def used_fields(costs: CostModel) -> frozenset[str]:

@@ -134,8 +134,7 @@ def compare(base: Path, new: Path, *, alpha: float = ALPHA) -> Comparison:
         UsageError: the runs are not on the same images, or have no condition in common.
         CmapError: a file cannot be read.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"--alpha {alpha:g} is not between 0 and 1", "--alpha 0.05")
+    check_alpha(alpha)
     first, second = read_report(base), read_report(new)
     refuse_other_images(base, new, first, second)
     one, two = dict(rights(first)), dict(rights(second))
@@ -171,12 +170,23 @@ def left_out(report: Report, condition: Condition) -> str:
     return ""
 
 
-def read_report(place: Path) -> Report:
-    """The report of a folder, computed from its records, or of a report.json (CmapError if neither can be read)."""
-    if place.is_dir():
-        return build_report(place)
+def check_alpha(alpha: float) -> None:
+    """Refuse what is no level of a test (UsageError)."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha {alpha:g} is not between 0 and 1", "--alpha 0.05")
+
+
+def refuse_missing(place: Path) -> None:
+    """Refuse a report that is not there (UsageError)."""
     if not place.exists():
         raise UsageError(f"{place} does not exist", "name a folder of cmap benchmark, or its report.json")
+
+
+def read_report(place: Path) -> Report:
+    """The report of a folder, computed from its records, or of a report.json (CmapError if neither can be read)."""
+    refuse_missing(place)
+    if place.is_dir():
+        return build_report(place)
     return read_document(place, Report, UsageError, f"name a folder of cmap benchmark, or its {REPORT_JSON}")
 
 

@@ -23,8 +23,8 @@ THOROUGH_DRAWS = 20
 THOROUGH = Budget(steps=100, restarts=1, eot=20, queries=5000)
 QUICK = 0.2
 """A pass that takes more seconds than this is not timed a second time."""
-NOISE = 0.2
-"""A second step that adds less than this share of the first is none: the module does not optimise."""
+FURTHER_STEPS = 3
+"""Optimisation steps that are timed beside one: the more, the less an unsteady machine distorts their mean."""
 WITHOUT_GRADIENTS: tuple[Access, ...] = ("black-box", "adaptive")
 
 
@@ -62,8 +62,8 @@ class PassSeconds:
 class CostModel:
     """The seconds of every task of a campaign; each kind of pass is timed when it is first asked for.
 
-    Purification is timed with one step and with two: more steps are extrapolated, so that this takes a few seconds
-    however many there are.
+    What optimises is timed with one step and with a few more: the others are extrapolated, so that this takes a few
+    seconds however many there are.
 
     Attributes:
         campaign: what is run; images and budgets may change later, see :meth:`task`.
@@ -116,14 +116,20 @@ class CostModel:
             batch = self.campaign.dataset.batch(0, min(self.campaign.chunk, len(self.campaign.dataset)))
             x, y = batch.x.to(self.campaign.device), batch.y.clamp(min=0).to(self.campaign.device)
             one = timed_pass(self.pass_of(kind, where, x, y, 1), len(x))
-            if self.campaign.defenses.purifier.config.method == "denoise":  # which has no steps
+            further = min(self.steps - 1, FURTHER_STEPS)
+            if not self.optimises(where[-1]) or further < 1:
                 step = 0.0
             elif kind == "gradient" and where[0] == "bpda":  # no gradient goes through the steps
                 step = self.time("evaluation", where[1]).step
             else:
-                step = timed_pass(self.pass_of(kind, where, x, y, 2), len(x)) - one
-            self.timed[key] = PassSeconds(one, step if step > NOISE * one else 0.0)
+                step = (timed_pass(self.pass_of(kind, where, x, y, 1 + further), len(x)) - one) / further
+            self.timed[key] = PassSeconds(one, max(0.0, step))
         return self.timed[key]
+
+    def optimises(self, defense: str) -> bool:
+        """Whether a pass through this defence takes optimisation steps."""
+        denoises = self.campaign.defenses.purifier.config.method == "denoise"
+        return not denoises and defense in DEFENSES and DEFENSES[defense].optimises
 
     def pass_of(self, kind: str, where: tuple[str, ...], x: Tensor, y: Tensor, steps: int) -> Callable[[], object]:
         """What is timed."""

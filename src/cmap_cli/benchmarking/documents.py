@@ -193,7 +193,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         thorough: of 500 images, 100 steps, 20 draws in every gradient, 5000 queries and 20 re-evaluations.
         tasks: of this process: an image under one attack, or clean.
         done: of these, finished by earlier runs in the output folder.
-        chosen: the settings that ``--budget`` chose.
+        chosen: the settings that ``--budget`` chose; of the images as many as the time can suffice for.
+        least_images: images that it suffices for even if all takes as long as estimated; null if --n was given.
         weak: what the report will call weak whatever its outcome; with ``--budget``.
     """
 
@@ -202,6 +203,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int
     done: int
     chosen: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    least_images: int | msgspec.UnsetType | None = msgspec.UNSET
     weak: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 

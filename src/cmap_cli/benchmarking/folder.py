@@ -17,7 +17,7 @@ from cmap_cli.files import write_with
 from cmap_cli.runs.folder import RecordFolder
 from cmap_cli.runs.journal import Journal, read_lines
 from cmap_cli.runs.progress import forget_parts
-from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, refuse_other_settings
+from cmap_cli.runs.settings import MANIFEST, RECORDS, SETTINGS_FILE, claim_settings, refuse_other_settings
 
 ADVERSARIAL = "adversarial"
 
@@ -58,6 +58,28 @@ class BenchmarkFolder(RecordFolder):
     def append(self, records: Sequence[BenchmarkRecord]) -> None:
         """Add the records of tasks (OutOfSpaceError when the disk is full)."""
         self.journal.append(records)
+
+    def whole_images(self, campaign: Campaign) -> int:
+        """How many of the first images have everything that is done with them."""
+        finished, items = finished_tasks(self.journal.paths(), campaign), list(campaign.items())
+        images = range(len(campaign.dataset))
+        wanted = [[(item.name, image) for item in items if image in campaign.images(item)] for image in images]
+        return next((image for image, keys in enumerate(wanted) if not finished.issuperset(keys)), len(images))
+
+    def keep_first(self, images: int, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Forget all but the first images: the run becomes one that was started with these alone.
+
+        Args:
+            images: how many are kept.
+            settings: of the run with these.
+            provenance: of it.
+        """
+        dropped = [record.file for record in self.records() if record.image >= images and record.file]
+        self.journal.rewrite(record for record in self.records() if record.image < images)
+        for name in dropped:
+            (self.folder / name).unlink(missing_ok=True)
+        document = {"schema": self.schema, "settings": settings, "provenance": provenance}
+        claim_settings(self.folder / self.settings_file, document, overwrite=True)
 
     def write_images(self, relative: Path, tensors: dict[str, Tensor]) -> None:
         """Write a task's images losslessly (OutOfSpaceError when the disk is full)."""

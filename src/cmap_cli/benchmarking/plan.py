@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmap_cli.benchmarking.budget import RESERVE, TimePlan, plan_time, recorded_plan, seconds_of, weak_plan, widths
+from cmap_cli.benchmarking.budget import (
+    RESERVE,
+    TimePlan,
+    plan_time,
+    recorded_plan,
+    seconds_of,
+    weak_plan,
+    widths,
+    with_possible_images,
+)
 from cmap_cli.benchmarking.cost import Cost, CostModel, forecast_of, thorough_span
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks
 from cmap_cli.benchmarking.folder import find_finished_tasks
 from cmap_cli.benchmarking.pictures import load_images, refuse_unlabelled
 from cmap_cli.benchmarking.settings import AnySettings, BenchmarkSettings
-from cmap_cli.benchmarking.setup import PreparedBenchmark, parse_budget, prepare_benchmark, recorded_benchmark_settings
+from cmap_cli.benchmarking.setup import (
+    PreparedBenchmark,
+    parse_budget,
+    planned,
+    prepare_benchmark,
+    recorded_benchmark_settings,
+)
 from cmap_cli.data.catalogue import match_classes
 from cmap_cli.runs.shard import WHOLE, Shard
 from cmap_cli.runs.team import Team
@@ -35,6 +51,7 @@ class PlannedBenchmark:
         plan: what was reported; None if it was not asked for.
         costs: measured for it; None if nothing was.
         deadline: of ``time.monotonic()``, when the work has to end; None without a budget.
+        settings: with what the budget chose; None if it leaves the number of images to the user.
     """
 
     prepared: PreparedBenchmark
@@ -43,6 +60,14 @@ class PlannedBenchmark:
     plan: BenchmarkPlan | None
     costs: CostModel | None
     deadline: float | None
+    settings: BenchmarkSettings | None = None
+
+    def reduced(self, dataset: str, images: int) -> PreparedBenchmark:
+        """The run with the first images alone: those that the time sufficed for (``settings`` are there)."""
+        assert self.settings is not None
+        chosen = dataclasses.replace(self.settings, n=images)
+        prepared, plan = with_settings(self.prepared, [dataset], chosen), self.prepared.provenance["plan"]
+        return with_plan(prepared, {**plan, "chosen": {**plan["chosen"], "n": images}})
 
 
 def plan_benchmark(
@@ -79,8 +104,8 @@ def plan_benchmark(
         plan, costs = announce_plan(prepared, folder, shard, team, overwrite, dry_run, tell)
         return PlannedBenchmark(prepared, team, folder, plan, costs, None)
     deadline = began + seconds - RESERVE
-    prepared, plan, costs = plan_within(prepared, dataset, settings, fixed, folder, seconds, deadline, overwrite, tell)
-    return PlannedBenchmark(prepared, team, folder, plan, costs, deadline)
+    run = PlannedBenchmark(prepared, team, folder, None, None, deadline)
+    return plan_within(run, dataset, settings, fixed, seconds, overwrite, tell)
 
 
 def announce_plan(
@@ -116,13 +141,15 @@ def announce_costs(
     costs: CostModel,
     tell: Callbacks,
     time_plan: TimePlan | None = None,
+    deadline: float = math.inf,
 ) -> BenchmarkPlan:
-    """Report to the caller what will be done and how long it takes."""
+    """Report to the caller what will be done and how long it takes, which is no longer than until the deadline."""
     campaign = prepared.campaign
     finished = set() if overwrite else find_finished_tasks(folder, prepared.settings, campaign)
     own = campaign.tasks(shard)
     remaining = [task for task in own if task.key not in finished]
-    cost = Cost(forecast_of(costs, remaining).left(), thorough_span(costs))
+    left = forecast_of(costs, remaining).left().within(max(0.0, deadline - time.monotonic()))
+    cost = Cost(left, thorough_span(costs))
     done = len(own) - len(remaining)
     plan = BenchmarkPlan(prepared, folder, shard, len(own), len(campaign.tasks()), done, cost, time_plan)
     if tell.on_plan is not None:
@@ -131,44 +158,51 @@ def announce_costs(
 
 
 def plan_within(
-    prepared: PreparedBenchmark,
+    run: PlannedBenchmark,
     dataset: str,
     settings: BenchmarkSettings,
     fixed: Collection[str],
-    folder: Path,
     seconds: float,
-    deadline: float,
     overwrite: bool,
     tell: Callbacks,
-) -> tuple[PreparedBenchmark, BenchmarkPlan, CostModel]:
+) -> PlannedBenchmark:
     """Choose images, steps and draws for a time, or take what an earlier run in the folder has chosen for it.
 
     Args:
-        prepared: with all images.
+        run: with all images, and the deadline.
         dataset: its name.
         settings: of the user, of whom ``fixed`` are not changed.
         fixed: see ``settings``.
-        folder: of the output.
-        seconds: the time, which ends at ``deadline`` of ``time.monotonic()``.
-        deadline: see ``seconds``.
+        seconds: the time, which ends at the deadline.
         overwrite: whether the folder's run is forgotten.
         tell: whom.
 
     Raises:
         UsageError: the time is too short, or the folder was planned for another.
     """
+    assert run.deadline is not None
     tell.on_phase(MEASURING)
-    costs = CostModel(prepared.campaign)
-    selected = None if overwrite else recorded_plan(folder, seconds)
+    costs = CostModel(run.prepared.campaign)
+    selected = None if overwrite else recorded_plan(run.folder, seconds)
+    least = None if selected is None else selected.get("n")
     if selected is None:
-        selected = plan_time(costs, settings, fixed, seconds, deadline - time.monotonic())
+        left = run.deadline - time.monotonic()
+        cautious = plan_time(costs, settings, fixed, seconds, left)
+        selected, least = with_possible_images(costs, settings, cautious, left), cautious.get("n")
     options: dict[str, Any] = {name: value for name, value in selected.items() if name not in fixed}
-    prepared = with_settings(prepared, [dataset], dataclasses.replace(settings, **options))
-    about = {"plan": {"seconds": seconds, "chosen": selected}, "items": [one.name for one in prepared.campaign.items()]}
-    prepared = dataclasses.replace(prepared, provenance=prepared.provenance | about)
+    resolved = dataclasses.replace(settings, **options)
+    prepared = with_plan(with_settings(run.prepared, [dataset], resolved), {"seconds": seconds, "chosen": selected})
     costs = CostModel(prepared.campaign, costs.timed)
-    chosen = TimePlan(seconds, selected, widths(len(prepared.campaign.dataset)), weak_plan(prepared))
-    return prepared, announce_costs(prepared, folder, WHOLE, overwrite, costs, tell, chosen), costs
+    chosen = TimePlan(seconds, selected, least, widths(len(prepared.campaign.dataset)), weak_plan(prepared))
+    plan = announce_costs(prepared, run.folder, WHOLE, overwrite, costs, tell, chosen, run.deadline)
+    kept = resolved if "n" in options else None
+    return PlannedBenchmark(prepared, run.team, run.folder, plan, costs, run.deadline, kept)
+
+
+def with_plan(prepared: PreparedBenchmark, plan: dict[str, Any]) -> PreparedBenchmark:
+    """The run with what was chosen for a time in its provenance."""
+    about = {**prepared.provenance, **planned(prepared.campaign), "plan": plan}
+    return dataclasses.replace(prepared, provenance=about)
 
 
 def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:

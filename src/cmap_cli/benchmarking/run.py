@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmap_cli.benchmarking.budget import chosen_by_user
+from cmap_cli.benchmarking.budget import SMALLEST, chosen_by_user
 from cmap_cli.benchmarking.checks import write_checked_report
 from cmap_cli.benchmarking.documents import Successes, read_benchmark
 from cmap_cli.benchmarking.events import BenchmarkPlan, Callbacks, OnMessage, OnPhase, OnPlan, OnProgress, ignore
 from cmap_cli.benchmarking.export import count_successes, export_images, write_sheet
 from cmap_cli.benchmarking.folder import BenchmarkFolder
 from cmap_cli.benchmarking.loop import run_campaign
-from cmap_cli.benchmarking.plan import announce_plan, plan_benchmark
+from cmap_cli.benchmarking.plan import PlannedBenchmark, announce_plan, plan_benchmark
 from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.benchmarking.settings import AttackSettings, BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
@@ -127,15 +127,29 @@ def benchmark(
         part = Part(own, len(prepared.campaign.tasks()), len(tasks))
         write_part(folder, part)
         left = run_campaign(prepared.campaign, results, on_progress, costs=run.costs, deadline=run.deadline)
+        result = dataclasses.replace(result, records=results.journal.path, unfinished=left)
+        if left and run.settings is not None:
+            result = keep_whole_images(result, results, run, dataset, tell.on_phase)
         write_part(folder, dataclasses.replace(part, finished=True))
-        records = results.journal.path
     team.exchange(None)
-    result = dataclasses.replace(result, records=records, unfinished=left)
     if team.partial or not team.leads:
         return result
     tell.on_phase(REPORTING)
     merge_folder(folder, final=True)
     return dataclasses.replace(result, report=write_checked_report(folder))
+
+
+def keep_whole_images(
+    result: BenchmarkResult, results: BenchmarkFolder, run: PlannedBenchmark, dataset: str, on_phase: OnPhase
+) -> BenchmarkResult:
+    """Make the run one of the images that its time sufficed for, unless they are too few."""
+    images = results.whole_images(run.prepared.campaign)
+    if images < SMALLEST["n"]:
+        return result
+    on_phase(f"keeping the {images} images that the time sufficed for")
+    kept = run.reduced(dataset, images)
+    results.keep_first(images, kept.settings, kept.provenance)
+    return dataclasses.replace(result, settings=kept.settings, tasks=len(kept.campaign.tasks()), unfinished=0)
 
 
 def attack(

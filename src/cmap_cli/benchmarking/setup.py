@@ -195,7 +195,7 @@ def prepare_benchmark(
         cascade=settings.cascade,
     )
     about = run_provenance(("torch", "torchvision", "pyautoattack", "numpy"), chosen, loaded, classifier, dataset)
-    about |= {"image_shape": list(dataset.image_shape or ()), "items": [item.name for item in campaign.items()]}
+    about |= {"image_shape": list(dataset.image_shape or ()), **planned(campaign)}
     document = recorded_benchmark_settings(settings, campaign, loaded)
     return PreparedBenchmark(campaign, document, about, chosen, loaded), team
 
@@ -233,3 +233,9 @@ def recorded_benchmark_settings(settings: AnySettings, campaign: Campaign, loade
     }
     of_command = {"protocol": settings.protocol, "reevaluations": settings.reevaluations}
     return {"dataset": dataset.name, **of_command, **compared_fields(settings, UNCOMPARED, resolved)}
+
+
+def planned(campaign: Campaign) -> dict[str, Any]:
+    """The items of a run in their order, and how many records each of them makes: with fewer a run is not complete."""
+    counts = {item.name: len(campaign.images(item)) * len(campaign.evaluated(item)) for item in campaign.items()}
+    return {"items": list(counts), "records": counts}

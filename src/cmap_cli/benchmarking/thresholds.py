@@ -158,7 +158,7 @@ def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -
         return []
     failed = [f"the run is not complete, so it cannot pass: {each}" for each in missing]
     if not report.complete and not failed:
-        failed = ["the run is not complete, so it cannot pass: images or attacks are missing"]
+        failed = ["the run is not complete, so it cannot pass: images, attacks or controls are missing"]
     if gate.fail_under:
         failed += failed_thresholds(report, gate)
     if gate.fail_under_clean is not None:

@@ -66,8 +66,10 @@ class Watch:
         """How long the rest will take, without what was spent on the tasks in work."""
         if self.forecast is None:
             return Span()
-        left, spent = self.forecast.left(), time.monotonic() - self.began if self.group else 0.0
-        return Span(max(0.0, left.low - spent), max(0.0, left.high - spent))
+        now, left = time.monotonic(), self.forecast.left()
+        spent = now - self.began if self.group else 0.0
+        rest = Span(max(0.0, left.low - spent), max(0.0, left.high - spent))
+        return rest if self.deadline is None else rest.within(max(0.0, self.deadline - now))
 
     def begin(self, group: tuple[Task, ...]) -> None:
         """Tasks of one item are attacked at once from now on (OutOfTimeError if they would end too late)."""

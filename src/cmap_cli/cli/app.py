@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cmap_cli import __version__
-from cmap_cli.cli import console, stdout
+from cmap_cli.cli import completion, console, stdout
 from cmap_cli.cli.attack import attack
 from cmap_cli.cli.benchmark import benchmark
 from cmap_cli.cli.certify import certify
@@ -63,7 +63,7 @@ def cmap(
 def main() -> None:
     """Run the command line; every failure becomes one sentence, a hint and an exit code."""
     sys.path.append(str(Path.cwd()))  # where a user's package.module:factory is; last, so that it shadows nothing
-    with catching_signals() as received:
+    with catching_signals() as received, completion.joining_words():
         try:
             code = app(standalone_mode=False)
             if code == INTERRUPTED:  # how Typer reports Ctrl-C

@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from cmap_cli.attacks.table import ADV_FACTOR, ATTACKS
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Split
-from cmap_cli.cli import completion, console, method_options, options
-from cmap_cli.cli.benchmark_messages import settings_of, show_benchmark_dry_run, show_document
-from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
+from cmap_cli.cli import completion, console, method_options, options, problems
 from cmap_cli.defenses.table import DEFENSES
+from cmap_cli.errors import raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.documents import Successes
@@ -142,12 +140,14 @@ def attack(
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     values = dict(locals())
+    from cmap_cli.cli.benchmark_messages import settings_of, show_benchmark_dry_run
+    from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
     from cmap_cli.runs.shard import resolve_shard
 
-    own = resolve_shard(shard, overwrite)
     silent = quiet or json or not console.leads()
     names = [name for given in images for name in (sys.stdin.read().split("\n") if given == "-" else [given]) if name]
     with BenchmarkNarrator(silent=silent, plan=dry_run and not json, verbose=verbose) as narrator:
+        raise_all(problems.attack_problems(values))
         from cmap_cli.benchmarking import run
         from cmap_cli.benchmarking.settings import AttackSettings
 
@@ -155,7 +155,7 @@ def attack(
             names,
             out,
             settings_of(AttackSettings, values),
-            shard=own,
+            shard=resolve_shard(shard, overwrite),
             overwrite=overwrite,
             dry_run=dry_run,
             on_plan=narrator.plan if narrator.wants_plan else None,
@@ -180,7 +180,7 @@ def show_attack_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> No
     out, shard, count = str(result.folder), str(result.shard), len(result.images)
     if json:
         settings = result.settings
-        show_document(AttackShardOutput(exit_code=0, settings=settings, out=out, shard=shard, images=count))
+        console.result_json(AttackShardOutput(exit_code=0, settings=settings, out=out, shard=shard, images=count))
     elif not quiet:
         console.result(f"{count} images attacked into {out}, shard {shard}")
         console.say(f"when all shards are done: cmap merge {shlex.quote(out)}")
@@ -189,10 +189,12 @@ def show_attack_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> No
 def show_attack(folder: Path, settings: dict[str, Any], counts: Successes, *, json: bool, quiet: bool) -> None:
     """What came out of a whole run."""
     if json:
+        from msgspec.structs import asdict
+
         from cmap_cli.benchmarking.documents import AttackOutput
 
-        found = msgspec.structs.asdict(counts)
-        show_document(AttackOutput(exit_code=0, settings=settings, out=str(folder), **found))
+        found = asdict(counts)
+        console.result_json(AttackOutput(exit_code=0, settings=settings, out=str(folder), **found))
     elif not quiet:
         show_counts(folder, settings, counts)
 

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cmap_cli.attacks.table import ADV_FACTOR
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, DEFAULT_PRESET, Protocol
-from cmap_cli.cli import completion, conditions, console, data_options, method_options, options
-from cmap_cli.cli.benchmark_messages import (
-    Outputs,
-    cut_short,
-    finish_benchmark,
-    settings_of,
-    show_benchmark_dry_run,
-    show_benchmark_shard,
-)
-from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
+from cmap_cli.cli import completion, conditions, console, data_options, method_options, options, problems
 from cmap_cli.defenses.table import DEFENSES
-from cmap_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from cmap_cli.errors import raise_all
 
 DEFENSES_LISTED = ", ".join(f"{name} ({entry.about})" for name, entry in DEFENSES.items())
 
@@ -177,35 +165,33 @@ def benchmark(
     The same command resumes an interrupted run. OUT/report.html is the report, OUT/records.jsonl its data.
     """
     values = dict(locals())
-    from cmap_cli.benchmarking.thresholds import refuse_in_advance
+    from cmap_cli.cli import benchmark_messages as messages
+    from cmap_cli.cli.benchmark_narrator import BenchmarkNarrator
 
-    gate = conditions.gate_of(values)
-    outputs = Outputs(junit, baseline, fail_on_regression)
-    if fail_on_regression and baseline is None:
-        raise UsageError("--fail-on-regression needs a run to compare with", "--baseline DIR")
+    outputs = messages.Outputs(junit, baseline, fail_on_regression)
     if report_only is not None:
+        raise_all(problems.benchmark_problems(values))
         from cmap_cli.benchmarking.checks import write_checked_report
 
         report = write_checked_report(report_only)
-        if code := finish_benchmark(report_only, report, gate, outputs, json=json, quiet=quiet):
+        if code := messages.finish_benchmark(
+            report_only, report, conditions.gate_of(values), outputs, json=json, quiet=quiet
+        ):
             raise typer.Exit(code)
         return
-    own = data_options.check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression)
     silent = quiet or json or not console.leads()
     with BenchmarkNarrator(silent=silent, plan=dry_run and not json, verbose=verbose) as narrator:
+        raise_all(problems.benchmark_problems(values))
         from cmap_cli.benchmarking import run
         from cmap_cli.benchmarking.settings import BenchmarkSettings
-        from cmap_cli.benchmarking.setup import parse_settings
 
-        settings = settings_of(BenchmarkSettings, values)
-        parsed = parse_settings(settings)
-        refuse_in_advance(gate, parsed.specs, parsed.defenses)
+        gate = conditions.gate_of(values)
         result = run.benchmark(
             dataset,
-            settings,
+            messages.settings_of(BenchmarkSettings, values),
             out=out,
             budget=budget,
-            shard=own,
+            shard=data_options.check_shard(shard, overwrite, out, judged=gate.judges or fail_on_regression),
             overwrite=overwrite,
             dry_run=dry_run,
             on_plan=narrator.plan if narrator.wants_plan else None,
@@ -216,12 +202,14 @@ def benchmark(
         )
     code = 0
     if dry_run:
-        show_benchmark_dry_run(result, json=json)
+        messages.show_benchmark_dry_run(result, json=json)
     elif result.team.partial:
-        show_benchmark_shard(result, json=json, quiet=quiet)
+        messages.show_benchmark_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
-        lacking = cut_short(result.unfinished, result.tasks, "tasks", budget)
-        code = finish_benchmark(result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking)
+        lacking = messages.cut_short(result.unfinished, result.tasks, "tasks", budget)
+        code = messages.finish_benchmark(
+            result.folder, result.report, gate, outputs, json=json, quiet=quiet, cut_short=lacking
+        )
     if code := result.team.leave(code):
         raise typer.Exit(code)
 

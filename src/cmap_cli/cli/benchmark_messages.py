@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from cmap_cli.cli import console
-from cmap_cli.errors import CmapError, collecting
+from cmap_cli.errors import CmapError
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.settings import CertifySettings
@@ -48,28 +48,6 @@ def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
     return kind(**{name: values[name] for name in names if values.get(name) is not None})
 
 
-def benchmark_problems(values: Mapping[str, Any]) -> list[CmapError]:
-    """What is wrong with the options of ``cmap benchmark``, as far as it can be seen without loading anything."""
-    from cmap_cli.benchmarking.settings import BenchmarkSettings
-    from cmap_cli.benchmarking.setup import parse_settings
-
-    found: list[CmapError] = []
-    with collecting(found):
-        parse_settings(settings_of(BenchmarkSettings, values))
-    return found
-
-
-def attack_problems(values: Mapping[str, Any]) -> list[CmapError]:
-    """The same of ``cmap attack``."""
-    from cmap_cli.benchmarking.settings import AttackSettings
-    from cmap_cli.benchmarking.setup import parse_settings
-
-    found: list[CmapError] = []
-    with collecting(found):
-        parse_settings(settings_of(AttackSettings, values))
-    return found
-
-
 def estimate_of(plan: BenchmarkPlan) -> Estimate:
     """The estimate of a plan, as documents hold it."""
     from cmap_cli.benchmarking.documents import Estimate
@@ -82,6 +60,7 @@ def estimate_of(plan: BenchmarkPlan) -> Estimate:
         tasks=plan.tasks,
         done=plan.done,
         chosen=msgspec.UNSET if plan.time is None else dict(plan.time.chosen),
+        least_images=msgspec.UNSET if plan.time is None else plan.time.least,
         weak=msgspec.UNSET if plan.time is None else plan.time.weak,
     )
 

@@ -99,12 +99,14 @@ def show_benchmark_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
 
 def show_time_plan(plan: TimePlan) -> None:
     """What was chosen for --budget, and what it buys."""
-    from cmap_cli.benchmarking.budget import plan_text
+    from cmap_cli.benchmarking.budget import plan_text, widths
 
-    none, half = plan.widths
     console.say(f"for {console.duration(plan.seconds)}: {plan_text(plan.chosen)}")
-    console.say(
-        f"the 95 % interval will be {none:.0f} points wide if no image stays correct, {half:.0f} if half of them do"
-    )
+    none, half = (f"{width:.0f}" for width in plan.widths)
+    if plan.least is not None and plan.least < plan.chosen["n"]:
+        wide = widths(plan.least)
+        none, half = f"{none} to {wide[0]:.0f}", f"{half} to {wide[1]:.0f}"
+        console.say(f"the run ends in time with the images that are done by then, probably {plan.least} or more")
+    console.say(f"the 95 % interval will be {none} points wide if no image stays correct, {half} if half of them do")
     for sentence in plan.weak:
         console.say(f"weak budget: {sentence}")

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, Denoiser, FailOn, Procedure
-from cmap_cli.cli import conditions, console, data_options, options
-from cmap_cli.cli.benchmark_messages import cut_short, settings_of
-from cmap_cli.cli.certify_messages import finish_certify, show_certify_dry_run, show_certify_plan, show_certify_shard
-from cmap_cli.cli.progress import reporting_units
+from cmap_cli.cli import conditions, console, data_options, options, problems
+from cmap_cli.errors import raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.certificates.thresholds import CertifyThreshold
@@ -172,7 +170,12 @@ def certify(
     OUT/sigma-0.25.tsv has the columns of Cohen's certify.py.
     """
     values = dict(locals())
-    from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds, refuse_certify_thresholds
+    from cmap_cli.cli import certify_messages as messages
+    from cmap_cli.cli.benchmark_messages import cut_short, settings_of
+    from cmap_cli.cli.progress import reporting_units
+
+    raise_all(problems.certify_problems(values))
+    from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds
 
     thresholds = parse_certify_thresholds(fail_under or ())
     if report_only is not None:
@@ -180,11 +183,9 @@ def certify(
         return
     own = data_options.check_shard(shard, overwrite, out, judged=bool(thresholds))
     from cmap_cli.benchmarking.certificates import run
-    from cmap_cli.benchmarking.certificates.settings import CertifySettings, check
+    from cmap_cli.benchmarking.certificates.settings import CertifySettings
 
     settings = settings_of(CertifySettings, values)
-    check(settings)
-    refuse_certify_thresholds(thresholds, settings.sigma, settings.radius)
     silent = quiet or json or not console.leads()
     with reporting_units("certificates", quiet=silent) as on_progress:
         result = run.certify(
@@ -198,18 +199,18 @@ def certify(
             dry_run=dry_run,
             on_plan=None
             if silent and not (dry_run and not json)
-            else lambda plan: show_certify_plan(plan, verbose=verbose),
+            else lambda plan: messages.show_certify_plan(plan, verbose=verbose),
             on_progress=on_progress,
             on_message=console.warn,
         )
     code = 0
     if dry_run:
-        show_certify_dry_run(result, json=json)
+        messages.show_certify_dry_run(result, json=json)
     elif result.team.partial:
-        show_certify_shard(result, json=json, quiet=quiet)
+        messages.show_certify_shard(result, json=json, quiet=quiet)
     elif result.report is not None:
         lacking = cut_short(result.unfinished, result.certificates, "certificates", budget)
-        code = finish_certify(
+        code = messages.finish_certify(
             result.folder, result.report, thresholds, fail_on, json=json, quiet=quiet, cut_short=lacking
         )
     if code := result.team.leave(code):
@@ -228,6 +229,7 @@ def rebuild(
     """The report of a folder, from its records."""
     from cmap_cli.benchmarking.certificates.report import write_certificate_report
     from cmap_cli.benchmarking.certificates.thresholds import refuse_certify_thresholds
+    from cmap_cli.cli.certify_messages import finish_certify
 
     report = write_certificate_report(folder, references)
     refuse_certify_thresholds(thresholds, report.settings["sigma"], report.settings["radius"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from cmap_cli.cli import conditions, console, options
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.cli import conditions, console, options, problems
+from cmap_cli.errors import CmapError, raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.benchmarking.compare import Comparison
@@ -61,17 +60,18 @@ def compare(
 
     A fixed threshold depends on which images were drawn; a comparison on the same images does not.
     """
+    raise_all(problems.compare_problems(dict(locals())))
+    from msgspec.structs import replace
+
     from cmap_cli.benchmarking import compare as comparing
 
-    if picture is not None and picture.suffix.lower() != ".svg":
-        raise UsageError(f"--picture {picture} is not an SVG file", "--picture compare.svg")
     found = comparing.compare(base, new, alpha=alpha)
     if picture is not None:
         comparing.write_picture(picture, found)
     failures = reasons_to_fail(found) if fail_on_regression else []
     code = FAILED if failures else 0
     if json:
-        console.result_json(msgspec.structs.replace(found, exit_code=code, failures=tuple(failures)))
+        console.result_json(replace(found, exit_code=code, failures=tuple(failures)))
     elif quiet:
         if picture is not None:
             console.result(str(picture))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import get_args
 
 from cmap_cli.attacks.table import ATTACKS
@@ -9,6 +14,41 @@ from cmap_cli.choices import Access, Norm
 from cmap_cli.data.table import DATASETS
 from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import CmapError
+
+BREAK = "@"
+"""Bash takes it for a word of its own: ``pgd@bp`` reaches a completion as pgd, @ and bp."""
+
+
+@contextmanager
+def joining_words() -> Iterator[None]:
+    """When bash asks for a completion, join words around @, and answer with what bash replaces: from the @ on."""
+    words = os.environ.get("COMP_WORDS", "").split("\n")
+    if os.environ.get("_CMAP_COMPLETE") != "complete_bash" or BREAK not in words:
+        yield
+        return
+    joined, current = join_words(words, int(os.environ["COMP_CWORD"]))
+    os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(current)}
+    typed = joined[current].rpartition(BREAK)[0]
+    answers = io.StringIO()
+    try:
+        with redirect_stdout(answers):
+            yield
+    finally:
+        sys.stdout.write("".join(line.removeprefix(typed) for line in answers.getvalue().splitlines(keepends=True)))
+
+
+def join_words(words: list[str], current: int) -> tuple[list[str], int]:
+    """The words with those joined that an @ divides, and the place of the word that was at ``current``."""
+    joined: list[str] = []
+    place = 0
+    for number, word in enumerate(words):
+        if joined and BREAK in (word, words[number - 1]):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        if number == current:
+            place = len(joined) - 1
+    return joined, place
 
 
 def models() -> list[str]:

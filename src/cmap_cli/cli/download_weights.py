@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmap_cli.cli import completion, console, options
+from cmap_cli.cli import completion, console, options, problems
 from cmap_cli.cli.command import DETAILS_OF
-from cmap_cli.cli.progress import reporting
 from cmap_cli.cli.weights_status import show_download_plan, show_status
-from cmap_cli.errors import CmapError, UsageError
+from cmap_cli.errors import CmapError, raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.models.weights.documents import Artefact
@@ -109,9 +108,7 @@ def download_weights(
 
       cmap download-weights lpips-vgg --from-dir ~/Downloads
     """
-    chosen = sum([everything, list_them, verify, check_manifest])
-    if chosen > 1 or (names and chosen):
-        raise UsageError("names, --all, --list, --verify and --check-manifest exclude each other")
+    raise_all(problems.download_weights_problems(dict(locals())))
     if check_manifest or list_them or verify:
         show_status(weights_dir, check_manifest=check_manifest, verify=verify, json=json, quiet=quiet)
         return
@@ -168,6 +165,8 @@ class Bars:
         if progress.name != self.name:
             self.stack.close()
             self.name = progress.name
+            from cmap_cli.cli.progress import reporting
+
             self.bar = self.stack.enter_context(reporting(progress.most >> 20, "MiB", quiet=self.quiet))
         self.bar.reach(progress.done >> 20)
 

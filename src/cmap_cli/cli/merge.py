@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from cmap_cli.choices import FailOn
-from cmap_cli.cli import conditions, console, options
-from cmap_cli.cli.benchmark_messages import merged_facts
+from cmap_cli.cli import conditions, console, options, problems
 from cmap_cli.cli.command import output_folder
 from cmap_cli.errors import CmapError, UsageError, raise_all
 
@@ -67,23 +65,10 @@ def merge(
     If shards or images are missing they are named, the exit code is 3, and a later merge includes them.
     """
     values = dict(locals())
-    problems: list[CmapError] = [
-        UsageError(f"{part} is no folder", "name folders that cmap has written to")
-        for part in parts
-        if not part.is_dir()
-    ]
-    if len(parts) > 1 and out is None:
-        problems.append(UsageError(f"{len(parts)} folders need a place for the whole", "--out DIR"))
-    if overwrite and out is None:
-        problems.append(UsageError("--overwrite is for --out", "leave it out"))
-    raise_all(problems)
-    from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds
-    from cmap_cli.runs.merge import NOUNS, kind_of, merge_folder, merge_folders
+    raise_all(problems.merge_problems(values))
+    from cmap_cli.runs.merge import NOUNS, merge_folder, merge_folders
 
-    kinds = {kind_of(part) for part in parts}
-    thresholds = parse_certify_thresholds(fail_under or ()) if kinds == {"certify"} else ()
-    gate = conditions.gate_of(values | {"fail_under": ()} if thresholds else values)
-    refuse_conditions(gate, kinds)
+    gate, thresholds = conditions_of(values, parts)
     merged = merge_folder(parts[0]) if out is None else merge_folders(parts, out, overwrite=overwrite)
     code = merged.exit_code
     for sentence in merged.missing:
@@ -107,6 +92,18 @@ def merge(
         show_merged(merged, json=json, quiet=quiet)
     if code:
         raise typer.Exit(code)
+
+
+def conditions_of(values: Mapping[str, Any], parts: Sequence[Path]) -> tuple[Gate, tuple[CertifyThreshold, ...]]:
+    """The conditions on benchmarks, and those on certificates (UsageError: they are wrong, or not for these parts)."""
+    from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds
+    from cmap_cli.runs.merge import kind_of
+
+    kinds = {kind_of(part) for part in parts}
+    thresholds = parse_certify_thresholds(values["fail_under"] or ()) if kinds == {"certify"} else ()
+    gate = conditions.gate_of({**values, "fail_under": ()} if thresholds else values)
+    refuse_conditions(gate, kinds)
+    return gate, thresholds
 
 
 def refuse_conditions(gate: Gate, kinds: Collection[str]) -> None:
@@ -139,6 +136,9 @@ def show_certificates(
 
 def show_merged(merged: Merged, *, json: bool, quiet: bool) -> None:
     """What the records of purify or attack add up to."""
+    from msgspec.structs import asdict, replace
+
+    from cmap_cli.cli.benchmark_messages import merged_facts
     from cmap_cli.cli.documents import MergeDocument
     from cmap_cli.purify.documents import ImageRecord
     from cmap_cli.purify.summary import summarise
@@ -149,7 +149,7 @@ def show_merged(merged: Merged, *, json: bool, quiet: bool) -> None:
     document = MergeDocument(**merged_facts(merged), exit_code=merged.exit_code, manifest=str(manifest))
     if merged.kind == "purify":
         summary = summarise(read_lines(manifest, ImageRecord), {})
-        document = msgspec.structs.replace(document, summary=summary)
+        document = replace(document, summary=summary)
         if summary.l1 is not None and not (json or quiet):
             console.result(f"distance to the input: mean |difference| {255 * summary.l1:.1f}/255")
     elif merged.count:
@@ -159,7 +159,7 @@ def show_merged(merged: Merged, *, json: bool, quiet: bool) -> None:
 
         run, counts = read_benchmark(merged.folder), count_successes(merged.folder)
         write_sheet(merged.folder, run.provenance.get("classes", ()))
-        document = msgspec.structs.replace(document, **msgspec.structs.asdict(counts))
+        document = replace(document, **asdict(counts))
         if not (json or quiet):
             show_counts(merged.folder, run.settings, counts)
     if json:

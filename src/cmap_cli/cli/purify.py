@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,9 @@ from cmap_cli.choices import (
     Select,
 )
 from cmap_cli.cli import console, method_options, options
-from cmap_cli.cli.purify_messages import Narrator, document, print_summary, warn_of_results
-from cmap_cli.errors import CmapError, collecting
-from cmap_cli.purify.settings import PurifySettings
+
+if TYPE_CHECKING:
+    from cmap_cli.purify.settings import PurifySettings
 
 
 def purify(
@@ -121,6 +121,7 @@ def purify(
     The same command resumes an interrupted run. OUT/manifest.jsonl has one line for each image.
     """
     values = dict(locals())
+    from cmap_cli.cli.purify_messages import Narrator, document, print_summary, warn_of_results
     from cmap_cli.purify.run import purify_folder
 
     settings = purify_settings(values)
@@ -150,18 +151,7 @@ def purify(
 
 def purify_settings(values: Mapping[str, Any]) -> PurifySettings:
     """The settings among the options of the command."""
+    from cmap_cli.purify.settings import PurifySettings
+
     names = {field.name: field.name for field in dataclasses.fields(PurifySettings)} | {"format": "image_format"}
     return PurifySettings(**{name: values[option] for name, option in names.items()})
-
-
-def problems(values: Mapping[str, Any]) -> list[CmapError]:
-    """What is wrong with the options, as far as it can be seen without loading anything."""
-    from cmap_cli.data.inputs import discover
-    from cmap_cli.models.weights.manifest import unknown_names
-
-    settings = purify_settings(values)
-    found = settings.problems() + unknown_names(settings.model, settings.classifier)
-    inputs = [each for each in values["inputs"] or () if each != "-"]
-    with collecting(found):
-        discover(inputs)
-    return found

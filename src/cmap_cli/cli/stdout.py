@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TextIO
+from typing import ParamSpec, TextIO, get_type_hints
 
 from cmap_cli.files import writing_error
 
@@ -123,7 +123,12 @@ def own_stdout() -> Iterator[None]:
 
 
 def keeping_stdout(command: Callable[P, None]) -> Callable[P, None]:
-    """A command inside :func:`own_stdout`, with the same options."""
+    """A command inside :func:`own_stdout`, with the same options.
+
+    Its annotations are evaluated here, once: Typer does it six times for every command, which takes a third of the time
+    of ``cmap --help``.
+    """
+    command.__annotations__ = get_type_hints(command, include_extras=True)
 
     @wraps(command)
     def kept(*arguments: P.args, **options: P.kwargs) -> None:

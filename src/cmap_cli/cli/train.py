@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmap_cli.choices import DEFAULT_CLASSIFIER, DEFAULT_MODEL, ModelKind, Preconditioning, TrainingPreset, Tuning
-from cmap_cli.cli import console, options
-from cmap_cli.cli.progress import reporting
-from cmap_cli.errors import UsageError
+from cmap_cli.cli import console, options, problems
+from cmap_cli.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     from cmap_cli.training.results import TrainProgress
+    from cmap_cli.training.settings import TrainSettings
 
 
 def train(
@@ -199,37 +201,19 @@ def train(
     The same command continues an interrupted run. DIR gets model.safetensors, samples.png and a model card; a
     classifier is in classifier.safetensors.
     """
-    from cmap_cli.training.estimate import training_time
-    from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training
-    from cmap_cli.training.run import run_training
-    from cmap_cli.training.settings import TrainSettings
-
-    settings = TrainSettings(
-        kind=kind,
-        preset=preset,
-        image_size=image_size,
-        channels=channels,
-        directions=directions,
-        images_seen=images_seen,
-        batch_size=train_batch,
-        widths=None if widths is None else parse_widths(widths),
-        lr=lr,
-        preconditioning=preconditioning,
-        iterations=iterations,
-        tuning=tuning,
-        init=init,
-        classifier=classifier,
-        model=model,
-        sigma=tuple(sigma) if sigma else None,
-        seed=seed,
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        overwrite=overwrite,
-        weights_dir=weights_dir,
-    )
-    plan = plan_training(images or [], out, settings, stdin=sys.stdin)
+    values = dict(locals())
     silent = quiet or json
+    with console.working("looking for the images", quiet=silent):
+        from cmap_cli.training.estimate import training_time
+        from cmap_cli.training.plan import ENOUGH_IMAGES, plan_training
+        from cmap_cli.training.run import run_training
+
+        try:
+            settings = train_settings(values)
+        except UsageError:
+            raise_all(problems.train_problems(values))
+            raise
+        plan = plan_training(images or [], out, settings, stdin=sys.stdin)
     time = None
     if not silent or dry_run:
         with console.working("measuring how long this takes", quiet=silent):
@@ -273,14 +257,28 @@ class TrainingBars:
         if progress.unit != self.unit:
             self.stack.close()
             self.unit = progress.unit
+            from cmap_cli.cli.progress import reporting
+
             self.bar = self.stack.enter_context(reporting(progress.total, progress.unit, quiet=self.quiet))
         self.bar.reach(progress.done)
         if self.bar.shows_detail and progress.loss is not None and progress.done % 10 == 0:
             self.bar.detail(f"loss {float(progress.loss):.2f}")
 
 
-def parse_widths(text: str) -> tuple[int, ...]:
-    """ "64,128,128" -> (64, 128, 128); UsageError for anything else."""
+def train_settings(values: Mapping[str, Any]) -> TrainSettings:
+    """The settings among the options of the command (UsageError for --widths that are no numbers)."""
+    from cmap_cli.training.settings import TrainSettings
+
+    names = {field.name: field.name for field in dataclasses.fields(TrainSettings)} | {"batch_size": "train_batch"}
+    given = {name: values[option] for name, option in names.items()}
+    sigma = tuple(values["sigma"]) if values["sigma"] else None
+    return TrainSettings(**given | {"widths": parse_widths(values["widths"]), "sigma": sigma})
+
+
+def parse_widths(text: str | None) -> tuple[int, ...] | None:
+    """ "64,128,128" -> (64, 128, 128); UsageError for anything else, None for nothing."""
+    if text is None:
+        return None
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part) < 9 for part in parts):
         raise UsageError(f"--widths {text} is not a list of multiples of 16", "--widths 64,128,128")

@@ -14,12 +14,8 @@ from typer.models import ParameterInfo
 
 from cmap_cli.errors import PROBLEMS_SHOWN, CmapError, UsageError, suggestion
 
-CHECKS = {
-    "purify": "cmap_cli.cli.purify:problems",
-    "benchmark": "cmap_cli.cli.benchmark_messages:benchmark_problems",
-    "attack": "cmap_cli.cli.benchmark_messages:attack_problems",
-}
-"""What else finds mistakes in the values of a command, without doing anything: values -> errors."""
+CHECKS = "cmap_cli.cli.problems"
+"""The module with functions that find further mistakes in the values of a command, by the command's name."""
 EMPTY = "(nothing)"
 REQUIRES = "requires an argument"
 NO_VALUE = "does not take a value"
@@ -57,15 +53,18 @@ def problems_of(command: Any, ctx: Any, args: Sequence[str]) -> list[CmapError]:
 
 def own_problems(command: Any, right: Mapping[str, Any]) -> list[CmapError]:
     """What the command would find wrong with the values that are right for Typer, and the defaults of the others."""
-    if command.name not in CHECKS:
+    checks = importlib.import_module(CHECKS)
+    check: Callable[[dict[str, Any]], list[CmapError]] | None = getattr(
+        checks, f"{command.name.replace('-', '_')}_problems", None
+    )
+    if check is None:
         return []
-    module, _, function = CHECKS[command.name].partition(":")
-    check: Callable[[dict[str, Any]], list[CmapError]] = getattr(importlib.import_module(module), function)
     parameters = inspect.signature(command.callback).parameters
     defaults = {
         name: None if each.default is inspect.Parameter.empty else each.default for name, each in parameters.items()
     }
-    return [each for problem in check(defaults | dict(right)) for each in problem.problems or [problem]]
+    given = {name: value for name, value in right.items() if value not in ((), [])}
+    return [each for problem in check(defaults | given) for each in problem.problems or [problem]]
 
 
 def unparsed(command: Any, error: TyperException, name: str | None, hint: str) -> CmapError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from cmap_cli.data.arrays import list_array, list_array_folder, read_array
 from cmap_cli.data.dataset import Dataset, ImageBatch, draw, join, match_classes
 from cmap_cli.data.labels import read_labels
 from cmap_cli.data.listing import Listing, list_class_folders, list_images, list_table
-from cmap_cli.data.table import DATASETS
+from cmap_cli.data.table import DATASETS, KNOWN, refuse_unknown, split_array
 from cmap_cli.errors import CmapError, UsageError, raise_all, suggestion
 from cmap_cli.models.classifiers import CIFAR10_CLASSES
 from cmap_cli.models.weights.cache import local_file
@@ -23,7 +21,6 @@ from cmap_cli.models.weights.manifest import find_artefact
 __all__ = ["Dataset", "ImageBatch", "Split", "draw", "join", "load_dataset", "match_classes"]
 
 
-KNOWN = "cifar10, imagenet100:FOLDER, a folder of class folders, a CSV file with file,label, .npz, .safetensors or .npy"
 ADVERSARIAL_FIRST = ("x_adv", "x", "x_test")
 """Names of arrays of images in a file, the first that is there is taken."""
 OTHER_LISTS = (
@@ -137,11 +134,8 @@ def load_imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Da
 
 def _own(name: str, split: Split, labels: Path | None) -> Dataset:
     """What the user has: an array file, a CSV file, a folder, or files and patterns of images."""
-    path, key = Path(name), None
-    if not os.path.lexists(path) and (array := re.fullmatch(r"(.+\.(?:npz|safetensors)):(.+)", name, re.DOTALL)):
-        path, key = Path(array[1]), array[2]
-    if not name or (not os.path.lexists(path) and not re.search(r"[*?\[]", name)):
-        raise UsageError(f"no data set, file or folder is called {name!r}", suggestion(name, DATASETS, KNOWN))
+    refuse_unknown(name)
+    path, key = split_array(name)
     suffix = path.suffix.lower() if path.is_file() else ""
     if labels is not None and suffix in {".csv", ".npy", ".npz", ".safetensors"}:
         hint = "--labels is for pictures; CSV, .npz and .safetensors files have labels of their own"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmap_cli.choices import Split
+from cmap_cli.errors import UsageError, suggestion
 
 if TYPE_CHECKING:  # needs torch
     from cmap_cli.data.dataset import Dataset
@@ -52,3 +55,20 @@ DATASETS = {
     ),
 }
 """The data sets by name; all other names are files and folders of the user."""
+KNOWN = "cifar10, imagenet100:FOLDER, a folder of class folders, a CSV file with file,label, .npz, .safetensors or .npy"
+
+
+def split_array(name: str) -> tuple[Path, str | None]:
+    """The path of the user's own data, and which array of the file; None if the name says none."""
+    if not os.path.lexists(name) and (array := re.fullmatch(r"(.+\.(?:npz|safetensors)):(.+)", name, re.DOTALL)):
+        return Path(array[1]), array[2]
+    return Path(name), None
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse what is neither a data set nor a file, folder or pattern (UsageError); nothing is read."""
+    if name.partition(":")[0] in DATASETS:
+        return
+    path, _ = split_array(name)
+    if not name or (not os.path.lexists(path) and not re.search(r"[*?\[]", name)):
+        raise UsageError(f"no data set, file or folder is called {name!r}", suggestion(name, DATASETS, KNOWN))

@@ -23,6 +23,7 @@ class DefenseEntry:
         draw: called with the deployed defences, images (B, C, H, W) in [0, 1] and a seed; returns scores or votes
             (B, classes) and the purified images, None if nothing is purified.
         is_randomised: whether another seed gives another result.
+        optimises: whether it takes the optimisation steps of purification, which determine what a pass costs.
         counts_votes: whether the scores are numbers of votes, which records keep.
         options: further keyword arguments of both functions, where they serve several rows.
     """
@@ -32,6 +33,7 @@ class DefenseEntry:
     target: str
     draw: str
     is_randomised: bool = True
+    optimises: bool = False
     counts_votes: bool = False
     options: Mapping[str, int] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ DEFENSES: dict[str, DefenseEntry] = {
         frozenset(get_args(Access)),
         "cmap_cli.defenses.purified:attacked_module",
         "cmap_cli.defenses.purified:purify_and_vote",
+        optimises=True,
     ),
     "cmap-frozen": DefenseEntry(
         "the same with latents that the attacker knows",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,6 +34,10 @@ class Span:
         """Several times."""
         return Span(self.low * factor, self.high * factor)
 
+    def within(self, seconds: float) -> Span:
+        """What it takes at most, if it ends after this time whatever is left."""
+        return Span(min(self.low, seconds), min(self.high, seconds))
+
     @property
     def middle(self) -> float:
         """The geometric mean of both ends, or half of ``high`` if ``low`` is 0."""
@@ -48,7 +51,16 @@ def measured(seconds: float, least: float = 1.0) -> Span:
         seconds: computed from it.
         least: share of this that is enough where the work may end early.
     """
-    return Span(seconds * least * FASTER, seconds * SLOWER)
+    return from_measurement(Span(seconds * least, seconds))
+
+
+def from_measurement(found: Span) -> Span:
+    """What a short measurement says, of which the ends are known: on a machine that is idle, and on one as busy as now.
+
+    Args:
+        found: computed from it.
+    """
+    return Span(found.low * FASTER, found.high * SLOWER)
 
 
 class Forecast:
@@ -88,6 +100,8 @@ class Forecast:
         if before.middle:
             mean = weight * before.middle + (1 - weight) * mean
         wide = max(before.high / before.middle - 1, UNKNOWN) if before.middle else UNKNOWN
+        import statistics  # slow to import
+
         scatter = statistics.stdev(seen) / mean if len(seen) > 1 and mean else 0.0
         share = NARROWEST + max((wide - NARROWEST) * math.sqrt(weight), 2.5 * scatter / math.sqrt(len(seen)))
         return Span(mean / (1 + share), mean * (1 + share))

@@ -17,7 +17,7 @@ from cmap_cli.device import choose_dtype
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.photo import PhotoConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
-from cmap_cli.runs.forecast import Span, measured
+from cmap_cli.runs.forecast import Span, from_measurement
 from cmap_cli.training.adapt_loop import LabelledImages, start_adaptation
 from cmap_cli.training.adapt_parts import AdaptationParts
 from cmap_cli.training.adapt_recipe import AdaptationConfig
@@ -34,22 +34,25 @@ DIRECTIONS = 64
 
 
 def training_time(plan: TrainPlan) -> Span:
-    """The time of a whole training, without reading images or checkpoints: finished iterations are not subtracted."""
+    """The time of a whole training, without reading images or checkpoints: finished iterations are not subtracted.
+
+    The lower end is for a machine that does nothing else, the upper one for one as busy as during the measurement.
+    """
     device = plan.chosen.device
     dtype = choose_dtype(plan.settings.precision, device)
     with torch.random.fork_rng(devices=[]):
         if isinstance(plan.recipe, PhotoConfig):
-            return measured(photo_seconds(plan.recipe, device, dtype))
+            return from_measurement(photo_seconds(plan.recipe, device, dtype))
         if plan.parts is not None and isinstance(plan.recipe, AdaptationConfig):
-            return measured(adaptation_seconds(plan.parts, plan.recipe, dtype))
+            return from_measurement(adaptation_seconds(plan.parts, plan.recipe, dtype))
         assert not isinstance(plan.recipe, AdaptationConfig)
         seconds = decomposition_seconds(plan.image_shape)
         if plan.recipe is not None:
             seconds += unet_seconds(plan.recipe, plan.image_shape, device, dtype)
-        return measured(seconds)
+        return from_measurement(seconds)
 
 
-def decomposition_seconds(shape: tuple[int, int, int]) -> float:
+def decomposition_seconds(shape: tuple[int, int, int]) -> Span:
     """Of the eigendecomposition of a Gaussian's covariance, whose cost grows with the cube of its size."""
     size = shape[0] * shape[1] * shape[2]
     small = min(size, MEASURED_SIZE)
@@ -57,10 +60,8 @@ def decomposition_seconds(shape: tuple[int, int, int]) -> float:
     return timed(lambda: torch.linalg.eigh(matrix @ matrix.T)) * (size / small) ** 3
 
 
-def unet_seconds(
-    recipe: TrainingConfig, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
-) -> float:
-    """Of all iterations: the mean of one at the beginning and one at the end, of a few images."""
+def unet_seconds(recipe: TrainingConfig, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Span:
+    """Of all iterations: those before the tuning as the first one, the others as the last one, of a few images."""
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
     size = shape[0] * shape[1] * shape[2]
     count = min(DIRECTIONS, size)
@@ -74,13 +75,13 @@ def unet_seconds(
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return batch_loss(model, training_batch(images, small, iteration), small, iteration, losses)
 
-    ends = (0, recipe.iterations - 1)
-    passes, updates = zip(*(iteration_seconds(run, loss_at, at) for at in ends), strict=True)
-    one = sum(passes) * recipe.batch_size / small.batch_size + sum(updates)
-    return float(one / 2 * recipe.iterations)
+    batch = recipe.batch_size / small.batch_size
+    tuned = recipe.iterations - recipe.denoising_iterations
+    first = iteration_seconds(run, loss_at, 0, batch) * recipe.denoising_iterations
+    return first + iteration_seconds(run, loss_at, recipe.iterations - 1, batch) * tuned
 
 
-def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype) -> float:
+def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype) -> Span:
     """Of all iterations, from a few crops: the cost of a pass grows with the number of their pixels."""
     side = recipe.stages[0].side
     model = PhotoConsistency(recipe.widths, recipe.blocks, recipe.middle).to(device)
@@ -92,16 +93,16 @@ def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return denoising_loss(model, x, torch.randn_like(x), sigma, recipe.weight)
 
-    one, update = iteration_seconds(run, loss_at, 0)
     ends = [*(stage.start for stage in recipe.stages[1:]), recipe.iterations]
     pixels = sum(
         max(0, min(end, recipe.iterations) - stage.start) * stage.batch_size * stage.side**2
         for stage, end in zip(recipe.stages, ends, strict=True)
     )
-    return one * pixels / (MEASURED_IMAGES * side**2) + update * recipe.iterations
+    batch = pixels / (MEASURED_IMAGES * side**2 * recipe.iterations)
+    return iteration_seconds(run, loss_at, 0, batch) * recipe.iterations
 
 
-def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: torch.dtype) -> float:
+def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: torch.dtype) -> Span:
     """Of all iterations, from a few images that are classified by a copy of the classifier."""
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
     classifier = copy.deepcopy(parts.classifier.module)
@@ -111,23 +112,40 @@ def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: 
     x = torch.randint(0, 256, (MEASURED_IMAGES, *shape), dtype=torch.uint8)
     images = LabelledImages(x, torch.zeros(MEASURED_IMAGES, dtype=torch.int64))
     one = timed(lambda: run.update(0, run.loss(images, 0)))
-    return one * recipe.batch_size / small.batch_size * recipe.iterations
+    return one * (recipe.batch_size / small.batch_size * recipe.iterations)
 
 
-def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], iteration: int) -> tuple[float, float]:
-    """Seconds of both passes, which grow with the batch, and of the update of the weights, which does not."""
+def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], iteration: int, batch: float) -> Span:
+    """Of an iteration: both passes, which grow with the batch, and the update of the weights, which does not.
+
+    Args:
+        run: whose weights are updated.
+        loss_at: the loss of an iteration on the images that are measured.
+        iteration: which.
+        batch: how many times as many images a whole batch has; at least 1 is taken.
+    """
     passes = timed(lambda: loss_at(iteration).backward())  # type: ignore[no-untyped-call]
     whole = timed(lambda: run.update(iteration, loss_at(iteration)))
-    return passes, max(0.0, whole - passes)
+    return whole + passes * max(0.0, batch - 1)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of the second of two calls; the first one warms up."""
+def timed(work: Callable[[], object]) -> Span:
+    """Of the second of two calls, the first one warms up: seconds if the machine did nothing else, and as it is.
+
+    Without other work the threads of this process would have had a core each: then they take their processor time
+    divided by their number.
+    """
     work()
+    synchronise()
+    began, worked = time.perf_counter(), time.process_time()
+    work()
+    synchronise()
+    seconds, processor = time.perf_counter() - began, time.process_time() - worked
+    alone = seconds if torch.cuda.is_available() else processor / torch.get_num_threads()
+    return Span(min(alone, seconds), seconds)
+
+
+def synchronise() -> None:
+    """Wait for an accelerator."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began

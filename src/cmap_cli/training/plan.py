@@ -12,13 +12,14 @@ from cmap_cli.choices import ModelKind
 from cmap_cli.data.inputs import Discovery, discover
 from cmap_cli.data.outputs import check_output_folder
 from cmap_cli.device import DeviceChoice, choose_device
-from cmap_cli.errors import UsageError, raise_all
+from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 from cmap_cli.models.store import MODEL_FILE
 from cmap_cli.models.stored_classifier import CLASSIFIER_FILE
 from cmap_cli.models.weights.cache import local_file
-from cmap_cli.models.weights.manifest import find_artefact
+from cmap_cli.models.weights.manifest import find_artefact, unknown_names
 from cmap_cli.runs.documents import Seconds
 from cmap_cli.runs.forecast import Span
+from cmap_cli.runs.settings import unusable_values
 from cmap_cli.training.adapt_parts import AdaptationParts, load_adaptation_parts
 from cmap_cli.training.adapt_recipe import AdaptationConfig
 from cmap_cli.training.checkpoint import CHECKPOINT
@@ -108,27 +109,51 @@ def plan_training(
 
     Arguments and errors are those of :func:`cmap_cli.training.run.train`; ``stdin`` has the paths of the input "-".
     """
-    raise_all(settings.problems())
-    kind = settings.model_kind
-    recipe = recipe_of(settings)
-    if isinstance(recipe, TrainingConfig):
-        check_image_size(settings.image_size, len(recipe.widths))
-    folder = Path(out)
-    if kind == "classifier":
-        return plan_adaptation([str(each) for each in images], folder, settings, recipe)
+    problems, folder = plan_problems(out, settings), Path(out)
+    if settings.model_kind == "classifier":
+        raise_all(problems)
+        return plan_adaptation([str(each) for each in images], folder, settings, recipe_of(settings))
+    found = Discovery()
+    with collecting(problems):
+        found = find_images(images, out, settings, stdin)
+    raise_all(problems)
+    return TrainPlan(settings, settings.model_kind, recipe_of(settings), found, choose_device(settings.device), folder)
+
+
+def plan_problems(out: str | Path, settings: TrainSettings) -> list[CmapError]:
+    """What is wrong with the settings and the output folder."""
+    problems = settings.problems()
+    if not unusable_values(settings):
+        recipe = recipe_of(settings)
+        if isinstance(recipe, TrainingConfig):
+            with collecting(problems):
+                check_image_size(settings.image_size, len(recipe.widths))
+    if settings.model_kind == "classifier":
+        problems += unknown_names(settings.model, settings.classifier)
+    elif settings.init is not None:
+        problems += unknown_names(settings.init, None)
+    with collecting(problems):
+        choose_device(settings.device)
+    with collecting(problems):
+        refuse_finished(settings.model_kind, Path(out), overwrite=settings.overwrite)
+    return problems
+
+
+def find_images(
+    images: Sequence[str | Path], out: str | Path, settings: TrainSettings, stdin: Iterable[str] | None = None
+) -> Discovery:
+    """The training images (UsageError: there are fewer than two, or ``out`` is where they are)."""
     named = [str(each) for each in images] or training_split(settings)
     found = discover(named, stdin if "-" in named else None)
-    check_output_folder(found.folders, folder)
-    refuse_finished(kind, folder, overwrite=settings.overwrite)
+    check_output_folder(found.folders, Path(out))
     if len(found.sources) < FEWEST_IMAGES:
         raise UsageError(f"{len(found.sources)} training image is not enough", "give a folder of images of your domain")
-    return TrainPlan(settings, kind, recipe, found, choose_device(settings.device), folder)
+    return found
 
 
 def plan_adaptation(images: Sequence[str], folder: Path, settings: TrainSettings, recipe: Recipe | None) -> TrainPlan:
     """The plan of the adaptation of a classifier; arguments and errors as of :func:`plan_training`."""
     check_output_folder([path for each in images if (path := Path(each)).is_dir()], folder)
-    refuse_finished("classifier", folder, overwrite=settings.overwrite)
     chosen = choose_device(settings.device)
     parts = load_adaptation_parts(images, settings, chosen.device)
     if len(parts.dataset) < FEWEST_IMAGES:

@@ -21,6 +21,7 @@ from cmap_cli.benchmarking.budget import (
     used_fields,
     weak_plan,
     widths,
+    with_possible_images,
 )
 from cmap_cli.benchmarking.cost import CostModel, PassSeconds, forecast_of
 from cmap_cli.benchmarking.plan import with_settings
@@ -80,6 +81,17 @@ def test_the_plan_fits_and_uses_the_time(costs: CostModel, seconds: float) -> No
     if chosen["n"] < 40:
         more = {**chosen, "n": chosen["n"] + 1}
         assert span_of(costs, settings, more).high > seconds
+
+
+def test_as_many_images_are_begun_as_there_can_be_time_for(costs: CostModel) -> None:
+    settings = BenchmarkSettings()
+    cautious = plan_time(costs, settings, (), 700, 700)
+    possible = with_possible_images(costs, settings, cautious, 700)
+    assert cautious["n"] < possible["n"] < 40
+    assert possible == cautious | {"n": possible["n"]}
+    assert span_of(costs, settings, possible).low <= 700 < span_of(costs, settings, possible).high
+    assert span_of(costs, settings, {**possible, "n": possible["n"] + 1}).low > 700
+    assert with_possible_images(costs, settings, {"eot": 2}, 700) == {"eot": 2}
 
 
 def test_more_time_buys_no_less(costs: CostModel) -> None:

@@ -59,7 +59,7 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
     )
     undefended_clean = clean_of_classifier(gathered)
     headline = find_headline(defenses, undefended_clean, settings)
-    complete = is_complete(gathered, settings)
+    complete = is_complete(gathered, settings) and not gathered.lacks(planned_records(provenance))
     shown = []
     if headline:
         shown = [
@@ -160,6 +160,14 @@ def is_complete(gathered: GatheredRecords, settings: Mapping[str, Any]) -> bool:
         for attack in settings.get("attacks", ())
         for eps in settings.get("eps", ())
         if defense in DEFENSES and attack.partition("@")[2] in DEFENSES[defense].accesses
+    )
+
+
+def planned_records(provenance: Mapping[str, Any]) -> dict[str, int]:
+    """How many records the run was planned to make of each item, controls included; of older folders none."""
+    planned = provenance.get("records")
+    return (
+        {name: count for name, count in planned.items() if isinstance(count, int)} if isinstance(planned, dict) else {}
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,14 +81,14 @@ class Observed:
     forward: list[float] = field(default_factory=list)
     backward: list[float] = field(default_factory=list)
 
-    def add(self, record: BenchmarkRecord) -> None:
-        """Take in a record of this condition; an image that is there already is left as it is."""
+    def add(self, record: BenchmarkRecord) -> bool:
+        """Take in a record of this condition; False for an image that is there already, which is left as it is."""
         image = record.image
         if image in self.outcomes or image in self.skipped:
-            return
+            return False
         if record.broken_by is not None:
             self.skipped.add(image)
-            return
+            return True
         self.outcomes[image] = draw_outcome(record.draws, record.label)
         if not self.outcomes[image].voted_right:
             self.votes[image] = majority(record.draws)
@@ -100,6 +102,7 @@ class Observed:
         self.seconds.append(record.seconds or 0)
         self.forward.append(record.forward or 0)
         self.backward.append(record.backward or 0)
+        return True
 
     @property
     def reached(self) -> set[int]:
@@ -116,12 +119,18 @@ class GatheredRecords:
         keys: stable name by image.
         observed: what was seen, by condition.
         predicted: images without a label, for which the classifier's own prediction stands in.
+        counts: records of each item, an attack in one ball on its images; see :meth:`lacks`.
     """
 
     labels: dict[int, int] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
     observed: dict[RecordCondition, Observed] = field(default_factory=dict)
     predicted: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def lacks(self, planned: Mapping[str, int]) -> bool:
+        """Whether there are fewer records of an item, which may be a control, than were planned."""
+        return any(self.counts[item] < count for item, count in planned.items())
 
     def clean(self, defense: str) -> Observed:
         """The clean images in front of a defence."""
@@ -143,7 +152,7 @@ def gather_records(path: Path) -> GatheredRecords:
         gathered.keys[record.image] = record.key
         if record.label_is_prediction:
             gathered.predicted.add(record.image)
-        gathered.observed.setdefault(condition(record), Observed()).add(record)
+        gathered.counts[record.item] += gathered.observed.setdefault(condition(record), Observed()).add(record)
     if not gathered.observed:
         raise UsageError(f"{path} holds no record yet", "let `cmap benchmark` finish at least one image")
     return gathered
