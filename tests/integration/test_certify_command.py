@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -426,3 +427,15 @@ def test_certificates_of_another_program_are_shown_beside(invoke: Run, data: Pat
     assert found["others"][0]["shares"][0] == found["results"][0]["radii"][0]["certified"]["value"]
     wrong = invoke("certify", "--report-only", "out", "--reference", "out/records.jsonl")
     assert (wrong.returncode, "has no column idx" in wrong.stderr) == (2, True)
+
+
+def test_the_example_for_ci_is_planned_as_it_stands(invoke: Run, tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/certify.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("- run: cmap certify")]
+    arguments = shlex.split(line.removeprefix("- run: cmap "))
+    assert "--fail-under" in arguments
+    plan = invoke(*arguments, "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    document = json.loads(plan.stdout)
+    assert (document["settings"]["model"], document["settings"]["n"]) == ("cifar10-unet", 20)
+    assert not (tmp_path / "certificates").exists()

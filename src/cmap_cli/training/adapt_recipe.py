@@ -32,7 +32,7 @@ class AdaptationConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
-    images: int = 128_000
+    images: int = 61_440
     batch_size: int = 128
     sigmas: tuple[float, ...] = (0.12, 0.25, 0.25, 0.5)
     agreement: float = 3.0
