@@ -1,4 +1,4 @@
-"""The command ``cmap``: which commands there are, and how failures leave the program."""
+"""The command ``cmap``: its list of commands, and how a failure becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def interruption(received: Sequence[int]) -> CmapError:
 
 
 def leave_after(error: Exception) -> int:
-    """Print an error; returns the exit code. What is no error of ours is raised again."""
+    """Print an error; returns the exit code. Exceptions that are not errors of cmap are raised again."""
     if isinstance(error, BrokenPipeError):
         stdout.discard_rest(sys.stdout)
         return 1
@@ -104,7 +104,7 @@ def leave_after(error: Exception) -> int:
 
 
 def usage_error(error: typer.TyperException) -> CmapError:
-    """Our words for a command line without a command that there is."""
+    """The error for a command line without a known command."""
     text = plain(error)
     if not text:  # the help page was printed
         return UsageError("no command is given", "cmap purify ./images --out ./clean")
@@ -116,7 +116,7 @@ def usage_error(error: typer.TyperException) -> CmapError:
 def catching_signals() -> Iterator[list[int]]:
     """Treat SIGTERM and SIGHUP, which schedulers and closed terminals send, like Ctrl-C, unless they are ignored.
 
-    What handles SIGINT in another way than Python does keeps it.
+    A handler of SIGINT that is not Python's own is kept.
 
     Yields:
         A list that gets the number of the signal when one arrives.
@@ -145,7 +145,7 @@ def debugging() -> bool:
 
 
 def leave_with(error: CmapError) -> int:
-    """Print an error the way that was asked for; returns the exit code."""
+    """Print an error as text or as JSON; returns the exit code."""
     for each in error.problems or [error]:
         console.fail(each)
     if "--json" in sys.argv:

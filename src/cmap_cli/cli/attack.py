@@ -174,7 +174,7 @@ def attack(
 
 
 def show_attack_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> None:
-    """What a shard wrote."""
+    """Print what a shard wrote."""
     from cmap_cli.benchmarking.documents import AttackShardOutput
 
     out, shard, count = str(result.folder), str(result.shard), len(result.images)
@@ -187,7 +187,7 @@ def show_attack_shard(result: AttackRunResult, *, json: bool, quiet: bool) -> No
 
 
 def show_attack(folder: Path, settings: dict[str, Any], counts: Successes, *, json: bool, quiet: bool) -> None:
-    """What came out of a whole run."""
+    """Print the result of a whole run."""
     if json:
         from msgspec.structs import asdict
 
@@ -200,7 +200,7 @@ def show_attack(folder: Path, settings: dict[str, Any], counts: Successes, *, js
 
 
 def show_counts(folder: Path, settings: dict[str, Any], counts: Successes) -> None:
-    """How many images deceive what, for people."""
+    """Print as text how many images deceive the classifier and the defence."""
     console.result(f"{counts.images} images attacked by {settings['attacks'][0]} into {folder}")
     console.result(
         f"{settings['classifier']}: {counts.success} misclassified as floats, {counts.png_success} as PNG; "

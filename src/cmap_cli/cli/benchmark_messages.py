@@ -32,7 +32,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a report is written to besides its folder, and compared with: the options of the same names."""
+    """Further files of a report, and the run that it is compared with: the options of the same names."""
 
     junit: Path | None = None
     baseline: Path | None = None
@@ -49,7 +49,7 @@ def settings_of(kind: type[S], values: Mapping[str, Any]) -> S:
 
 
 def estimate_of(plan: BenchmarkPlan) -> Estimate:
-    """The estimate of a plan, as documents hold it."""
+    """The estimate of a plan, as JSON documents contain it."""
     from cmap_cli.benchmarking.documents import Estimate
     from cmap_cli.runs.documents import Seconds
 
@@ -66,7 +66,7 @@ def estimate_of(plan: BenchmarkPlan) -> Estimate:
 
 
 def show_benchmark_dry_run(result: BenchmarkResult | AttackRunResult, *, json: bool) -> None:
-    """The estimate of a dry run as a document; for people the plan was printed before."""
+    """Print the estimate of a dry run as JSON; as text the plan was printed before."""
     from cmap_cli.benchmarking.documents import AttackDryRunOutput, BenchmarkDryRunOutput
     from cmap_cli.benchmarking.run import BenchmarkResult
 
@@ -76,7 +76,7 @@ def show_benchmark_dry_run(result: BenchmarkResult | AttackRunResult, *, json: b
 
 
 def show_benchmark_shard(result: BenchmarkResult, *, json: bool, quiet: bool) -> None:
-    """What a shard wrote."""
+    """Print what a shard wrote."""
     from cmap_cli.benchmarking.documents import BenchmarkShardOutput
 
     if json:
@@ -90,7 +90,7 @@ def show_benchmark_shard(result: BenchmarkResult, *, json: bool, quiet: bool) ->
 
 
 def show_document(document: msgspec.Struct) -> None:
-    """A document on stdout."""
+    """Print a document on stdout."""
     console.result_json(msgspec.to_builtins(document))
 
 
@@ -114,15 +114,15 @@ def finish_benchmark(
     merged: Merged | None = None,
     cut_short: Sequence[str] = (),
 ) -> int:
-    """Show a report, and see whether it meets the user's conditions.
+    """Print a report, and check whether it meets the user's conditions.
 
     Args:
         folder: of the run.
         report: of the run.
         gate: the conditions.
         outputs: files for CI, and the run to compare with.
-        json: print a document; quiet: print the report's path.
-        quiet: see ``json``.
+        json: whether to print a JSON document.
+        quiet: whether to print only the report's path.
         merged: the parts that the report was made of, where it was made by a merge.
         cut_short: why the run is not complete, a sentence each.
 
@@ -167,7 +167,7 @@ def show_report_document(
     code: int,
     merged: Merged | None,
 ) -> None:
-    """The report as a document, with the parts that were merged."""
+    """Print the report as JSON, with the parts that were merged."""
     from cmap_cli.cli.documents import BenchmarkOutput, MergedBenchmarkOutput
 
     missed, content = tuple(failed), report.as_json()
@@ -182,7 +182,7 @@ def show_report_document(
 
 
 def merged_facts(merged: Merged) -> dict[str, Any]:
-    """The fields of :class:`~cmap_cli.cli.documents.MergedParts` but the exit code."""
+    """The fields of :class:`~cmap_cli.cli.documents.MergedParts` except the exit code."""
     from cmap_cli.purify.documents import FailedImage
 
     return {
@@ -197,7 +197,7 @@ def merged_facts(merged: Merged) -> dict[str, Any]:
 
 
 def show_report(folder: Path, report: Report, compared: Comparison | None) -> None:
-    """The report for people; the verdict comes last, where a terminal shows it."""
+    """Print the report as text; the verdict comes last, where a terminal shows it."""
     from cmap_cli.benchmarking.report.tables import cell_text, summary_table
     from cmap_cli.benchmarking.report.words import headline_facts, headline_number, weakened
     from cmap_cli.cli.compare import show_comparison

@@ -1,4 +1,4 @@
-"""What ``cmap benchmark`` and ``cmap attack`` print before and during the work: the plan, and what is in work."""
+"""What ``cmap benchmark`` and ``cmap attack`` print before and during the work: the plan, and the current work."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LOADING = "loading the models"
 
 
 class BenchmarkNarrator(ExitStack):
-    """Prints what a benchmark reports while it runs, from the loading of the models on.
+    """Prints what a benchmark reports while it runs, beginning with the loading of the models.
 
     Args:
-        silent: whether progress is left out.
-        plan: whether the plan is printed although progress is left out.
+        silent: whether no progress is printed.
+        plan: whether the plan is printed even if no progress is.
         verbose: whether the plan names all settings.
     """
 
@@ -37,7 +37,7 @@ class BenchmarkNarrator(ExitStack):
         return self
 
     def phase(self, text: str) -> None:
-        """Something that cannot be counted begins."""
+        """A phase begins whose work cannot be counted."""
         if self.reporter is not None:
             self.reporter.work(text)
 
@@ -46,7 +46,7 @@ class BenchmarkNarrator(ExitStack):
         show_benchmark_plan(plan, verbose=self.verbose)
 
     def progress(self, progress: BenchmarkProgress) -> None:
-        """How far it is, and what is in work."""
+        """Show how much is done, and which work is going on."""
         if self.reporter is None:
             return
         if self.reporter.total is None:
@@ -56,7 +56,7 @@ class BenchmarkNarrator(ExitStack):
 
 
 def in_work(progress: BenchmarkProgress) -> str:
-    """What is in work: "pgd@white-box 8/255 on cmap, image 3, pass 4 of 12, step 6 of 8"."""
+    """The work that is going on: "pgd@white-box 8/255 on cmap, image 3, pass 4 of 12, step 6 of 8"."""
     if not progress.item:
         return ""
     last = progress.image + progress.images - 1
@@ -72,7 +72,7 @@ def in_work(progress: BenchmarkProgress) -> str:
 
 
 def show_benchmark_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
-    """Say what will be done, how long what remains of this shard takes, and what a thorough run would take."""
+    """Print what will be done, how long the rest of this shard takes, and how long a thorough run would take."""
     from cmap_cli.benchmarking.cost import THOROUGH_IMAGES
     from cmap_cli.runs.shard import WHOLE
 
@@ -98,7 +98,7 @@ def show_benchmark_plan(plan: BenchmarkPlan, *, verbose: bool) -> None:
 
 
 def show_time_plan(plan: TimePlan) -> None:
-    """What was chosen for --budget, and what it buys."""
+    """Print the settings that were chosen for --budget, and how wide the intervals will be."""
     from cmap_cli.benchmarking.budget import plan_text, widths
 
     console.say(f"for {console.duration(plan.seconds)}: {plan_text(plan.chosen)}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def show_certify_plan(plan: CertifyPlan, *, verbose: bool) -> None:
-    """Say what will be done, and about how long this shard takes."""
+    """Print what will be done, and about how long this shard takes."""
     from cmap_cli.runs.shard import WHOLE
 
     run, chosen = plan.prepared.run, plan.prepared.chosen
@@ -49,7 +49,7 @@ def show_certify_plan(plan: CertifyPlan, *, verbose: bool) -> None:
 
 
 def show_time(plan: CertifyTimePlan) -> None:
-    """What was chosen for --budget, and what it buys."""
+    """Print the settings that were chosen for --budget, and how wide the intervals will be."""
     none, half = plan.widths
     chosen = " and ".join(f"{value:,} {'images' if name == 'n' else 'samples'}" for name, value in plan.chosen.items())
     console.say(
@@ -64,7 +64,7 @@ def show_time(plan: CertifyTimePlan) -> None:
 
 
 def show_certify_dry_run(result: CertifyResult, *, json: bool) -> None:
-    """The estimate of a dry run as a document; for people the plan was printed before."""
+    """Print the estimate of a dry run as JSON; as text the plan was printed before."""
     from cmap_cli.benchmarking.certificates.documents import CertifyDryRunOutput
 
     if json and result.plan is not None:
@@ -73,7 +73,7 @@ def show_certify_dry_run(result: CertifyResult, *, json: bool) -> None:
 
 
 def show_certify_shard(result: CertifyResult, *, json: bool, quiet: bool) -> None:
-    """What a shard wrote."""
+    """Print what a shard wrote."""
     from cmap_cli.benchmarking.certificates.documents import CertifyShardOutput
 
     if json:
@@ -97,15 +97,15 @@ def finish_certify(
     merged: Merged | None = None,
     cut_short: Sequence[str] = (),
 ) -> int:
-    """Show a report, and see whether it meets the user's conditions.
+    """Print a report, and check whether it meets the user's conditions.
 
     Args:
         folder: of the run.
         report: of the run.
         thresholds: the conditions.
         fail_on: what must not be lower.
-        json: print a document; quiet: print the report's path.
-        quiet: see ``json``.
+        json: whether to print a JSON document.
+        quiet: whether to print only the report's path.
         merged: the parts that the report was made of, where it was made by a merge.
         cut_short: what is missing because the time of --budget was over.
 
@@ -138,7 +138,7 @@ def finish_certify(
 
 
 def show_summary(report: CertificateReport) -> None:
-    """The certified accuracies for people, one row for each noise level and radius."""
+    """Print the certified accuracies as text, one row for each noise level and radius."""
     from cmap_cli.benchmarking.report.words import percent
 
     if not report.complete:

@@ -1,4 +1,4 @@
-"""What all commands have in common: a short and a full help page, and errors in our words."""
+"""What all commands have in common: a short and a full help page, and all mistakes of a command line in one error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cmap_cli.cli.usage import problems_of
 from cmap_cli.errors import UsageError, raise_all
 
 DETAILS_OF = "Details of"
-"""How the names of panels begin that ``--help`` leaves out."""
+"""Beginning of the names of the panels that ``--help`` leaves out."""
 FULL_HELP = "cmap_cli.full_help"
 """Key of a context's ``meta``: whether the help page shows everything."""
 
@@ -43,7 +43,7 @@ class Command(TyperCommand):
 
 
 def output_folder(text: str) -> Path:
-    """The path of --out (UsageError for a file, and for an empty one, which would be the working directory)."""
+    """The path of --out (UsageError for a file, and for an empty path, which would mean the working directory)."""
     if not text.strip():
         raise UsageError("--out is empty", "--out . writes into the working directory")
     path = Path(text)

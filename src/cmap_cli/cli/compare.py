@@ -84,7 +84,7 @@ def compare(
 
 
 def reasons_to_fail(found: Comparison) -> list[str]:
-    """Why the new run does not pass; empty if it does."""
+    """Why the new run does not pass; empty if it passes."""
     worse = [
         f"{row.condition}: {row.new} of {row.n} instead of {row.base} correct, p = {row.p_adjusted:.2g}"
         for row in found.regressions
@@ -93,7 +93,7 @@ def reasons_to_fail(found: Comparison) -> list[str]:
 
 
 def show_comparison(found: Comparison) -> None:
-    """The comparison as a table, and one sentence."""
+    """Print the comparison as a table, and one sentence."""
     header = ("condition", "base", "new", "lost", "gained", "difference", "p")
     rows = []
     for row in found.rows:

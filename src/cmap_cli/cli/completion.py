@@ -1,4 +1,4 @@
-"""Names that a shell completes. Free of torch: an answer must come before the user types on."""
+"""Names that a shell completes. Does not import torch, because completion must be fast."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def weights() -> list[str]:
 
 
 def artefacts(kind: str = "") -> list[str]:
-    """Names in the manifest, of one kind or all; none if it cannot be read, which the command itself will say."""
+    """Names in the manifest, of one kind or all; none if it cannot be read; the command then reports that."""
     from cmap_cli.models.weights.manifest import read_manifest
 
     try:
@@ -86,12 +86,12 @@ def attacks(incomplete: str) -> list[str]:
 
 
 def accesses() -> list[str]:
-    """What an attacker can know."""
+    """Accesses: what an attacker can know."""
     return list(get_args(Access))
 
 
 def datasets() -> list[str]:
-    """Data sets that have a name; a shell completes files and folders itself."""
+    """Named data sets; the shell completes files and folders."""
     return [each.spelling.removesuffix("FOLDER") for each in DATASETS.values()]
 
 

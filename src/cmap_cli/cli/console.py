@@ -1,4 +1,4 @@
-"""The only module that prints, with :mod:`.stdout`. stdout is the result and nothing else, stderr is talk."""
+"""The only module that prints, with :mod:`.stdout`. Only results go to stdout; messages go to stderr."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def leads() -> bool:
 
 
 def own_shard() -> Shard | None:
-    """The shard that torchrun gave this process; None also where its environment makes no sense, which is an error."""
+    """The shard that torchrun gave this process; None if its variables are wrong, which is an error later."""
     try:
         return launched_shard()
     except UsageError:
@@ -54,13 +54,13 @@ def own_shard() -> Shard | None:
 
 
 def say(text: str) -> None:
-    """Talk, on stderr."""
+    """Print a message on stderr."""
     if leads():
         talk(printable(text))
 
 
 def talk(text: str, label: str = "", style: str = "") -> None:
-    """Print on stderr, after a coloured label; a stderr that is full or closed must not end the work.
+    """Print on stderr, after a coloured label; a full disk or a closed stderr does not end the work.
 
     Args:
         text: printed as it is; nothing in it is markup.
@@ -72,14 +72,14 @@ def talk(text: str, label: str = "", style: str = "") -> None:
 
 
 def warn(text: str) -> None:
-    """A warning, on stderr."""
+    """Print a warning on stderr."""
     if leads():
         talk(printable(text, lines=False), "warning: ", "yellow")
         annotate("warning", text)
 
 
 def fail(error: CmapError) -> None:
-    """An error and its hint, on stderr."""
+    """Print an error and its hint on stderr."""
     shard = own_shard()
     who = f"rank {shard.index - 1}: " if shard is not None and shard.count > 1 else ""
     talk(f"{printable(error.message, lines=False)}.", f"{who}error: ", "bold red")
@@ -89,7 +89,7 @@ def fail(error: CmapError) -> None:
 
 
 def annotate(level: str, text: str) -> None:
-    """The same for GitHub Actions, which reads commands from stderr too."""
+    """Print it also as an annotation for GitHub Actions, which reads commands from stderr."""
     if github.on_github():
         talk(github.annotation(level, printable(text)))
 
@@ -100,7 +100,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration as a person says it."""
+    """A duration in words."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
 
 
 def time_range(span: Span) -> str:
-    """An estimate as a person says it: "4 to 9 min", "40 s to 2 min", "about 3 min"."""
+    """An estimate in words: "4 to 9 min", "40 s to 2 min", "about 3 min"."""
     units = ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h"), (math.inf, 86400, "days"))
     size, unit = next((size, unit) for limit, size, unit in units if span.high < limit)
     digits = 1 if unit == "h" else 0
@@ -122,7 +122,7 @@ def time_range(span: Span) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of the result, on stdout: drawn on a terminal, Markdown when piped."""
+    """Print a table on stdout: with lines on a terminal, else as Markdown."""
     rows = [[printable(cell, lines=False) for cell in row] for row in rows]
     stream = stdout.stream()
     if stream is None or not stream.isatty():
@@ -146,7 +146,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def working(text: str, *, quiet: bool = False) -> Iterator[None]:
-    """A spinner on a terminal, else a line, while something takes a few seconds."""
+    """Show a spinner on a terminal, else print a line, while something takes a few seconds."""
     if quiet or not leads():
         yield
     elif errors.is_terminal:
@@ -158,5 +158,5 @@ def working(text: str, *, quiet: bool = False) -> Iterator[None]:
 
 
 def stdin_is_terminal() -> bool:
-    """Whether nobody pipes anything in."""
+    """Whether standard input is a terminal, not a pipe or file."""
     return sys.stdin.isatty()

@@ -1,4 +1,4 @@
-"""What commands print with ``--json`` that no other package has a type for."""
+"""Types of the JSON documents that belong to no other package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cmap_cli.runs.documents import Document
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One error and what to type next."""
+    """One error, and a hint of what to type next."""
 
     error: str
     hint: str
 
 
 class ErrorDocument(Document, frozen=True, kw_only=True):
-    """What every command prints with ``--json`` if it fails before it has a result."""
+    """What every command prints with ``--json`` if it fails without a result."""
 
     schema: str = "cmap.error/1"
     exit_code: int
@@ -64,11 +64,12 @@ class MergedParts(Document, frozen=True, kw_only=True):
         exit_code: of the command.
         command: that wrote the parts: purify, attack, benchmark or certify.
         out: folder of the whole.
-        there: finished images; of an attack or benchmark tasks: an image under one attack, or clean.
-        listed: how many there are in all; null if no part has their number.
-        missing: what is missing, a sentence each.
+        there: number of finished images; for an attack or benchmark number of finished tasks (an image under one
+            attack, or clean).
+        listed: number of all images or tasks; null if no part contains it.
+        missing: what is missing, one sentence for each thing.
         failed: number of images that could not be processed.
-        failures: the first 1,000 of these.
+        failures: the first 1,000 failures.
     """
 
     exit_code: int
@@ -114,8 +115,8 @@ class MergeDocument(MergedParts, frozen=True, kw_only=True):
         manifest: file with a line per image.
         summary: of purify.
         images: of an attack, and the counts below.
-        success: number of images that deceive the classifier; in ``success_defended`` the defended classifier.
-        png_success: the same for the PNG files; ``png_success_defended`` likewise.
+        success: number of images that deceive the classifier; ``success_defended`` counts for the defended classifier.
+        png_success: the same for the PNG files; so is ``png_success_defended``.
     """
 
     schema: str = "cmap.merge/1"

@@ -140,14 +140,14 @@ def download_weights(
 
 
 def confirm(restricted: Sequence[Artefact], *, accepted: bool, interactive: bool) -> bool:
-    """Show restrictive licences and, unless they are accepted already, ask where there is somebody to ask."""
+    """Show restrictive licences. Unless they are accepted already, ask the user on a terminal."""
     for artefact in restricted:
         console.say(f"{artefact.name}: {artefact.licence}; {artefact.restriction} ({artefact.page})")
     return accepted or (interactive and sys.stdin.isatty() and typer.confirm("Accept?", err=True))
 
 
 class Bars:
-    """A progress bar per artefact, one after the other."""
+    """A progress bar for each artefact, one after the other."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -172,7 +172,7 @@ class Bars:
 
 
 def show_result(done: DownloadResult, *, json: bool, quiet: bool, by_default: bool) -> None:
-    """The paths of what is here; the failures are raised."""
+    """Print the paths of the files; raise the failures."""
     failures = list(done.failures.values())
     if not json:
         for name, path in done.paths.items():

@@ -12,7 +12,7 @@ def on_github() -> bool:
 
 
 def annotation(level: str, text: str) -> str:
-    """A workflow command that shows a message beside the run, such as ``::error title=cmap::...``.
+    """A workflow command that shows a message on the page of the run, such as ``::error title=cmap::...``.
 
     Args:
         level: "error" or "warning".
@@ -23,7 +23,7 @@ def annotation(level: str, text: str) -> str:
 
 
 def write_step_summary(markdown: str) -> bool:
-    """Add Markdown to the summary page of the step, where there is one; returns whether there is."""
+    """Add Markdown to the summary page of the step; returns whether there is one."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not (on_github() and path):
         return False

@@ -107,7 +107,7 @@ def conditions_of(values: Mapping[str, Any], parts: Sequence[Path]) -> tuple[Gat
 
 
 def refuse_conditions(gate: Gate, kinds: Collection[str]) -> None:
-    """Conditions are for the parts of a benchmark, and thresholds also for those of certify (UsageError)."""
+    """Refuse conditions without a benchmark, and thresholds without benchmark or certificates (UsageError)."""
     if gate.judges and kinds != {"benchmark"}:
         raise UsageError(
             "--fail-under and the other conditions are for the parts of a benchmark; parts of cmap certify have "
@@ -124,7 +124,7 @@ def show_certificates(
     json: bool,
     quiet: bool,
 ) -> int:
-    """What the records of certify add up to; returns the exit code."""
+    """Print the certificates of all parts; returns the exit code."""
     from cmap_cli.benchmarking.certificates.report import write_certificate_report
     from cmap_cli.benchmarking.certificates.thresholds import refuse_certify_thresholds
     from cmap_cli.cli.certify_messages import finish_certify
@@ -135,7 +135,7 @@ def show_certificates(
 
 
 def show_merged(merged: Merged, *, json: bool, quiet: bool) -> None:
-    """What the records of purify or attack add up to."""
+    """Print the totals of the merged records of purify or attack."""
     from msgspec.structs import asdict, replace
 
     from cmap_cli.cli.benchmark_messages import merged_facts

@@ -1,4 +1,4 @@
-"""Progress of long work: a spinner, a bar and what is in work on a terminal, else a plain line now and then."""
+"""Progress of long work: a spinner, a bar and the current work on a terminal, else a line of text from time to time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BAR_WIDTH = 20
 
 
 class Reporter:
-    """How far work is, and how long the rest will take.
+    """Shows how much of the work is done, and how long the rest will take.
 
     Args:
         total: units of the whole work; None while that is not known.
-        unit: what they are called.
-        bar: of a terminal; None for plain lines.
+        unit: name of a unit.
+        bar: the bar on a terminal; None for lines of text.
     """
 
     def __init__(self, total: int | None, unit: str, bar: Progress | None) -> None:
@@ -44,13 +44,13 @@ class Reporter:
         self.forecast = Forecast({UNIT: Span()}, {UNIT: total or 0})
 
     def work(self, text: str) -> None:
-        """What goes on while nothing can be counted."""
+        """Name the current work while no units can be counted."""
         if self.bar is None:
             console.say(f"{text} ...")
         self.detail(text)
 
     def begin(self, total: int, unit: str) -> None:
-        """The number of units is known now."""
+        """Begin to count: the number of units is known."""
         self.total, self.unit = total, unit
         self.forecast = Forecast({UNIT: Span()}, {UNIT: total})
         self.finished_at = time.monotonic()
@@ -58,7 +58,7 @@ class Reporter:
             self.bar.update(self.task, total=total)
 
     def advance(self, count: int = 1) -> None:
-        """``count`` more are done."""
+        """Count further finished units."""
         now = time.monotonic()
         if count:
             self.forecast.finish(UNIT, now - self.finished_at, count)
@@ -67,11 +67,11 @@ class Reporter:
         self.show(now)
 
     def reach(self, done: int, left: Span | None = None) -> None:
-        """``done`` are done in all; what an earlier run did, the first call's, says nothing about the speed.
+        """Set the number of finished units. Those of the first call are from an earlier run and not used for the speed.
 
         Args:
-            done: how many.
-            left: how long the rest takes, if the caller knows better than the time that the units before have taken.
+            done: number of finished units.
+            left: how long the rest takes, if the caller has a better estimate than one from the units before.
         """
         self.left = left
         if self.before is not None:
@@ -91,7 +91,7 @@ class Reporter:
         return self.forecast.left() if known and self.done < (self.total or 0) else None
 
     def show(self, now: float) -> None:
-        """Show how far it is: at once on a terminal, else if the last line was some time ago."""
+        """Show the progress: at once on a terminal, else if the last line was printed some time ago."""
         left = self.remaining()
         text = f"{console.time_range(left)} left" if left else ""
         if self.bar is not None and self.task is not None:
@@ -106,18 +106,18 @@ class Reporter:
 
     @property
     def shows_detail(self) -> bool:
-        """Whether :meth:`detail` is seen at once; if not, what it costs can be saved."""
+        """Whether :meth:`detail` is shown at once; if not, the caller need not compute it."""
         return self.bar is not None
 
     def detail(self, text: str) -> None:
-        """What is in work."""
+        """Show the current work."""
         self.inside = text
         if self.bar is not None:
             self.bar.inside = text  # type: ignore[attr-defined]  # of terminal_bar
 
 
 def terminal_bar() -> Progress:
-    """A spinner, a bar, numbers and the time that is left on one line; below it what is in work."""
+    """A spinner, a bar, numbers and the time that is left on one line; below it the current work."""
     from rich.console import RenderableType
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
     from rich.text import Text
@@ -143,7 +143,7 @@ def reporting(total: int | None, unit: str, *, quiet: bool = False, loading: str
         total: units of it; None if that is not known yet.
         unit: what they are called.
         quiet: show nothing.
-        loading: what is done until something can be counted.
+        loading: text shown until units can be counted.
     """
     from rich.progress import Progress
 
@@ -165,7 +165,7 @@ def reporting(total: int | None, unit: str, *, quiet: bool = False, loading: str
 
 @contextmanager
 def reporting_units(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how many units are done and how many there are, which is not known at the beginning."""
+    """A function that shows how many units are done, and of how many; their number is not known at the beginning."""
     with reporting(None, unit, quiet=quiet, loading="loading") as reporter:
 
         def report(done: int, total: int) -> None:

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 LOADING = "loading the models"
 LOSS_STEPS = 10
-"""The loss is shown every so many steps at most; reading it makes an accelerator wait."""
+"""The loss is shown at most once in this many steps, because reading it makes an accelerator wait."""
 
 
 class Narrator(ExitStack):
-    """Prints what a purification reports: talk and progress on stderr, and for --quiet the paths of results on stdout.
+    """Prints what a purification reports: messages and progress on stderr; with --quiet the paths of results on stdout.
 
     Args:
         out: the output folder.
         settings: of the purification.
-        silent: whether progress is left out.
+        silent: whether no progress is printed.
         paths: whether the path of each result is printed.
-        verbose: whether more is printed about what is used.
+        verbose: whether more is printed about model and settings.
     """
 
     def __init__(self, out: Path, settings: PurifySettings, *, silent: bool, paths: bool, verbose: bool) -> None:
@@ -49,7 +49,7 @@ class Narrator(ExitStack):
         return self
 
     def message(self, message: Message) -> None:
-        """Print what is known before the work."""
+        """Print a message."""
         if isinstance(message, Listed):
             whose = "" if message.shard is None else f", {message.own} of them in shard {message.shard}"
             skipped = f", {console.count(message.skipped, 'other file')} skipped" if message.skipped else ""
@@ -58,7 +58,7 @@ class Narrator(ExitStack):
             show_purify_plan(message, self.settings, verbose=self.verbose)
 
     def progress(self, progress: Progress) -> None:
-        """Show progress; print failures, and the paths of results where they are asked for."""
+        """Show progress; print failures, and with --quiet the paths of results."""
         if self.reporter is not None and self.reporter.total is None:
             self.reporter.begin(progress.total, "images")
         if progress.step is not None:
@@ -74,7 +74,7 @@ class Narrator(ExitStack):
             console.result(str(self.out / progress.image.output))
 
     def in_work(self, progress: Progress) -> str:
-        """What is in work: "photo.png, tile 3 of 12, step 4 of 8, loss 120"."""
+        """The current work: "photo.png, tile 3 of 12, step 4 of 8, loss 120"."""
         step, patch = progress.step, progress.patch
         assert step is not None
         parts = [] if patch is None else [patch.source]
@@ -90,7 +90,7 @@ class Narrator(ExitStack):
 
 
 def show_purify_plan(plan: PurifyPlan, settings: PurifySettings, *, verbose: bool) -> None:
-    """Print what will be done and about how long it takes; warn about images that will be cut, and of a blur."""
+    """Print what will be done and about how long it takes; warn if images will be cut or blurred."""
     looked, seconds = plan.survey, plan.seconds_per_patch
     if plan.already_there:
         console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
@@ -119,7 +119,7 @@ def show_purify_plan(plan: PurifyPlan, settings: PurifySettings, *, verbose: boo
 
 
 def method_of(planned: PlannedModel) -> str:
-    """ "10 latents × 8 steps", or what a denoising does."""
+    """ "10 latents × 8 steps", or for denoising alone its draws of noise."""
     config = planned.config
     if config.method == "optimise":
         return f"{config.num_latents} latents × {config.steps} steps"
@@ -138,7 +138,7 @@ def patches_of(planned: PlannedModel) -> str:
 
 
 def document(result: PurifyResult) -> Any:
-    """The document of --json."""
+    """The JSON document of the command."""
     from cmap_cli.purify.documents import DryRunDocument, PurifyCost, PurifyDocument
 
     if result.dry_run or result.summary is None:
@@ -174,7 +174,7 @@ def warn_of_results(result: PurifyResult) -> None:
 
 
 def print_summary(result: PurifyResult, summary: Summary, settings: PurifySettings) -> None:
-    """Print what was done and what it did to the predictions."""
+    """Print the results and how the predictions changed."""
     failed = f", {result.failed} failed" if result.failed else ""
     models = summary.models
     of_each = " and ".join(f"{name} ({count})" if len(models) > 1 else name for name, count in models.items())

@@ -1,4 +1,4 @@
-"""Standard output: results alone are written there, whatever their file names hold and whoever reads them."""
+"""Standard output: only results are written to it; names of files are made safe for terminals."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ P = ParamSpec("P")
 
 STDOUT = Path("standard output")
 NAMES = "cmap-names"
-"""What Python calls :func:`as_bytes`."""
+"""Name under which :func:`as_bytes` is registered with Python."""
 
 results: TextIO | None = None
 """Where results are printed inside :func:`own_stdout`; None for sys.stdout."""
 
 
 def stream() -> TextIO | None:
-    """Where results go now; None if whoever started the process closed it."""
+    """The stream for results; None if stdout was closed before the process started."""
     return results or sys.stdout
 
 
 def result(text: str) -> None:
-    """A line of the result, on stdout; on a terminal without control characters, which names of files may hold.
+    """Print a line of the result on stdout; on a terminal without control characters, which file names may contain.
 
     Raises:
-        BrokenPipeError: nobody reads it any more.
+        BrokenPipeError: the reader has closed the pipe.
         CmapError: it cannot be written, for example because the disk is full.
     """
     file = stream()
@@ -48,13 +48,13 @@ def result(text: str) -> None:
 
 
 def discard_rest(file: TextIO) -> None:
-    """Send what is left in a stream nowhere; else Python would try to write it once more at the end."""
+    """Discard what is left in a stream; else Python would try to write it again when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def finish_stderr() -> None:
-    """Flush stderr; talk that a full disk does not take must not change the exit code, which Python would make 120."""
+    """Flush stderr. If that fails, as on a full disk, keep the exit code, which Python would change to 120."""
     if sys.stderr is not None:  # as it is if the stream is closed
         try:
             sys.stderr.flush()
@@ -76,7 +76,7 @@ def printable(text: str, *, lines: bool = True) -> str:
 
 
 def as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """How results are encoded that the encoding of stdout lacks: bytes of file names as they are, others escaped."""
+    """Encode characters that the encoding of stdout lacks: bytes of file names unchanged, others as escapes."""
     assert isinstance(error, UnicodeEncodeError)
     odd = error.object[error.start : error.end]
     try:
@@ -90,7 +90,7 @@ codecs.register_error(NAMES, as_bytes)
 
 @contextmanager
 def own_stdout() -> Iterator[None]:
-    """Keep stdout for :func:`result`; what other code prints there, C libraries included, goes to stderr."""
+    """Keep stdout for :func:`result`; what other code prints to stdout, also C libraries, goes to stderr."""
     global results  # noqa: PLW0603 - a process has one standard output
     if sys.stdout is None:  # closed by whoever started the process
         yield
@@ -123,7 +123,7 @@ def own_stdout() -> Iterator[None]:
 
 
 def keeping_stdout(command: Callable[P, None]) -> Callable[P, None]:
-    """A command inside :func:`own_stdout`, with the same options.
+    """The command, run inside :func:`own_stdout`; its options stay the same.
 
     Its annotations are evaluated here, once: Typer does it six times for every command, which takes a third of the time
     of ``cmap --help``.

@@ -253,7 +253,7 @@ class TrainingBars:
         self.stack.close()
 
     def show(self, progress: TrainProgress) -> None:
-        """Move the bar; the loss is fetched from the device now and then, and only where it is shown."""
+        """Move the bar; the loss is read from the device from time to time, and only if it is shown."""
         if progress.unit != self.unit:
             self.stack.close()
             self.unit = progress.unit

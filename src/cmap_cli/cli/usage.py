@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in our words and all at once; Typer itself stops at the first mistake."""
+"""All mistakes in a command line, reported together; Typer alone stops at the first one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS: dict[type, tuple[Callable[[str], float], str]] = {int: (int, "whole num
 
 
 def problems_of(command: Any, ctx: Any, args: Sequence[str]) -> list[CmapError]:
-    """Every mistake in the arguments of a command, those that the command itself would find included."""
+    """Every mistake in the arguments of a command, also those that the command itself would find."""
     hint = f"cmap {command.name} --help"
     problems: list[CmapError] = []
     left, dropped = list(args), set[str]()
@@ -52,7 +52,7 @@ def problems_of(command: Any, ctx: Any, args: Sequence[str]) -> list[CmapError]:
 
 
 def own_problems(command: Any, right: Mapping[str, Any]) -> list[CmapError]:
-    """What the command would find wrong with the values that are right for Typer, and the defaults of the others."""
+    """The mistakes that the command would find in the values that Typer accepts, with defaults for the others."""
     checks = importlib.import_module(CHECKS)
     check: Callable[[dict[str, Any]], list[CmapError]] | None = getattr(
         checks, f"{command.name.replace('-', '_')}_problems", None
@@ -68,7 +68,7 @@ def own_problems(command: Any, right: Mapping[str, Any]) -> list[CmapError]:
 
 
 def unparsed(command: Any, error: TyperException, name: str | None, hint: str) -> CmapError:
-    """Our words for what a parser stopped at."""
+    """The error for the argument at which a parser stopped."""
     text = plain(error)
     if name is None:
         return UsageError(text, hint)
@@ -82,7 +82,7 @@ def unparsed(command: Any, error: TyperException, name: str | None, hint: str) -
 
 
 def worded(command: Any, parameter: Any, value: Any, error: TyperException, hint: str) -> CmapError:
-    """Our words for a value that Typer refused, from what the option declares."""
+    """The error for a value that Typer refused, worded with what the option accepts."""
     is_argument = parameter.param_type_name == "argument"
     name = str(parameter.metavar).rstrip(".") if is_argument else max(parameter.opts, key=len)
     if value is None or value == ():
@@ -96,7 +96,7 @@ def worded(command: Any, parameter: Any, value: Any, error: TyperException, hint
 
 
 def refused(name: str, given: str, kind: Any, info: ParameterInfo | None) -> str:
-    """Why a value does not suit what is declared; empty if it does."""
+    """Why an option does not accept a value; empty if it does."""
     if get_origin(kind) is Literal:
         choices = list(map(str, get_args(kind)))
         return "" if given in choices else f"{name} {given or EMPTY} is none of {', '.join(choices)}"
@@ -117,7 +117,7 @@ def refused(name: str, given: str, kind: Any, info: ParameterInfo | None) -> str
 
 
 def declared(callback: Any, name: str) -> tuple[Any, ParameterInfo | None]:
-    """The type of one value of an option, without None and list, and what Typer was told about it."""
+    """The type of one value of an option, without None and list, and its declaration for Typer."""
     kind = get_type_hints(callback, include_extras=True).get(name)
     info = None
     if get_origin(kind) is Annotated:
@@ -129,7 +129,7 @@ def declared(callback: Any, name: str) -> tuple[Any, ParameterInfo | None]:
 
 
 def unknown_command(text: str, commands: Sequence[str]) -> CmapError | None:
-    """Our words for a command that there is not; None if the text is about something else."""
+    """The error for an unknown command; None if the text is about something else."""
     match = re.match(r"No such command '(.*?)'", text, re.DOTALL)
     return UsageError(f"there is no command {match[1]!r}", suggestion(match[1], commands)) if match else None
 

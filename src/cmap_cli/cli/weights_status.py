@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_status(weights_dir: Path | None, *, check_manifest: bool, verify: bool, json: bool, quiet: bool) -> None:
-    """--check-manifest, --verify or --list."""
+    """Do what --check-manifest, --verify or --list asks for."""
     if check_manifest:
         show_check(json=json)
     elif verify:
@@ -25,7 +25,7 @@ def show_status(weights_dir: Path | None, *, check_manifest: bool, verify: bool,
 
 
 def show_check(*, json: bool) -> None:
-    """That the manifest has no mistakes; if it has some, reading it fails with all of them."""
+    """Print that the manifest has no mistakes; if it has some, reading it raises an error with all of them."""
     from cmap_cli.models.weights.documents import ManifestDocument
     from cmap_cli.models.weights.manifest import manifest_path, read_manifest
 
@@ -37,7 +37,7 @@ def show_check(*, json: bool) -> None:
 
 
 def show_download_plan(artefacts: Sequence[Artefact], weights_dir: Path | None, *, json: bool) -> None:
-    """What would be downloaded, from where, under which licence."""
+    """Print what would be downloaded, from where, under which licence."""
     from cmap_cli.models.weights.status import plan_download
 
     plan = plan_download(artefacts, weights_dir)
@@ -54,7 +54,7 @@ def show_download_plan(artefacts: Sequence[Artefact], weights_dir: Path | None, 
 
 
 def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
-    """Everything that the manifest has, and whether it is here."""
+    """Print all entries of the manifest, and whether their files are here."""
     from cmap_cli.models.weights.status import list_weights
 
     listed = list_weights(weights_dir)
@@ -70,7 +70,7 @@ def show_list(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
 
 
 def show_verification(weights_dir: Path | None, *, json: bool, quiet: bool) -> None:
-    """Hash everything that is here; exit code 1 if anything has changed."""
+    """Compute the hash of every file that is here; exit code 1 if anything has changed."""
     from cmap_cli.models.weights.status import verify_weights
 
     found = verify_weights(weights_dir, console.fail)
@@ -90,7 +90,7 @@ def about(least: int, most: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """A size as a person says it."""
+    """A size in words."""
     if count >= 10**9:
         return f"{count / 10**9:.1f} GB"
     return f"{count / 10**6:.1f} MB" if count >= 10**5 else f"{count / 1000:.1f} kB"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 EPS = 1e-8
 TINY = torch.finfo(torch.float32).tiny
-"""Where √ŝ has no derivative: below it √ŝ vanishes beside ε, so this bound changes no value and gives gradients one."""
+"""Smallest ŝ whose root is taken: √ŝ has no derivative at 0. Changes no value, because ε is much larger."""
 
 
 def adam_update(
@@ -21,10 +21,10 @@ def adam_update(
     Hats correct the bias of starting at 0. Every element is updated on its own, so images of a batch do not interact.
 
     Args:
-        v: what is optimised.
-        first: m before the step, of v's shape; 0 at first.
+        v: the optimised tensor.
+        first: m before the step, of v's shape; 0 before the first step.
         second: s before the step.
-        gradient: at v.
+        gradient: the gradient at v.
         step: 1-based number of the step.
         lr: learning rate.
         betas: decay rates of m and s.
@@ -43,7 +43,7 @@ class Adam:
     """A tensor and its two running means, see :func:`adam_update`.
 
     Args:
-        v: what is optimised; changed in place.
+        v: the optimised tensor; changed in place.
         betas: decay rates of m and s.
     """
 

@@ -66,8 +66,8 @@ def consistency(model: ConsistencyModel, images: Tensor, sigma: float, labels: T
     Args:
         model: the consistency model.
         images: x_t, (..., C, H, W).
-        sigma: t, of all images.
-        labels: of a class-conditional model, (...), int64.
+        sigma: t, the same for all images.
+        labels: the classes for a class-conditional model, (...), int64.
 
     Returns:
         Images (..., C, H, W) not yet clipped to [-1, 1], of the dtype of ``images``.

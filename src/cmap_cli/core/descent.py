@@ -1,4 +1,4 @@
-"""The objective of a purification as a function of what Adam moves, and the loop of its steps."""
+"""The objective of a purification as a function of the variable that Adam changes, and the loop of its steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Draw:
 
     Attributes:
         latents: ~ N(0, t_max² I), (B, K, C, H, W).
-        noise: of the last denoising, ~ N(0, I), (B, K, C, H, W); None without one.
+        noise: the noise of the last denoising, ~ N(0, I), (B, K, C, H, W); None if there is no denoising.
     """
 
     latents: Tensor
@@ -30,7 +30,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """The objective of B images as a function of v, with latents z = z_0 + P·v; Adam moves v from 0.
+    """The objective of B images as a function of v, with latents z = z_0 + P·v; Adam optimises v, beginning at 0.
 
     Attributes:
         model: the consistency model.
@@ -40,8 +40,8 @@ class Descent:
         perceptual_distance: to the targets.
         start: z_0, (B, K, C, H, W).
         precondition: P.
-        labels: of a class-conditional model, (B, K).
-        noise: of the last denoising, (B, K, C, H, W); None without one.
+        labels: the classes for a class-conditional model, (B, K).
+        noise: the noise of the last denoising, (B, K, C, H, W); None if there is no denoising.
     """
 
     model: ConsistencyModel

@@ -1,4 +1,4 @@
-"""How many images fit into memory at once, from what one image keeps for the backward pass."""
+"""How many images fit into memory at once, computed from the memory that one image needs for the backward pass."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cmap_cli.device import choose_batch_size, saved_bytes
 
 PROBED_STRIDES = 8
 SMALL = 64
-"""Pixels of a side beyond which larger batches gain no speed: of larger pictures fewer are taken at once."""
+"""Pixels of a side. For larger pictures, larger batches are not faster, so fewer pictures are processed at once."""
 
 
 def patch_batch_size(
     purifier: Purifier, device: torch.device, sharers: int = 1, size: tuple[int, int] | None = None
 ) -> int:
-    """How many patches fit on the device at once, from what one patch's latents keep for the backward pass.
+    """How many patches fit on the device at once, computed from the memory that one patch needs for the backward pass.
 
     Args:
         purifier: the method on a model.
         device: where.
-        sharers: processes that have its memory to share.
-        size: (height, width) of the patches, for a model that takes any; by default the model's own.
+        sharers: number of processes that share its memory.
+        size: (height, width) of the patches, for a model that takes any size; by default the model's own size.
     """
     channels, *own = purifier.model.image_shape
     height, width = size or own
@@ -59,7 +59,7 @@ def some_labels(purifier: Purifier, count: int, device: torch.device) -> Tensor 
 
 
 def common_batch_size(fitting: Sequence[int]) -> int:
-    """What fits everywhere, rounded down to a power of two so that machines of about the same memory agree.
+    """The batch size that fits on every device, rounded down to a power of two so that similar machines get the same.
 
     Args:
         fitting: patches that fit on the device of each process of a job.
@@ -68,11 +68,11 @@ def common_batch_size(fitting: Sequence[int]) -> int:
 
 
 def even_batches(patches: int, most: int) -> int:
-    """The size of a batch that leaves as few of its places as possible empty.
+    """The batch size with which the last batch has as few empty places as possible.
 
     Args:
         patches: of all images, also of those that are done and of those of other shards: the size is the same for all.
-        most: at once.
+        most: largest batch that fits into memory.
     """
     batches = -(-max(1, patches) // most)
     return -(-max(1, patches) // batches)

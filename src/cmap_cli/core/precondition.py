@@ -24,11 +24,11 @@ def spectral_preconditioner(model: ConsistencyModel, limit: float) -> Callable[[
     """P = Σ_i p_i·v_i v_iᵀ + p_n·(I − Σ_i v_i v_iᵀ), p_i = min(s_1 / s_i, limit); the identity if limit is 0.
 
     A consistency model moves an image along v_i by about s_i / t_max times what the latent moves. Natural images have
-    s_1 / s_n of 100 and more, so plain Adam restores coarse structure at once and detail hardly ever. With latents
-    z = z_0 + P·v and Adam on v, all directions up to the limit move at one speed.
+    s_1 / s_n of 100 and more, so plain Adam restores coarse structure quickly and detail very slowly. With latents
+    z = z_0 + P·v and Adam on v, all directions up to the limit move at the same speed.
 
     Args:
-        model: one without principal directions gets the identity.
+        model: the consistency model; without principal directions P is the identity.
         limit: the largest p_i.
 
     Returns:

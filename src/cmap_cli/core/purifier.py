@@ -73,7 +73,7 @@ class Purifier:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        """Refuse a model whose weight gradients would be computed and thrown away at every step."""
+        """Refuse a model whose weights require gradients, which would be computed at every step and not used."""
         if isinstance(self.model, torch.nn.Module) and any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the consistency model must be frozen: call model.requires_grad_(False)")
 
@@ -89,7 +89,7 @@ class Purifier:
             raise ValueError(f"{len(x)} images need as many generators, not {len(generators)}")
 
     def draw(self, x: Tensor, generators: Sequence[Generator]) -> Draw:
-        """The latents that purification of x starts from, or that its start is made of, and the noise it ends with.
+        """The latents from which purification of x starts, or its start is computed, and the noise at its end.
 
         Returns:
             Both on x's device.
@@ -104,10 +104,10 @@ class Purifier:
         return Draw(latents, standard_normal(latents.shape[1:], generators).to(x))
 
     def descent(self, x: Tensor, draw: Draw, labels: Tensor | None = None) -> Descent:
-        """What is minimised for images x in [0, 1], (B, C, H, W), from the drawn latents or the inverse made of them.
+        """The objective for images x in [0, 1], (B, C, H, W), starting from the drawn latents or from the inverse.
 
         Raises:
-            ValueError: labels, (B,), are missing or not wanted.
+            ValueError: labels, (B,), are missing, or the model takes none.
         """
         if (labels is not None) != bool(num_classes(self.model)):
             raise ValueError(f"a model of {num_classes(self.model)} classes, labels {labels}")

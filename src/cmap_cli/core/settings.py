@@ -28,10 +28,10 @@ class PurifyConfig:
         lr_schedule: "constant" as in the paper, or "cosine" from lr down to 0 over the steps.
         gain_limit: of the preconditioner (:mod:`cmap_cli.core.precondition`); 0 for none, as in the paper.
         straight_through: whether the clip to [-1, 1] lets gradients through; in the paper clipped pixels get none.
-        start: "prior" from z ~ N(0, t_max² I), as in the paper; "inverse" from latents that already generate about the
+        start: "prior" from z ~ N(0, t_max² I), as in the paper; "inverse" from latents that already generate nearly the
             image, with models that have an inverse (:class:`~cmap_cli.core.types.HasInverse`).
         denoise_level: noise level that the candidates are taken to and denoised from at the end, by models that have a
-            denoiser (:class:`~cmap_cli.core.types.HasDenoiser`); 0 for not, as in the paper.
+            denoiser (:class:`~cmap_cli.core.types.HasDenoiser`); 0 for no denoising, as in the paper.
         method: "optimise" latents, as in the paper; "denoise" for the last denoising alone, of the image itself: K
             candidates are K draws of its noise.
     """
@@ -91,15 +91,15 @@ FROM_INVERSE: dict[Preset, dict[str, Any]] = {
     "fast": {"steps": 3, "lr": 0.3, "start": "inverse"},
     "balanced": {"steps": 8, "lr": 0.3, "start": "inverse"},
 }
-"""What the quick presets change for models with an inverse, which starts them near their end."""
+"""What the quick presets change for models with an inverse: the inverse is a start that is close to the result."""
 
 
 @runtime_checkable
 class HasPresets(Protocol):
-    """A model for which other settings were found to be best.
+    """A model with settings of its own for some presets.
 
     Attributes:
-        presets: these settings, by preset; the others are those of all models.
+        presets: its settings by preset; for other presets the general settings apply.
     """
 
     @property
@@ -128,7 +128,7 @@ def resolve_config(
     num_latents: int | None = None,
     denoise_level: float | None = None,
 ) -> PurifyConfig:
-    """The settings of a preset for a model, with some of them changed; None for the preset's own.
+    """The settings of a preset for a model, with some of them changed; None keeps the preset's value.
 
     Raises:
         UsageError: a value does not go with the others or with the model.

@@ -1,4 +1,4 @@
-"""Perceptual terms: differentiable SSIM, LPIPS, and their sum, each with the target's part computed once."""
+"""Perceptual terms: differentiable SSIM, LPIPS, and their sum. What depends on the target alone is computed once."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class SSIM:
     def __call__(self, y: Tensor) -> PerceptualDistance:
         """−S summed over pixels and channels; a :data:`~cmap_cli.core.types.Similarity`.
 
-        Where y asks for no gradient, the one with respect to x is written out (:class:`_NegativeSum`), which is
-        quicker than autograd's; it has no second derivative, which only gradients with respect to y need.
+        If y needs no gradient, the gradient with respect to x is computed by formula (:class:`_NegativeSum`), which is
+        faster than autograd. It has no second derivative; only gradients with respect to y need one.
         """
         if y.requires_grad:
             ssim_map = self.to(y.unsqueeze(1))
@@ -137,7 +137,7 @@ class _NegativeSum(torch.autograd.Function):
 class LPIPS:
     """LPIPS (Zhang et al. 2018, arXiv 1801.03924), scaled to the size of a sum over pixels and channels.
 
-    LPIPS is a mean over the image; times C·H·W it stands beside the sums of the other terms as 1 − S does.
+    LPIPS is a mean over the image. Multiplied by C·H·W it has the scale of the other terms, which are sums.
 
     Attributes:
         network: (x, y) in [-1, 1], (N, 3, H, W) each -> (N, 1, 1, 1), as the lpips package's module does.

@@ -1,4 +1,4 @@
-"""Images of any size: which sizes a model takes, sides that are no multiples of its stride, windows of large images."""
+"""Images of any size: which sizes a model takes, padding to multiples of its stride, windows of large images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from cmap_cli.core.types import ConsistencyModel, TakesAnySize
 
 WINDOW = 1024
-"""Pixels of a side that one window of a large image contributes at most; its margins come on top."""
+"""Largest side, in pixels, of the part of a window that is used; the margins are added to it."""
 
 
 def check_shape(model: ConsistencyModel, x: Tensor) -> None:
@@ -45,8 +45,8 @@ class Window:
     """A part of an image that the model is given, and the part of it that is used.
 
     Attributes:
-        given: (rows, columns) of the image.
-        used: (rows, columns) of the image.
+        given: (rows, columns) of the image that the model is given.
+        used: (rows, columns) of the image whose results are used.
         inside: (rows, columns) of the used part, counted from the given part's corner.
     """
 
@@ -58,8 +58,8 @@ class Window:
 def windows(model: object, height: int, width: int) -> list[Window]:
     """The windows of an image, in rows; a single one unless the model takes any size and the image is large.
 
-    Each window begins at multiples of the stride, and reaches farther than what is used of it by the receptive radius
-    or to the image's border. What is used is then the same as in one pass over the whole image.
+    Each window begins at multiples of the stride. It extends beyond its used part by the receptive radius, or to the
+    image's border. The used part is then the same as in one pass over the whole image.
     """
     everything = slice(0, height), slice(0, width)
     if not isinstance(model, TakesAnySize):
@@ -76,7 +76,7 @@ def windows(model: object, height: int, width: int) -> list[Window]:
 
 
 def spans(length: int, stride: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Given, used and inside part of each window along one axis, all about equally long."""
+    """The given, used and inside part of each window along one axis; all windows have about the same length."""
     count = -(-length // WINDOW)
     step = -(-length // (count * stride)) * stride
     for start in range(0, length, step):

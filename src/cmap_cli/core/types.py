@@ -21,7 +21,7 @@ class ConsistencyModel(Protocol):
     Attributes:
         sigma_min: t_min, the level at which f is the identity.
         sigma_max: t_max, the level of the prior N(0, t_max² I).
-        image_shape: (C, H, W); of a model for any size (:class:`TakesAnySize`) only C is binding.
+        image_shape: (C, H, W); for a model of any size (:class:`TakesAnySize`) only C is fixed.
     """
 
     @property
@@ -62,7 +62,7 @@ class HasInverse(Protocol):
     def invertible(self) -> bool: ...
 
     def invert(self, x: Tensor, z: Tensor, /) -> Tensor:
-        """Latents that generate about x, each as near to its z as possible; differentiable in x.
+        """Latents that generate nearly x, each as close to its z as possible; differentiable in x.
 
         Args:
             x: images in the model's range, (B, C, H, W).
@@ -120,10 +120,10 @@ def num_classes(model: ConsistencyModel) -> int:
 
 
 PerceptualDistance = Callable[[Tensor], Tensor]
-"""Candidates (B, K, C, H, W) in [0, 1] -> distance to a fixed target, (B, K); lower is more alike."""
+"""Candidates (B, K, C, H, W) in [0, 1] -> distance to a fixed target, (B, K); lower means more similar."""
 
 Similarity = Callable[[Tensor], PerceptualDistance]
-"""Targets (B, C, H, W) in [0, 1] -> their PerceptualDistance, with all that depends on the target alone done once."""
+"""Targets (B, C, H, W) in [0, 1] -> their PerceptualDistance, which computes once what depends on the target alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimisation step, or the denoising of one window: what ``on_step`` is called with before it is done.
+    """One optimisation step, or the denoising of one window: ``on_step`` is called with it before it is done.
 
     Attributes:
         index: 0-based number of the step.
@@ -164,11 +164,11 @@ class Purification:
     """What purification found for B images.
 
     Attributes:
-        samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1], denoised at the end if so set.
+        samples: the K purified candidates of each image, (B, K, C, H, W) in [0, 1], denoised at the end if that is set.
         restoration: pixel plus weighted perceptual term of each candidate, (B, K); lower is closer to the input. The
             pixel term alone where nothing was optimised.
-        latents: those of the candidates, (B, K, C, H, W); None where nothing was optimised.
-        objective: its terms at these latents; None where nothing was optimised.
+        latents: the latents of the candidates, (B, K, C, H, W); None where nothing was optimised.
+        objective: the terms of the objective at these latents; None where nothing was optimised.
     """
 
     samples: Tensor

@@ -1,4 +1,4 @@
-"""Images and their labels in one .npy, .npz or .safetensors file -> Listing. Of the images only the header is read."""
+"""Images and their labels in one .npy, .npz or .safetensors file -> Listing. Only the header of the images is read."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _array_names(path: Path) -> tuple[str, ...]:
 
 
 def read_array(path: Path, name: str) -> np.ndarray[Any, Any]:
-    """One array of an .npz or .safetensors file, whole (ImageError if it is damaged)."""
+    """One whole array of an .npz or .safetensors file (ImageError if it is damaged)."""
     try:
         if path.suffix.lower() == ".npz":
             with closing(NpzArray(path, name)) as array:

@@ -1,4 +1,4 @@
-"""What to measure on, by name: CIFAR-10 and the paper's subset of it, ImageNet-100, and the user's own images."""
+"""Data sets by name: CIFAR-10 and the paper's subset of it, ImageNet-100, and the user's own images."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def load_dataset(
 
     Args:
         name: one of these.
-        n: how many images; None for all. Of a folder's they are drawn at random, as it is sorted by class; otherwise
-            the first n.
-        split: which part; only cifar10, imagenet100 and array files have any.
+        n: how many images; None for all. They are drawn at random from a folder, which is sorted by class; of other
+            data sets the first n are taken.
+        split: which part; only cifar10, imagenet100 and array files have parts.
         image_size: (height, width) that images of another size are brought to; None to leave them.
         labels: a CSV file with the columns file and label, for images in folders.
         weights_dir: where a downloaded CIFAR-10 is, the user's cache by default.
         seed: of the draw from a folder; the paper's is 0.
 
     Raises:
-        UsageError: no such data set, fewer images than n, labels that do not fit; one for all that is wrong.
+        UsageError: no such data set, fewer images than n, or labels that do not fit; it names all problems.
         WeightsError: the whole of CIFAR-10 has not been downloaded; the hint is the command that does it.
     """
     problems: list[CmapError] = []
@@ -92,7 +92,7 @@ def load_dataset(
 
 
 def _too_few(dataset: Dataset, most: int, n: int) -> UsageError:
-    """What to say where more images are asked for than there are."""
+    """The error for more images than there are."""
     more = most < len(dataset) or (dataset.name == "cifar10" and dataset.split == "subset")
     hint = "--split test has more" if more else "Leave out --n for all of them"
     part = f"the split {dataset.split} of {dataset.name}" if dataset.split else dataset.name
@@ -120,10 +120,10 @@ def load_cifar10(name: str, rest: str, split: Split, weights_dir: Path | None) -
 def load_imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Dataset:
     """The validation images of Kaggle's ImageNet-100 in the user's folder."""
     if not folder or not Path(folder).is_dir():
-        what = f"{folder} is not a folder" if folder else "it is not said where ImageNet-100 is"
+        what = f"{folder} is not a folder" if folder else "the folder of ImageNet-100 is not given"
         raise UsageError(what, "imagenet100:FOLDER, where FOLDER holds val.X or the class folders")
     if split == "train":
-        raise UsageError("of imagenet100 only validation images are measured on", f"Name a folder: {folder}/train.X1")
+        raise UsageError("imagenet100 has only validation images", f"Name a folder: {folder}/train.X1")
     inside = (Path(folder) / each for each in ("val.X", "val"))
     root = next((path for path in inside if path.is_dir()), Path(folder))
     wnids = local_file(find_artefact("imagenet100-classes", "dataset")).read_text(encoding="utf-8").split()
@@ -133,7 +133,7 @@ def load_imagenet100(name: str, folder: str, split: Split, _: Path | None) -> Da
 
 
 def _own(name: str, split: Split, labels: Path | None) -> Dataset:
-    """What the user has: an array file, a CSV file, a folder, or files and patterns of images."""
+    """The user's own images: an array file, a CSV file, a folder, or files and patterns of images."""
     refuse_unknown(name)
     path, key = split_array(name)
     suffix = path.suffix.lower() if path.is_file() else ""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 SAME = 2
-"""A profile that moves no colour by more than this many of 255 levels is taken for sRGB: pixels stay as they are."""
+"""A picture whose profile changes no colour by more than this many of 255 levels counts as sRGB and is not changed."""
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
@@ -18,8 +18,8 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
     Args:
         picture: with 8 bits per channel.
-        profile: the ICC profile that was in its file. Without one, or with one that is damaged or for another kind of
-            pixels, a picture is taken to be in sRGB, or to have ideal inks.
+        profile: the ICC profile that was in its file. If it is missing, damaged or for another kind of
+            pixels, the picture is assumed to be in sRGB, or to have ideal inks.
     """
     if picture.mode in ("L", "LA"):
         table = _grey_table(profile) if profile else None
@@ -32,7 +32,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=8)  # the pictures of a folder are often of one camera
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What converts pictures of a mode to sRGB; None if the profile cannot be used, or changes nothing."""
+    """The conversion of pictures of a mode to sRGB; None if the profile cannot be used, or changes nothing."""
     target = "RGBA" if mode == "RGBA" else "RGB"
     transform: ImageCms.ImageCmsTransform
     try:

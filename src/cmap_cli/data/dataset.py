@@ -1,4 +1,4 @@
-"""Images with labels, read a few at a time: Dataset -> ImageBatch; which of them, and whose classes."""
+"""Images with labels, read a few at a time: Dataset -> ImageBatch; selecting images and matching class numbers."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ class ImageBatch:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images that are read when they are asked for, so that memory does not grow with their number.
+    """Images that are read when they are needed, so that memory does not grow with their number.
 
     Attributes:
         name: as the user gave it.
         split: which part of the data set; "" where there is only one.
-        classes: their names, () if unknown; the label of an image is a place in it.
+        classes: names of the classes, () if unknown; a label is an index into it.
         indices: the number of each image in the whole folder or file, in the test or training set of CIFAR-10.
         labels: (N,) int64, -1 for all if they are not known.
         keys: N names, the same in every run and on every machine.
         sources: where the images are.
         image_size: (height, width) that images of another size are brought to; None to leave them.
-        short_side: what they are resized to before their middle is cut out; 0: until they just cover `image_size`.
-        interpolation: of that resizing.
+        short_side: the images' short side is resized to it before the middle is cut out; 0: they are resized until
+            they just cover `image_size`.
+        interpolation: the method of that resizing.
     """
 
     name: str
@@ -132,16 +133,16 @@ class Dataset:
 def resize_and_crop(
     pixels: Tensor, size: tuple[int, int], short_side: int = 0, interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """Resize and CenterCrop of torchvision; a picture that has the size already is returned as it is.
+    """Resize and CenterCrop of torchvision; a picture that already has the size is returned unchanged.
 
-    The picture shrinks or grows, antialiased, and its margins are cut off. It has 8 bits per channel from there on.
+    The picture is resized with antialiasing, its margins are cut off, and its values are rounded to 8 bits per channel.
 
     Args:
         pixels: (3, H, W) in [0, 1].
         size: (height, width) of the result.
         short_side: pixels that the short side is resized to, not less than ``size``; 0: the picture is resized until
             it just covers ``size``.
-        interpolation: of the resizing.
+        interpolation: the method of resizing.
 
     Returns:
         (3, *size) in [0, 1].
@@ -169,7 +170,7 @@ def draw(dataset: Dataset, n: int, seed: int = 0) -> Dataset:
     With seed 0 it is the draw of the paper: ``RandomState(0).choice(N, n, replace=False)``.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: there are fewer images.
     """
     if not 1 <= n <= len(dataset):
         raise UsageError(f"{dataset.name} has {len(dataset):,} images, not {n:,}", "Leave out --n for all of them")
@@ -206,13 +207,14 @@ def match_classes(dataset: Dataset, classifier_classes: Sequence[str], num_class
     """The data set with its labels in the classifier's numbering.
 
     Where both know the names of their classes, labels are translated by name; the classifier may know more classes
-    than the data set has. Where one knows only numbers, these are taken for the same. Class folders that have the
-    WordNet identifiers of ImageNet as names, such as n01440764, are numbered as a classifier of 1,000 classes has them.
+    than the data set has. If one of them knows only numbers, equal numbers are the same class. Class folders
+    that have the WordNet identifiers of ImageNet as names, such as n01440764, are numbered as classifiers of 1,000
+    classes number them.
 
     Args:
-        dataset: unlabelled ones are returned as they are.
+        dataset: the images; without labels they are returned unchanged.
         classifier_classes: names, () if unknown; transformers' LABEL_0, LABEL_1, ... are no names.
-        num_classes: how many the classifier tells apart.
+        num_classes: how many classes the classifier has.
 
     Raises:
         UsageError: a class is unknown to the classifier, or has a name that it has twice, or a label is no number of

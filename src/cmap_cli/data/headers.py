@@ -1,6 +1,6 @@
-"""What a file says about itself before a pixel is read: pictures and arrays, by content and not by name.
+"""Format and size of pictures and arrays, read from their headers; the content of a file decides, not its name.
 
-Bad bytes of any kind become one `ImageError` that names the file (`explain`), here and in `images`.
+Whatever is wrong with a file becomes one `ImageError` that names the file (`explain`), here and in `images`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Kind = Literal["npy", "npz", "safetensors"]
 
 
 def explain(path: Path, error: Exception) -> CmapError:
-    """Turns whatever reading `path` raised into one sentence and a hint."""
+    """The error, one sentence and a hint, for an exception that was raised while `path` was read."""
     match error:
         case CmapError():
             return error
@@ -155,7 +155,7 @@ def inspect_array(path: Path, key: str | None = None) -> ArrayImages | None:
     readings is taken as channels last, and (N, H, W) with N one of 1, 3, 4 as one image (C, H, W).
 
     Args:
-        path: the file; its content decides what it is, but a picture's suffix is believed.
+        path: the file. Its content decides what it is, but a file with a picture's suffix counts as a picture.
         key: which array of an .npz or .safetensors file; None for the only one that looks like images.
 
     Returns:
@@ -199,7 +199,7 @@ def _axes(shape: tuple[int, ...]) -> str:
 
 
 def _check_regular(path: Path) -> None:
-    """Refuses what would hang or mislead a reader: pipes, devices, folders, empty files."""
+    """Refuses files that cannot be read as images: pipes, devices, folders, empty files."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path} is a folder, not an image", "Name the folder itself to do all it holds")

@@ -42,7 +42,7 @@ class DecodedImage:
     Attributes:
         pixels: (C, H, W) float32 in [0, 1]; three channels are RGB, one is luminance. Clear pixels have the
             colour that the file gives them.
-        alpha: (H, W) float32 in [0, 1], 1 is opaque; None if the file says nothing of transparency.
+        alpha: (H, W) float32 in [0, 1], 1 is opaque; None if the file contains no transparency.
         grey: whether the file has one channel of luminance, which may be repeated in ``pixels``.
     """
 
@@ -54,9 +54,9 @@ class DecodedImage:
 def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Reads one image, upright by its EXIF data, with palettes expanded, in sRGB.
 
-    8 bits are divided by 255, 16 bits by 65535; floating point has to be in [0, 1] already. Of an animation
-    the first frame is read, of a TIFF the first page. An ICC profile is applied, but for 16-bit and floating-point
-    pictures: colours of Display P3, Adobe RGB or CMYK become those of sRGB that look alike.
+    8 bits are divided by 255, 16 bits by 65535; floating point has to be in [0, 1] already. The first
+    frame of an animation and the first page of a TIFF are read. An ICC profile is applied, except to 16-bit and
+    floating-point pictures: colours of Display P3, Adobe RGB or CMYK become those of sRGB that look alike.
 
     Args:
         source: what to read.
@@ -80,7 +80,7 @@ def read_image(source: Source, channels: Literal[1, 3] = 3, max_pixels: int = MA
 
 
 def to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
-    """Pixels (1 or 3, H, W) in [0, 1] -> (channels, H, W): grey is repeated, of colour the luminance is taken."""
+    """Pixels (1 or 3, H, W) in [0, 1] -> (channels, H, W): grey is repeated; colour is reduced to its luminance."""
     if channels == 1 and len(pixels) == 3:
         pixels = torch.einsum("c,chw->hw", torch.tensor(_LUMINANCE), pixels).clamp(0, 1)[None]
     return pixels.expand(channels, -1, -1).contiguous()
@@ -155,7 +155,7 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
 def write_image(path: Path, pixels: torch.Tensor, alpha: torch.Tensor | None = None) -> None:
     """Writes one image whole or not at all, under a temporary name first; parent folders are made.
 
-    Pictures have 8 bits a channel and lose nothing more, but for JPEG (quality 95, full colour resolution).
+    Pictures have 8 bits per channel; nothing else is lost, except in JPEG (quality 95, full colour resolution).
     Arrays are float32, (C, H, W), named "image"; with an `alpha` they are RGBA.
 
     Args:
@@ -184,7 +184,7 @@ def write_image(path: Path, pixels: torch.Tensor, alpha: torch.Tensor | None = N
 
 
 def _encode(suffix: str, pixels: torch.Tensor, alpha: torch.Tensor | None) -> bytes:
-    """The bytes of a file, made in memory: the error of a full disk loses its errno in an encoder."""
+    """The bytes of a file, made in memory: an encoder that writes to a full disk raises an error without errno."""
     buffer = io.BytesIO()
     if suffix in _PICTURE_OPTIONS:
         planes = pixels if alpha is None else torch.cat([pixels, alpha[None]])

@@ -1,7 +1,7 @@
-"""Which images to do: the arguments of a command -> Sources, each with its place below the output folder.
+"""Which images to process: the arguments of a command -> Sources, each with its place below the output folder.
 
-Files are opened for their headers only, and nothing here imports torch. What is wrong with one file is an
-`ImageError`, which stops that file; what is wrong with what was typed is a `UsageError`, which stops the run.
+Files are opened for their headers only, and nothing here imports torch. A damaged file is an
+`ImageError`, which stops that file; a wrong argument is a `UsageError`, which stops the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cmap_cli.errors import CmapError, ImageError, UsageError, collecting, raise
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image to do.
+    """One image to process.
 
     Attributes:
         path: the file it is in.
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An input that was found but cannot be done, and why; the others go on."""
+    """An input that was found but cannot be processed, and why; the others are processed."""
 
     path: str
     error: ImageError
@@ -48,11 +48,11 @@ class Failure:
 
 @dataclass(slots=True)
 class Discovery:
-    """What the arguments name.
+    """The images that the arguments name.
 
     Attributes:
         sources: the images, in the order of the arguments.
-        failures: what cannot be done.
+        failures: the inputs that cannot be processed.
         folders: every folder that was named or matched, for `check_output_folder`.
         skipped: how many files of other kinds were passed over in folders and patterns.
         named: positions in ``sources`` of images in files that were named or matched -> the folder of the file.
@@ -65,7 +65,7 @@ class Discovery:
     named: dict[int, Path] = field(default_factory=dict)
 
     def fail(self, path: str | Path, error: CmapError) -> None:
-        """Notes a failure; what stops a run when it is typed stops only one file when it is found."""
+        """Notes a failure. What stops the run if it is an argument stops only this file if it is in a folder."""
         failure = error if isinstance(error, ImageError) else ImageError(error.message, error.hint)
         self.failures.append(Failure(str(path), failure))
 
@@ -83,7 +83,7 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None, *, be
     that very name ("**" is recursive); an array in a file ("file.npz:key"); or "-", for paths from `stdin`,
     one per line or separated by NUL.
 
-    Where a result goes mirrors where its input is. A file in a folder that was named keeps its path below
+    The output folder mirrors the folders of the inputs. A file in a folder that was named keeps its path below
     that folder. All other files together keep their paths below the deepest folder that holds all of them:
     photos/x.jpg goes to x.jpg, whether it or its folder was named, and a pattern does the same whether the
     shell or cmap expands it. Image 7 of the batch a.npy goes to a/000007.
@@ -92,11 +92,11 @@ def discover(arguments: Sequence[str], stdin: Iterable[str] | None = None, *, be
 
     Args:
         arguments: as typed.
-        stdin: the text of standard input in lines, for "-"; a bad path in it is a failure and stops nothing.
-        below: instead of the deepest folder; files outside of it keep their names.
+        stdin: the text of standard input in lines, for "-"; a bad path in it does not stop the run.
+        below: the folder to use instead of the deepest one; files outside of it keep only their names.
 
     Raises:
-        UsageError: one for all arguments that are missing, name no image or do not say which array.
+        UsageError: arguments that are missing or name no image; all are listed.
     """
     found = Discovery()
     problems: list[CmapError] = []
@@ -146,7 +146,7 @@ def _add(found: Discovery, text: str, *, patterns: bool = True) -> None:
 
 
 def _add_named(found: Discovery, path: Path, key: str | None = None) -> None:
-    """Adds a file that is in no named folder; :func:`_place_named` says where its result goes."""
+    """Adds a file that is in no named folder; :func:`_place_named` sets the place of its result."""
     before = len(found.sources)
     _add_file(found, path, PurePosixPath(path.name), key)
     folder = Path(os.path.normpath(Path.cwd() / path.parent))  # not resolve(): a link keeps the name it was given
@@ -190,7 +190,7 @@ def _add_file(found: Discovery, path: Path, relative: PurePosixPath, key: str | 
 def _add_if_image(
     found: Discovery, path: Path, suffixes: Collection[str], relative: PurePosixPath | None = None
 ) -> None:
-    """Adds a file that a folder or pattern holds: one of another kind is skipped, and none stops the run."""
+    """Adds a file of a folder or pattern; files of another kind are skipped, and damaged ones do not stop the run."""
     if path.suffix.lower() not in suffixes:
         found.skipped += 1
         return
@@ -236,7 +236,7 @@ def _add_folder(found: Discovery, root: Path) -> None:
 
 
 def _walk(found: Discovery, root: Path) -> Iterator[tuple[Path, PurePosixPath]]:
-    """The visible files below a folder and their paths below it; a folder that cannot be listed fails."""
+    """The visible files below a folder and their paths below it; a folder that cannot be listed becomes a failure."""
     pending: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
     while pending:
         folder, prefix, ancestors = pending.pop()

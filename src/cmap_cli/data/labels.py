@@ -21,7 +21,7 @@ class LabelTable:
 
     Attributes:
         path: of the CSV file.
-        files: of its lines, as they are written there.
+        files: the files of its lines, as they are written there.
         labels: class number by resolved path of the image, in the order of the lines.
         classes: names of the classes, sorted; () if the labels are numbers.
     """
@@ -76,7 +76,7 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def _number(path: Path, lines: dict[str, int], problems: list[CmapError]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class names and the number of each label, given with the first line it is in; adds what is wrong."""
+    """Class names, and the number of each label, from labels with their first lines; adds to the problems."""
     numbers = [label for label in lines if re.fullmatch(r"[+-]?[0-9]+", label)]
     names = sorted(set(lines) - set(numbers))
     if numbers and names:

@@ -1,7 +1,7 @@
 """Pictures and their labels: folders of classes, label files -> Listing. Only headers are read.
 
-Everything that is wrong is reported at once, before a run begins: an image that silently went missing would change
-every accuracy. Only a picture that is damaged inside is found later, when it is read.
+All problems are reported at once, before a run begins, because a missing image would change every accuracy. Only
+pictures whose pixels are damaged are found later, when they are read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Images, and what they are.
+    """Images and their labels.
 
     Attributes:
         sources: the images, in the order of their folder or file.
         labels: a class number for each, or `UNKNOWN` for all.
-        keys: a name for each that stays the same wherever the files lie.
+        keys: a name for each image that does not depend on where the files are.
         classes: names of the classes; () if they have only numbers.
     """
 
@@ -37,13 +37,13 @@ class Listing:
 
 
 def list_class_folders(root: Path, classes: Sequence[str] | None = None, hint: str = "") -> Listing:
-    """An ImageFolder: each sub-folder is a class, numbered by name; what lies deeper belongs to it too.
+    """An ImageFolder: each sub-folder is a class, numbered by name; images in deeper folders belong to it too.
 
     Args:
         root: the folder.
-        classes: all that there are, of which some may have no folder here; None for the sub-folders themselves,
-            each of which then has to hold an image, as torchvision demands.
-        hint: for a folder that is none of `classes`.
+        classes: the names of all classes, some of which may have no folder here; None for the names of the
+            sub-folders, each of which must then contain an image, as torchvision demands.
+        hint: of the error for a folder that is none of `classes`.
 
     Raises:
         UsageError: there is no image, one is in no class, or a class is unknown or empty.
@@ -73,7 +73,7 @@ def list_images(name: str, table: LabelTable | None) -> Listing:
 
     Args:
         name: as typed.
-        table: labels for all of the images, which is then all that counts; None for those of the class folders.
+        table: labels of all images, used instead of class folders; None for the labels of the class folders.
 
     Raises:
         UsageError: there is no image, one cannot be used, or the table lacks one.

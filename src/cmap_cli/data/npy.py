@@ -1,4 +1,4 @@
-"""NumPy's .npy and .npz formats, read with distrust: headers are checked before anything is mapped or allocated."""
+"""NumPy's .npy and .npz formats, from untrusted sources: headers are checked before anything is mapped or allocated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from cmap_cli.errors import ImageError
 
 MAX_WHOLE_BYTES = 256 << 20
-"""Of an array that can only be read as a whole: one in Fortran order, or labels."""
+"""Largest array, in bytes, that is read as a whole: arrays in Fortran order, and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def read_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
     Args:
         stream: at the first byte of the .npy data.
         size: bytes of header and numbers together.
-        where: name for the message.
+        where: the file's name in the message.
 
     Raises:
         ImageError: a dimension is negative, or there are fewer bytes than the header claims.

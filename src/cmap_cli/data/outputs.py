@@ -1,4 +1,4 @@
-"""Where results go: the formats, the path of each result, and what must hold before the first is written."""
+"""The files of results: formats, the path of each result, and the checks before the first one is written."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def output_path(source: Source, extension: str) -> Path:
 
     Args:
         source: the input.
-        extension: the result's suffix, such as ".png", or "" for that of :func:`lossless_suffix`. It takes the place
-            of the suffix of an image file, and of no other: "holiday.2024" becomes "holiday.2024.png".
+        extension: the result's suffix, such as ".png", or "" for that of :func:`lossless_suffix`. It replaces
+            the suffix of an image file, and no other suffix: "holiday.2024" becomes "holiday.2024.png".
     """
     relative, extension = source.relative, extension or lossless_suffix(source)
     if source.index is None and relative.suffix.lower() in SUFFIXES:
@@ -37,7 +37,7 @@ def output_path(source: Source, extension: str) -> Path:
 
 
 def lossless_suffix(source: Source) -> str:
-    """The suffix of a TIFF, BMP or lossless WebP file, as its name says; ".png" for all others.
+    """The suffix in the name of a TIFF, BMP or lossless WebP file; ".png" for all others.
 
     A BMP file with 32 bits per pixel also gets ".png": it may be transparent, which Pillow cannot write to BMP.
     """
@@ -61,8 +61,8 @@ def bits_of_bmp(path: Path) -> int:
 def is_lossless_webp(path: Path) -> bool:
     """Whether the first picture in a WebP file is stored without loss: whether a chunk VP8L comes before any VP8.
 
-    Chunks are looked at one after another, at most MOST_CHUNKS of them. In an animation the picture is inside of a
-    chunk that is not opened: it counts as lossy.
+    Chunks are looked at one after another, at most MOST_CHUNKS of them. In an animation the picture is inside a
+    chunk that is not opened, so an animation counts as lossy.
     """
     with path.open("rb") as file:
         file.seek(RIFF_HEADER)
@@ -122,7 +122,7 @@ def check_output_folder(folders: Iterable[Path], out: Path) -> None:
 
     Args:
         folders: the input folders, `Discovery.folders`.
-        out: the output folder. If it does not exist it can be made, but it is not left behind here.
+        out: the output folder. If it does not exist, this makes sure that it can be made, and does not make it.
 
     Raises:
         UsageError: `out` is an input folder or in one, is a file or cannot be written to.

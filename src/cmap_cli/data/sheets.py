@@ -23,7 +23,7 @@ BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """An input, what became of it, both (C, H, W) in [0, 1] of the same size, and a line to write under them."""
+    """An input and its result, both (C, H, W) in [0, 1] of the same size, and a line to write under them."""
 
     before: Tensor
     after: Tensor

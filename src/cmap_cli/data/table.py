@@ -24,9 +24,9 @@ class NamedDataset:
     Attributes:
         spelling: how users write it.
         about: what it is, for ``cmap list datasets``.
-        loader: "package.module:function", called with the name, what follows its colon, the split and the weights
+        loader: "package.module:function", called with the name, the text after its colon, the split and the weights
             folder; returns the images.
-        drawn: how many images the split "subset" draws; 0 if the loader has chosen them.
+        drawn: how many images the split "subset" draws; 0 if the loader chooses them.
     """
 
     spelling: str

@@ -1,4 +1,4 @@
-"""How an image of any size meets a model of a fixed size: cut it up, and put the results together."""
+"""Images of any size for a model of a fixed size: cut an image into patches, and assemble the results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cmap_cli.errors import ImageError
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """What will be done to an image; made by `plan_fit`.
+    """How an image is fitted to the model; made by `plan_fit`.
 
     Attributes:
-        mode: "exact" needs nothing; "tile" keeps the image's size; "resize" and "crop" give the model's size.
+        mode: "exact" changes nothing; "tile" keeps the image's size; "resize" and "crop" give the model's size.
         image_size: (height, width) of the image in pixels.
         size: (h, w) of the model and of each patch.
     """
@@ -39,7 +39,7 @@ class FitPlan:
 
     @property
     def tiles(self) -> int:
-        """How many patches the model will do."""
+        """How many patches there are."""
         if self.mode != "tile":
             return 1
         return (_steps(self.image_size[0], self.size[0]) + 1) * (_steps(self.image_size[1], self.size[1]) + 1)
@@ -51,7 +51,7 @@ class FitPlan:
 
 
 def plan_fit(height: int, width: int, size: tuple[int, int], fit: Fit, max_tiles: int = 64) -> FitPlan:
-    """Decides how an image meets the model.
+    """Decides how an image is fitted to the model.
 
     Args:
         height: of the image in pixels.
@@ -59,7 +59,7 @@ def plan_fit(height: int, width: int, size: tuple[int, int], fit: Fit, max_tiles
         size: (h, w) of the model.
         fit: "tile" takes overlapping patches at full resolution; "resize" squeezes the image into (h, w);
             "crop" resizes its shorter side and takes the centre, as torchvision does; "auto" is "tile" up to
-            `max_tiles`. All of them leave an image of the model's size as it is.
+            `max_tiles`. All of them leave an image of the model's size unchanged.
         max_tiles: for "auto".
 
     Raises:
@@ -92,7 +92,7 @@ def _starts(length: int, tile: int) -> tuple[int, ...]:
 
 
 def cut(pixels: torch.Tensor, plan: FitPlan) -> torch.Tensor:
-    """Turns an image into what the model takes.
+    """Turns an image into patches of the model's size.
 
     Args:
         pixels: (C, H, W) in [0, 1], of the plan's image size.
@@ -128,7 +128,7 @@ def assemble(patches: Sequence[torch.Tensor] | torch.Tensor, plan: FitPlan) -> t
 
     Args:
         patches: T of (C, h, w).
-        plan: the one they were cut by.
+        plan: the plan by which they were cut.
 
     Returns:
         (C, height, width), of `plan.output_size`.

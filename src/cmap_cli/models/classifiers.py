@@ -43,10 +43,10 @@ class LoadedClassifier:
     Attributes:
         name: as the user gave it.
         module: (N, 3, H, W) -> logits (N, classes).
-        num_classes: how many.
-        classes: their names, () if unknown.
-        sha256: of its file, "" where a function made it.
-        input_size: of the pictures that it was trained on; None if it does not declare any.
+        num_classes: number of classes.
+        classes: names of the classes, () if unknown.
+        sha256: of its file, "" if a function made it.
+        input_size: size of the pictures that it was trained on; None if it does not declare one.
         description: what its network is built from; None where that is a program, a function or a configuration of
             transformers.
     """
@@ -60,7 +60,7 @@ class LoadedClassifier:
     description: ClassifierDescription | None = None
 
     def class_name(self, index: int) -> str:
-        """The name of a class, its number where it has none."""
+        """The name of a class, or its number if it has no name."""
         return self.classes[index] if index < len(self.classes) else str(index)
 
     def class_index(self, label: str) -> int:
@@ -135,14 +135,14 @@ def load_classifier(
         loaded = LoadedClassifier(name, module)
     else:
         loaded = from_artefact(name, artefact_of(name, "classifier"), weights_dir)
-    if not is_program:  # an exported program has no training mode, and does not let itself be told
+    if not is_program:  # an exported program has no training mode and refuses eval()
         loaded.module.eval()
     loaded.module.to(device).requires_grad_(False)
     return replace(loaded, num_classes=count_classes(loaded, device, image_size))
 
 
 def count_classes(loaded: LoadedClassifier, device: torch.device | str, image_size: tuple[int, int]) -> int:
-    """The number of classes, from one image of that size (UsageError if it is no classifier of such images)."""
+    """The number of classes, from one image of that size (UsageError if it does not classify such images)."""
     height, width = image_size
     try:
         with torch.no_grad():
@@ -195,7 +195,7 @@ def from_artefact(name: str, artefact: Artefact, weights_dir: Path | None) -> Lo
 
 
 def from_trained(name: str, path: Path) -> LoadedClassifier:
-    """A classifier that ``cmap train --kind classifier`` wrote; its name says that it was adapted."""
+    """A classifier that ``cmap train --kind classifier`` wrote; its name shows that it was adapted."""
     module, description = read_classifier(path)
     shown = f"{name} ({ADAPTED})" if description.adapted else name
     return LoadedClassifier(
@@ -213,7 +213,7 @@ def class_names(artefact: Artefact) -> tuple[str, ...]:
 
 
 class TransformersDescription(msgspec.Struct, frozen=True):
-    """What is stored of a transformers classifier beside its tensors.
+    """The description that is stored with the tensors of a transformers classifier.
 
     Attributes:
         config: the content of its config.json.

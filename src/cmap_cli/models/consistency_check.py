@@ -12,9 +12,9 @@ from cmap_cli.core.types import TakesAnySize, num_classes
 from cmap_cli.errors import UsageError, WeightsError
 
 BOUNDARY_TOLERANCE = 0.01
-"""Of |f(x, t_min) − x|, in units of [-1, 1]; half precision stays below it."""
+"""Largest |f(x, t_min) − x|, in units of [-1, 1]; half precision stays below it."""
 LARGEST_IMAGE = 1 << 28
-"""Numbers in an image; a larger shape is a mistake or hostile."""
+"""Largest number of values in an image; a larger shape is a mistake or hostile."""
 LARGEST_STRIDE = 256
 DECLARED = ("sigma_min", "sigma_max", "image_shape")
 
@@ -28,7 +28,7 @@ def check_consistency_model(name: str, model: Any, device: torch.device | str) -
         device: where it runs.
 
     Raises:
-        WeightsError: it is not a consistency model that latents can be optimised through; what is wrong.
+        WeightsError: it is not a consistency model whose latents can be optimised; the message names the reason.
         UsageError: it has no gradient.
     """
     if not callable(model) or any(not hasattr(model, attribute) for attribute in DECLARED):

@@ -1,4 +1,4 @@
-"""``package.module:factory``: what a user's own function returns. The only place that runs a user's Python."""
+"""``package.module:factory``: call a function of the user. Only this module runs Python code of users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def call_factory(name: str, wanted: str) -> Any:
 
     Args:
         name: the whole name.
-        wanted: what it should return, for the message.
+        wanted: kind of object that it should return, for the message.
 
     Raises:
         UsageError: it cannot be imported or is no function, or it raises an exception or ends the program.
@@ -24,7 +24,7 @@ def call_factory(name: str, wanted: str) -> Any:
     try:
         factory = getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
-        raise UsageError(f"{name} cannot be imported as {wanted}: {told(error)}", HINT) from error
+        raise UsageError(f"{name} cannot be imported as {wanted}: {exception_text(error)}", HINT) from error
     if not callable(factory):
         raise UsageError(f"{name} is a {type(factory).__name__}, not a function that returns {wanted}")
     try:
@@ -32,10 +32,10 @@ def call_factory(name: str, wanted: str) -> Any:
     except CmapError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function raises
-        raise UsageError(f"{name} returned no {wanted.partition(' ')[2]}: {told(error)}", HINT) from error
+        raise UsageError(f"{name} returned no {wanted.partition(' ')[2]}: {exception_text(error)}", HINT) from error
 
 
-def told(error: BaseException) -> str:
-    """Class and first line of an exception."""
+def exception_text(error: BaseException) -> str:
+    """Class and first line of an exception, for a message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a classifier declares to need of pictures in [0, 1]: their size, and mean and deviation of their channels."""
+"""The input that a classifier declares: size of pictures in [0, 1], and mean and deviation of their channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (IMAGENET.mean, IMAGENET.std),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""What classifier files may declare to expect, of images in [0, 1]; "half" is [-1, 1]."""
+"""Normalisations of images in [0, 1] that the user can name for a classifier file; "half" gives [-1, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ def resized(x: Tensor, size: tuple[int, int], interpolation: Interpolation) -> T
 
 
 class PreparedClassifier(nn.Module):
-    """A network with what it declares to need in front: input size, mean and deviation.
+    """A network behind the preprocessing that it declares: input size, mean and deviation.
 
     Args:
         network: takes normalised images.
-        size: that images are brought to; None: they stay as they are.
-        mean: subtracted; () for none.
-        std: divided by.
+        size: that images are brought to; None leaves them unchanged.
+        mean: subtracted from images; () for no normalisation.
+        std: images are divided by it.
     """
 
     def __init__(

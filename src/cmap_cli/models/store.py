@@ -85,5 +85,5 @@ def build_model(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> n
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """The model as purification wants it: no gradients of weights, and convolutions that run with channels last."""
+    """The model as purification needs it: no gradients of weights, convolutions in channels-last layout."""
     return model.requires_grad_(False).eval().to(memory_format=torch.channels_last)

@@ -33,11 +33,11 @@ def model_for(image_shape: tuple[int, int, int] | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model and what identifies it.
+    """A model with its name and the SHA-256 of its weights.
 
     Attributes:
         name: as the user gave it.
-        sha256: of its file; of its weights where a function made it.
+        sha256: of its file; of its weights if a function made it.
         model: frozen, on its device.
     """
 
@@ -115,7 +115,7 @@ def model_from_file(name: str, path: Path, device: torch.device | str) -> Loaded
 
 
 def from_diffusers_folder(name: str, folder: Path, device: torch.device | str) -> LoadedModel:
-    """A folder of diffusers."""
+    """The consistency model of a folder of diffusers."""
     if not (diffusers_folder.unet_folder(folder) / diffusers_folder.CONFIG).is_file():
         raise WeightsError(
             f"the folder {name} holds no {MODEL_FILE} and is no diffusers consistency model",
@@ -169,7 +169,7 @@ def declared_levels(name: str, declared: Mapping[str, Any]) -> tuple[float, floa
 
 
 def from_factory(name: str, device: torch.device | str) -> LoadedModel:
-    """What a user's function returns."""
+    """The consistency model that a user's function returns."""
     model: Any = call_factory(name, "a consistency model")
     digest = hashlib.sha256(name.encode())
     if isinstance(model, nn.Module):

@@ -92,7 +92,7 @@ def check_model(model: LoadedModel, dataset: Dataset) -> None:
     """Refuse a model that cannot denoise the images (UsageError)."""
     shape = model.model.image_shape
     if num_classes(model.model):
-        raise UsageError(f"{model.name} is class-conditional; it would have to be told the class of the noisy image")
+        raise UsageError(f"{model.name} is class-conditional, and the class of a noisy image is not known")
     if not isinstance(model.model, TakesAnySize) and shape != dataset.image_shape:
         found = "×".join(map(str, (dataset.image_shape or ())[1:]))
         raise UsageError(

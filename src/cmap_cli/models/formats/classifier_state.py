@@ -1,4 +1,4 @@
-"""Published classifiers: from what a checkpoint contains to the state dict of the bare network."""
+"""Published classifiers: from the content of a checkpoint to the state dict of the network alone."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 LAYERS = re.compile("layer|depth|block|stage|repeat|num_.*heads")
-"""Names of numbers in a configuration that say how often something is built."""
+"""Names of numbers in a configuration that count layers, blocks or heads."""
 FEW = 64
 LARGEST = 1 << 20
-"""Of other whole numbers in a configuration; a larger one is a damaged or hostile file."""
+"""Largest other whole number in a configuration; a file with a larger one is damaged or hostile."""
 
 
 def read_classifier_folder(folder: Path) -> Converted:
@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def build_network(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
     """The network of a configuration with these weights, and the names of its classes; no code of a repository runs.
 
-    What the configuration claims is compared with the tensors before memory is taken for it.
+    The numbers in the configuration are compared with the tensors before memory is allocated.
 
     Raises:
         WeightsError: they do not belong together.

@@ -1,4 +1,4 @@
-"""What every converter returns, and the fingerprint of a checkpoint's layout."""
+"""The result of every converter, and the fingerprint of a checkpoint's layout."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A foreign checkpoint in our terms.
+    """A foreign checkpoint, converted.
 
     Attributes:
-        description: what the network is built from; fit for JSON.
+        description: what the network is built from, in types of JSON.
         tensors: its state dict, contiguous and float32.
         layout_sha256: fingerprint of the names and shapes that were read, see :func:`layout_sha256`.
     """
@@ -29,7 +29,7 @@ class Converted:
 def layout_sha256(shapes: Mapping[str, Sequence[int]]) -> str:
     """SHA-256 over the lines ``name 3x3x128x256``, sorted by name: tells whether two files hold the same network.
 
-    Checkpoints of one network differ in their values and in their fields besides the network; this does not.
+    Checkpoints of one network differ in their values and in their other entries; the fingerprint is the same.
     """
     digest = hashlib.sha256()
     for name in sorted(shapes):

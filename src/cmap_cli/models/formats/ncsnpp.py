@@ -1,7 +1,7 @@
 """OpenAI's CIFAR-10 NCSN++ recognised in a foreign state dict by its names and shapes, and put under our names.
 
-Both public layouts follow from the order in which the network calls its modules; how they spell a name is their own
-converter's business: ``openai_jax`` and ``score_sde``.
+Both public layouts follow from the order in which the network calls its modules; ``openai_jax`` and ``score_sde``
+contain how each of them writes a name.
 """
 
 from __future__ import annotations

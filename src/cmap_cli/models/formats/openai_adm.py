@@ -1,6 +1,7 @@
 """OpenAI's ADM consistency models: the state dict of a ``.pt`` file -> ADMConsistency.
 
-Names and numbering follow cm/unet.py of openai/consistency_models, what no shape tells its scripts/launch.sh.
+Names and numbering are those of cm/unet.py in openai/consistency_models. Settings that the shapes do not determine are
+those of its scripts/launch.sh.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _sources(targets: Iterable[str], config: Mapping[str, Any]) -> dict[str, str
 def _blocks(layers: int, attention: list[bool]) -> dict[str, str]:
     """UNet2DModel's name of a block -> OpenAI's, which numbers the blocks of all levels through.
 
-    Attention at a level that has none, and resampling at the last level, are named too and never asked for.
+    Attention at a level that has none, and resampling at the last level, get names too, which are not used.
     """
     blocks = {
         "mid_block.resnets.0": "middle_block.0",
@@ -161,7 +162,7 @@ def _source_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _part(key: str, value: Tensor) -> Tensor:
-    """What ``key`` is of OpenAI's tensor: all of it, or a third of the rows, which are (three, head, channel)."""
+    """The part of OpenAI's tensor for ``key``: all of it, or a third of the rows, which are (three, head, channel)."""
     projection = _projection(key)
     part = value.chunk(3)[QKV.index(projection)].clone() if projection in QKV else value
     return part.contiguous()

@@ -2,7 +2,7 @@
 
 An array is msgpack's extension type 1, whose payload is msgpack again: (shape, name of the dtype, bytes in C order).
 The state holds the parameters four or five times over, as trained, averaged and in the optimiser; the averaged ones,
-``params_ema``, are what the authors sample from. The format is data and nothing else: reading it runs no code.
+``params_ema``, are what the authors sample from. The format contains data only: reading it runs no code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGAIN = "download it again"
 
 
 def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray]:
-    """One parameter tree of a checkpoint, at a cost in memory of that tree alone.
+    """One parameter tree of a checkpoint, using memory for that tree alone.
 
     Args:
         path: the checkpoint.
@@ -40,7 +40,7 @@ def read_parameters(path: Path, key: str = "params_ema") -> dict[str, np.ndarray
         Float32 arrays by their path in the tree, ``AttnBlockpp_0/NIN_0/W``.
 
     Raises:
-        WeightsError: the file is not such a checkpoint, or not all of it.
+        WeightsError: the file is not such a checkpoint, or is incomplete.
     """
     tree = None
     with path.open("rb") as file:
@@ -76,7 +76,7 @@ def unpack_float_array(code: int, payload: bytes) -> Any:
     """The array in an extension type 1; others as they are.
 
     Raises:
-        WeightsError: it is not float32, or its bytes are not as many as its shape says.
+        WeightsError: it is not float32, or the number of its bytes does not fit its shape.
     """
     if code != ARRAY:
         return msgpack.ExtType(code, payload)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cmap_cli.errors import WeightsError, pip_install
 
 DECLARATION = "cmap.json"
-"""The extra file of a TorchScript or torch.export archive in which its author says what cmap must know."""
+"""The extra file of a TorchScript or torch.export archive in which its author declares what cmap must know."""
 FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -88,7 +88,7 @@ def parse_declaration(path: Path, content: str | bytes) -> dict[str, Any]:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Inside, torch.export prints no tracebacks of its own for files that it cannot read."""
+    """Inside the block torch.export prints no tracebacks for files that it cannot read."""
     logger = logging.getLogger("torch.export")
     before, logger.disabled = logger.disabled, True
     try:
@@ -99,7 +99,7 @@ def unlogged() -> Iterator[None]:
 
 @contextmanager
 def only_weights_unpickled() -> Iterator[None]:
-    """Inside, every ``torch.load`` is restricted to tensors and plain values, whatever its caller asks for.
+    """Inside the block every ``torch.load`` is restricted to tensors and plain values, whatever its caller asks for.
 
     torch.export.load otherwise falls back to unrestricted unpickling for example inputs and constants.
     """

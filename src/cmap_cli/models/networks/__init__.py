@@ -17,7 +17,7 @@ class Family(Protocol):
     """A module of this package.
 
     Attributes:
-        KIND: what descriptions of its networks call themselves.
+        KIND: the entry ``kind`` in the descriptions of its networks.
     """
 
     @property

@@ -15,10 +15,10 @@ from cmap_cli.models.networks.state import Description, Positive, fill, typed
 
 KIND = "adm"
 LARGEST = {"layers_per_block": 64, "sample_size": 4096, "in_channels": 64, "num_class_embeds": 1_000_000}
-"""Of numbers in a configuration; a larger one is a damaged or hostile file."""
+"""Largest numbers of a configuration; a file with larger ones is damaged or hostile."""
 
 TIME_SCALE = 1000
-"""The backbone's sinusoidal embedding expects diffusion steps, 0…1000: it is fed 1000·c_noise."""
+"""The backbone's sinusoidal embedding expects diffusion steps, 0…1000: it gets 1000·c_noise."""
 
 REQUIRED = {
     "_class_name": "UNet2DModel",
@@ -32,11 +32,11 @@ DEFAULTS: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
 }
-"""Those of UNet2DModel, for a configuration that leaves them out."""
+"""Defaults of UNet2DModel, for entries that a configuration leaves out."""
 
 
 class ADMDescription(Description, frozen=True, kw_only=True):
-    """What is stored of an ADM model beside its tensors.
+    """The description that is stored with the tensors of an ADM model.
 
     Attributes:
         unet: the configuration of UNet2DModel as its config.json has it.

@@ -1,8 +1,9 @@
 """The architectures of published classifiers, by the name that the manifest gives them.
 
-Those of CIFAR-10 take images in [0, 1]: where training normalised, the network does so itself, with the published mean
-and deviation. The exception are cifar-resnet20 to 56, whose public checkpoints were trained with numbers that are not
-CIFAR-10's; there, and for EfficientNet-Lite, the caller normalises, with the manifest's mean and deviation.
+Those of CIFAR-10 take images in [0, 1]: if they were trained on normalised images, the network normalises its input,
+with the published mean and deviation. The exceptions are cifar-resnet20 to 56, whose public checkpoints were trained
+with a mean and deviation that are not CIFAR-10's, and EfficientNet-Lite: there the caller normalises, with the
+manifest's mean and deviation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "dm-preact-resnet18": DMPreActResNet18,
     **{f"efficientnet-lite{number}": partial(EfficientNetLite, number) for number in (0, 1, 2)},
 }
-"""Constructors; call them under ``torch.device("meta")`` to look at shapes without memory."""
+"""Constructors; under ``torch.device("meta")`` the network takes no memory and still has shapes."""
 
 
 def build_classifier(architecture: str, classes: int) -> nn.Module:

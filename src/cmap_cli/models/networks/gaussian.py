@@ -16,7 +16,7 @@ KIND = "gaussian"
 
 
 class GaussianDescription(Description, frozen=True, kw_only=True):
-    """What is stored of a Gaussian beside its tensors.
+    """The description that is stored with the tensors of a Gaussian.
 
     Attributes:
         residual: standard deviation of all directions that are not listed.
@@ -128,7 +128,7 @@ class GaussianConsistency(nn.Module):
             )
 
     def invert(self, x: Tensor, z: Tensor) -> Tensor:
-        """The latents next to z of which f(·, t_max) is x along the listed directions; along the others they stay z.
+        """The latents closest to z with f(·, t_max) = x along the listed directions; along all others they are z.
 
         Args:
             x: (B, C, H, W).
@@ -165,5 +165,5 @@ def build_gaussian(
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast here: latents and gains span five decades."""
+    """Compute without autocast, because latents and gains span five orders of magnitude."""
     return torch.autocast(x.device.type, enabled=False)

@@ -2,7 +2,7 @@
 
 A U-Net of three levels, 32², 16² and 8², all of one width, with residual blocks that resample by a FIR filter,
 attention at 16² and in the middle, and a second path down, the input pyramid, that brings the filtered image to every
-level. Every sum of two branches is scaled by 1/√2, so that variances stay where they are.
+level. Every sum of two branches is scaled by 1/√2, which keeps the variance.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class BlurDown(Blur):
 
 
 class BlurUp(Blur):
-    """Zeros between the pixels, then blur, four times as strong to make up for them."""
+    """Zeros between the pixels, then a blur that is multiplied by four to compensate for the zeros."""
 
     def __init__(self) -> None:
         super().__init__(gain=4.0)
@@ -343,7 +343,7 @@ class NCSNppConsistency(nn.Module):
 
 
 class NCSNppDescription(Description, frozen=True, kw_only=True):
-    """What is stored of an NCSN++ beside its tensors; the attributes are those of :class:`NCSNpp`."""
+    """The description that is stored with the tensors of an NCSN++; the attributes are those of :class:`NCSNpp`."""
 
     kind: Literal["openai-ncsnpp"]
     channels: Annotated[int, msgspec.Meta(ge=4, le=512)]
@@ -353,7 +353,7 @@ class NCSNppDescription(Description, frozen=True, kw_only=True):
 def build_ncsnpp(description: Mapping[str, Any]) -> NCSNppConsistency:
     """The network of a stored description, its weights on the meta device.
 
-    They come by ``load_state_dict(tensors, assign=True)``: a description alone takes no memory.
+    ``load_state_dict(tensors, assign=True)`` adds the weights; a network without them takes no memory.
 
     Raises:
         WeightsError: the description is not that of an NCSN++.

@@ -23,7 +23,7 @@ DENOISING_PRESETS: Mapping[Preset, PurifyConfig] = {
     "fast": PurifyConfig(method="denoise", steps=0, num_latents=1, denoise_level=0.16),
     "balanced": PurifyConfig(method="denoise", steps=0, num_latents=4, denoise_level=0.16),
 }
-"""Found by measurement (docs/explanation/presets.md)."""
+"""The quick presets of this network, chosen by measurement (docs/explanation/presets.md)."""
 BACKBONE = "backbone."
 PATCH = 2
 FREQUENCIES = 32
@@ -35,7 +35,7 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 
 class PhotoDescription(Description, frozen=True, kw_only=True):
-    """What is stored of the network beside its tensors; the attributes are those of :class:`PhotoConsistency`."""
+    """The description that is stored with the tensors; the attributes are those of :class:`PhotoConsistency`."""
 
     kind: Literal["photo"]
     widths: Annotated[tuple[Width, ...], msgspec.Meta(min_length=2, max_length=8)]
@@ -47,7 +47,7 @@ class PhotoDescription(Description, frozen=True, kw_only=True):
 class ModulatedBlock(nn.Module):
     """x + conv(ReLU((1 + a(t))·conv(x) + b(t))), 3×3 convolutions, without normalisation.
 
-    Statistics over the picture would make a tile differ from the same place in the whole picture.
+    A normalisation over the picture would make the result of a tile differ from that of the whole picture.
     """
 
     def __init__(self, channels: int, embedding: int) -> None:
@@ -111,7 +111,7 @@ class PhotoUNet(nn.Module):
 
 
 def silence(layer: nn.Conv2d | nn.Linear) -> None:
-    """Make a layer begin as zero."""
+    """Set the weights of a layer to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
@@ -129,8 +129,8 @@ class PhotoConsistency(nn.Module):
     The preconditioning is that of Karras et al. 2022 and Song et al. 2023: c_skip(t_min) = 1 and c_out(t_min) = 0 keep
     f(x, t_min) = x. Images are extended to multiples of the stride by reflection at the right and at the bottom, and
     cropped afterwards. An output pixel depends on no input pixel that is farther than ``receptive_radius`` in a row or
-    column: a tile that starts at multiples of ``stride`` and reaches that much farther than what is used of it gives
-    the same as the whole picture.
+    column: a tile that starts at multiples of ``stride`` and extends that far beyond its used part gives
+    the same result as the whole picture.
 
     Args:
         widths: channels of each level of F, the first at half the image's resolution.
@@ -175,7 +175,7 @@ class PhotoConsistency(nn.Module):
     def receptive_radius(self) -> int:
         """Pixels, a multiple of the stride: input farther away in a row or column leaves an output pixel unchanged.
 
-        Each 3×3 convolution adds one pixel of its level; patches and 2×2 steps add the rest of a pixel's square.
+        Each 3×3 convolution adds one pixel of its level; patches and 2×2 steps add the other pixels of their square.
         """
         levels = len(self.widths)
         convolutions = [2 + 4 * self.blocks] + [4 * self.blocks] * (levels - 2) + [2 * self.middle]
@@ -195,7 +195,7 @@ class PhotoConsistency(nn.Module):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """The backbone's, in float16."""
+        """The tensors of the backbone, in float16."""
         return {f"{BACKBONE}{key}": value.half() for key, value in self.backbone.state_dict().items()}
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a stored consistency network consists of: a typed description, a state dict, and the checks of both."""
+"""Stored consistency networks: a typed description, a state dict, and the checks of both."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Stored(ConsistencyModel, Protocol):
     """A consistency model that :func:`cmap_cli.models.store.save_model` can write."""
 
     def description(self) -> dict[str, object]:
-        """What the network is built from, fit for JSON; ``kind`` names its family."""
+        """The description from which the network is built, in types of JSON; ``kind`` names its family."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is written to the file, in the precision in which it is kept."""
+        """The tensors that are written to the file, in the precision of the file."""
         ...
 
 
@@ -80,7 +80,7 @@ def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[i
 
 
 def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """The same without a look at the values."""
+    """Compare names and shapes alone, as :func:`check_tensors` does."""
     _refuse("lacks", (key for key in expected if key not in state))
     _refuse("has the unexpected", (key for key in state if key not in expected))
     _refuse(

@@ -1,4 +1,4 @@
-"""A small U-Net consistency model on 2×2 patches, preconditioned with the closed-form Gaussian one or plainly."""
+"""A small U-Net consistency model on 2×2 patches, preconditioned with a Gaussian model, or as by Karras et al."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Width = Annotated[int, msgspec.Meta(ge=GROUP_SIZE, le=8192, multiple_of=GROUP_SI
 
 
 class UNetDescription(Description, frozen=True, kw_only=True):
-    """What is stored of a U-Net beside its tensors; the attributes are those of :class:`UNetConsistency`."""
+    """The description that is stored with the tensors; the attributes are those of :class:`UNetConsistency`."""
 
     kind: Literal["unet"]
     residual: NotNegative
@@ -121,7 +121,7 @@ class UNetConsistency(nn.Module):
     """f(x, t) = G(x, t) + c_out(t) · F([c_in(t)·x, G(x, t), D(x, t)], ¼·ln t).
 
     G is the exact consistency function of the Gaussian with the data's mean and covariance and D its posterior mean.
-    G satisfies the boundary condition and is right about all that is linear at every noise level; F adds the rest,
+    G satisfies the boundary condition and is exact for Gaussian data at every noise level; F corrects it for real data,
     and c_out(t_min) = 0 keeps f(x, t_min) = x.
 
     With ``preconditioning="plain"`` (Karras et al. 2022; Song et al. 2023) c_skip(t)·x takes G's place, and F sees
@@ -130,7 +130,7 @@ class UNetConsistency(nn.Module):
     Args:
         base: G.
         widths: channels of each level of F; the image's sides must be multiples of 2^len(widths).
-        blocks: residual blocks a level.
+        blocks: residual blocks per level.
         preconditioning: "gaussian" or "plain".
     """
 
@@ -166,17 +166,17 @@ class UNetConsistency(nn.Module):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those of the base, and the backbone's in float16."""
+        """The tensors of the base, and those of the backbone in float16."""
         backbone = {f"{BACKBONE}{key}": value.half() for key, value in self.backbone.state_dict().items()}
         return self.base.tensors() | backbone
 
     def principal_directions(self) -> tuple[Tensor, Tensor]:
-        """Those of the base."""
+        """The principal directions of the base."""
         return self.base.principal_directions()
 
     @property
     def invertible(self) -> bool:
-        """Only where the base is most of f."""
+        """Whether the base contributes most of f."""
         return self.preconditioning == "gaussian"
 
     def invert(self, x: Tensor, z: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class UNetConsistency(nn.Module):
         return self.estimate(x, sigma, posterior_mean=False)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The same network as an estimate of E[x_0 | x_t], with D in G's place: what denoising pre-training trains."""
+        """The same network as an estimate of E[x_0 | x_t], with D instead of G; denoising pre-training trains it."""
         return self.estimate(x, sigma, posterior_mean=True)
 
     def estimate(self, x: Tensor, sigma: Tensor, *, posterior_mean: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where each artefact lies on this machine: inside a package, or converted to safetensors in the cache."""
+"""Where the file of each artefact is on this machine: inside a package, or converted to safetensors in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCK_FILE = "weights-lock.json"
 FOREVER = -1
 """Seconds to wait for a lock: as long as it takes."""
 CONVERTER_VERSION = 1
-"""Raised when a converter changes what it writes; older files of the cache are then converted anew."""
+"""Increased when a converter changes its output; older files in the cache are then converted again."""
 
 
 def cache_folder(weights_dir: Path | None = None) -> Path:
@@ -39,7 +39,7 @@ def sha256(path: Path) -> str:
 
 
 def installed_path(artefact: Artefact) -> tuple[Path, str]:
-    """Where the file of an artefact of this or another package should be, and how to mend it (WeightsError)."""
+    """Where the file of an artefact of this or another package should be, and what to do without it (WeightsError)."""
     source = artefact.sources[0]
     if source.scheme == "bundled":
         return PACKAGE / "assets" / source.rest, "reinstall cmap-cli"
@@ -57,7 +57,7 @@ def file_path(artefact: Artefact, weights_dir: Path | None = None) -> Path:
 
 
 def is_here(artefact: Artefact, weights_dir: Path | None = None) -> bool:
-    """Whether there is a file of it; what is in the file is not looked at."""
+    """Whether its file exists; the content is not checked."""
     try:
         return file_path(artefact, weights_dir).is_file()
     except WeightsError:
@@ -78,7 +78,7 @@ def installed_file(artefact: Artefact) -> Path:
 
 
 def verify(path: Path, source: DownloadSource, hint: str, refused: Sequence[Refused] = ()) -> str:
-    """The SHA-256 of a file, if that and its size are what the manifest says.
+    """The SHA-256 of a file, if that and its size are those of the manifest.
 
     Raises:
         WeightsError: they are not, or the file is one of the ``refused``.
@@ -102,7 +102,7 @@ def cached_path(artefact: Artefact, weights_dir: Path | None) -> Path:
 
 
 def lock_file(weights_dir: Path | None = None) -> Path:
-    """``weights-lock.json`` beside the cached files: which bytes were seen and what was made of them."""
+    """``weights-lock.json`` beside the cached files: hashes of downloaded and of converted files."""
     return cache_folder(weights_dir) / LOCK_FILE
 
 
@@ -110,7 +110,7 @@ def read_lock(weights_dir: Path | None) -> Lock:
     """The lock file of a cache; empty if there is none.
 
     Raises:
-        WeightsError: it is there and cannot be read. What was seen must not be forgotten by accident.
+        WeightsError: it is there and cannot be read. It is not replaced, so that known hashes are not lost.
     """
     path = lock_file(weights_dir)
     if not path.exists():
@@ -121,7 +121,7 @@ def read_lock(weights_dir: Path | None) -> Lock:
 def record_in_lock(
     weights_dir: Path | None, artefact: Artefact, source: DownloadSource, source_sha256: str, made: str
 ) -> None:
-    """Record what was downloaded and what was made of it; safe against other processes that do the same.
+    """Record the hashes of a downloaded and of the converted file; safe against other processes that do the same.
 
     Raises:
         OutOfSpaceError: the disk is full.
@@ -181,7 +181,7 @@ def is_cached(artefact: Artefact, weights_dir: Path | None = None) -> bool:
 
 
 def recorded_problem(name: str, weights_dir: Path | None) -> str | None:
-    """What is wrong with a file that the lock knows and no manifest lists, such as that of ``timm:NAME``."""
+    """What is wrong with a file that is in the lock file and not in the manifest, such as that of ``timm:NAME``."""
     path = cache_folder(weights_dir) / f"{name}.safetensors"
     if not path.is_file():
         return f"{path} is missing"

@@ -1,4 +1,4 @@
-"""The typed documents of downloaded weights: entries of weights.toml, weights-lock.json, what the command prints."""
+"""The typed documents of downloaded weights: entries of weights.toml, weights-lock.json, output of the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DownloadSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         format: what reads the file: one of :data:`cmap_cli.models.formats.FORMATS`, or "cmap" or "text" for an
             installed file that is used as it is.
         size: smallest and largest plausible number of bytes, inclusive.
-        sha256: of the file, lower-case hex; its known beginning for torchvision's; "" when none is published.
+        sha256: of the file, lower-case hex; its known beginning for torchvision's; "" if none is published.
         file: the file's name in a folder or mirror; unique in the manifest.
         layout_sha256: fingerprint of tensor names and shapes (:mod:`cmap_cli.models.formats.layout`), "" if unknown.
     """
@@ -54,7 +54,7 @@ class DownloadSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file that is known to be wrong, by its SHA-256, and why."""
+    """The SHA-256 of a file that must not be used, and why."""
 
     sha256: str
     reason: str
@@ -67,22 +67,22 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         kind: what it is for.
         architecture: which network (or trunk, or data set) the file holds.
         licence: SPDX identifier, or the licence in words.
-        page: where the facts of the entry were taken from.
+        page: the source of the facts in the entry.
         sources: in order of preference.
-        restriction: what the licence or model card forbids, shown and to be accepted before a download; "" if nothing.
+        restriction: what the licence or model card forbids; the user must accept it before a download. "" if nothing.
         shape: (C, H, W) of the images.
-        range: lowest and highest pixel value that the network itself takes.
+        range: lowest and highest pixel value of the network's input.
         sigma: (t_min, t_max) of a consistency model.
         classes: how many classes a classifier or data set has, or a consistency model is conditioned on (0: none).
         labels: which list of class names, "cifar10" or "imagenet1k".
         short_side: what a classifier's pictures are resized to before the middle ``shape`` is cut out; 0: they are
             squeezed to ``shape``.
         interpolation: of that resizing.
-        extra: the optional extra of cmap-cli that installs the package which the file is in; "" if none is needed.
-        mean: subtracted from images in [0, 1] before the network; () where the network does it or nothing is done.
-        std: divided by after that.
+        extra: the optional extra of cmap-cli that installs the package with the file; "" if none is needed.
+        mean: subtracted from images in [0, 1] before the network; () if the network does it or nothing is subtracted.
+        std: the result is divided by it.
         contents_sha256: of a data set's decoded arrays, one after the other; holds for every source.
-        refused: files that must never be taken for it.
+        refused: files that must not be used.
     """
 
     kind: Kind
@@ -110,7 +110,7 @@ class Artefact(Entry, frozen=True, kw_only=True):
 
     Attributes:
         name: of the entry, and of its file in the cache.
-        typed: what users type, where it is not the name: ``torchvision:NAME``; never in the manifest.
+        typed: what users type, if it is not the name: ``torchvision:NAME``; never in the manifest.
     """
 
     name: str
@@ -118,24 +118,24 @@ class Artefact(Entry, frozen=True, kw_only=True):
 
     @property
     def command(self) -> str:
-        """What downloads or installs it."""
+        """The command that downloads or installs it."""
         if self.extra:
             return pip_install(self.extra)
         return f"cmap download-weights {self.typed or self.name}"
 
     @property
     def installed(self) -> bool:
-        """Whether it comes with this package or with another one; nothing to download then, but perhaps to install."""
+        """Whether it comes with this package or with another one; then nothing is downloaded."""
         return self.sources[0].installed
 
     @property
     def hashed(self) -> bool:
-        """Whether the right hash is known beforehand for every source."""
+        """Whether the correct hash of every source is known before the download."""
         return bool(self.contents_sha256) or all(source.sha256 for source in self.sources)
 
 
 class CachedFile(msgspec.Struct, frozen=True):
-    """What the lock file records of a converted file.
+    """The entry of a converted file in the lock file.
 
     Attributes:
         sha256: of the converted file.
@@ -154,8 +154,8 @@ class Lock(Document, frozen=True, kw_only=True):
     """``weights-lock.json`` beside the cached files.
 
     Attributes:
-        seen: source -> SHA-256 of the first file that came from it, where none is published.
-        cached: artefact -> what was made of its file.
+        seen: source -> SHA-256 of the first file that was downloaded from it, if no hash is published.
+        cached: artefact -> entry of its converted file.
     """
 
     schema: Literal["cmap.weights-lock/1"] = "cmap.weights-lock/1"
@@ -164,7 +164,7 @@ class Lock(Document, frozen=True, kw_only=True):
 
 
 class PartNotes(msgspec.Struct, frozen=True):
-    """What is known of a file whose download has begun, kept beside it as JSON.
+    """Facts about a file whose download has begun, stored beside it as JSON.
 
     Attributes:
         url: where it comes from.
@@ -201,13 +201,13 @@ class VerifiedDocument(Document, frozen=True, kw_only=True):
 
 
 class PlannedArtefact(msgspec.Struct, frozen=True, kw_only=True, rename={"addresses": "from"}):
-    """What would be downloaded of an artefact.
+    """The planned download of an artefact.
 
     Attributes:
         name: of the artefact.
         here: whether it is here already.
         licence: of the artefact.
-        addresses: where from, in order; "from" in JSON.
+        addresses: the sources, in order; "from" in JSON.
         restriction: what the licence forbids, "" if nothing.
         bytes: the most that would be downloaded.
     """
@@ -236,7 +236,7 @@ class ListedArtefact(msgspec.Struct, frozen=True, kw_only=True):
         kind: what it is for.
         bytes: smallest and largest size of its file.
         licence: with "(restricted)" where it forbids something.
-        hash_published: whether the right hash is known beforehand.
+        hash_published: whether the correct hash is known before the download.
         state: whether it is here.
         path: its file, null if it is not here.
     """

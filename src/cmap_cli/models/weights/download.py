@@ -1,4 +1,4 @@
-"""Download weights by name: what ``cmap download-weights`` does, as a function."""
+"""Download weights by name: the function behind ``cmap download-weights``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NEEDED_BY_DEFAULT = (SMALL_MODEL, PHOTO_MODEL, DEFAULT_CLASSIFIER)
 
 @dataclass(frozen=True, slots=True)
 class DownloadProgress:
-    """How far the download of an artefact is.
+    """Progress of the download of an artefact.
 
     Attributes:
         name: of the artefact.
-        done: bytes that are there.
+        done: bytes that were received.
         most: the largest plausible size of its file, bytes.
     """
 
@@ -35,11 +35,11 @@ class DownloadProgress:
 
 @dataclass(frozen=True, slots=True)
 class DownloadResult:
-    """What became of a download.
+    """The result of a download.
 
     Attributes:
-        paths: name -> verified file, of those that are here now.
-        failures: name -> why it is not here.
+        paths: name -> verified file, for those that are here now.
+        failures: name -> why it could not be downloaded.
     """
 
     paths: dict[str, Path]
@@ -60,9 +60,9 @@ def download_weights(
         names: of the manifest, or ``torchvision:NAME``, ``timm:NAME``, ``hf:org/repo@revision``.
         options: where files may come from and are kept; by default their own addresses and the user's cache.
         confirm: asked whether the user accepts the terms of those to be downloaded whose licence restricts their use;
-            without it they are refused.
+            without it such artefacts are refused.
         on_progress: called as bytes arrive.
-        on_message: called with what the user should know, a sentence each.
+        on_message: called with messages for the user, one sentence each.
 
     Returns:
         The files, and the failures of those that could not be downloaded; one failure does not stop the others.
@@ -134,6 +134,6 @@ def select_artefacts(names: Sequence[str]) -> list[Artefact]:
 
 
 def downloadable_artefacts(options: FetchOptions) -> list[Artefact]:
-    """Everything in the manifest that can be downloaded without a person, under these options."""
+    """All artefacts of the manifest that can be downloaded automatically with these options."""
     fetchable = [a for a in read_manifest().values() if any(source.scheme != "manual" for source in a.sources)]
     return [artefact for artefact in fetchable if artefact.hashed or not options.require_hash]

@@ -1,4 +1,4 @@
-"""Download one file, whole or not at all; the only module that sends HTTP requests."""
+"""Download one whole file; the only module that sends HTTP requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cmap_cli.runs.documents import encode, read_document
 
 BLOCK = 1 << 20
 WORTHWHILE = 1 << 16
-"""New bytes for which an interrupted attempt was not in vain."""
+"""An interrupted attempt that added at least so many bytes does not count as failed."""
 LONGEST_PAUSE = 60.0
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 
@@ -35,7 +35,7 @@ class Patience:
 
     Attributes:
         timeout: seconds without an answer or a byte.
-        attempts: how many in a row may add next to nothing before it gives up.
+        attempts: how many attempts in a row may add almost nothing before the download fails.
         pause: seconds before the second attempt; doubled for each further one.
     """
 
@@ -45,7 +45,7 @@ class Patience:
 
 
 class InterruptedTransferError(Exception):
-    """A transfer that the next attempt may continue."""
+    """An interrupted transfer that the next attempt may continue."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -61,7 +61,7 @@ class ForbiddenError(WeightsError):
 
     Args:
         message: what happened.
-        reason: what the server gave as the error's code, "" if nothing.
+        reason: the error code that the server gave, "" if none.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -85,20 +85,20 @@ def fetch(
     on_bytes: OnBytes,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Download a file; what an earlier call or process left half done is continued.
+    """Download a file, continuing an unfinished download of an earlier call or process.
 
     Args:
         url: http or https; proxies of the environment are honoured.
-        target: where the bytes go. A file that is there is continued, if the server's file is still the same one
+        target: the file to write. If it exists it is continued, if the server's file is still the same one
             (its ETag or date, kept in ``target`` + ".json").
         size: smallest and largest plausible number of bytes; more are never written.
         patience: when to give up.
         on_bytes: called with the number of bytes that are there.
-        headers: sent to the server of ``url``, such as ``Authorization``; not to one on another host that it leads to.
+        headers: sent to the server of ``url``, such as ``Authorization``; not to another host to which it redirects.
 
     Raises:
-        WeightsError: the file could not be downloaded; the reason. What came so far stays for the next call, unless it
-            is wrong.
+        WeightsError: the file could not be downloaded, with the reason. The received part is kept for the next call,
+            unless it is wrong.
         ForbiddenError: the server refuses access.
         OutOfSpaceError: the disk is full.
         PageError: a web page came.
@@ -167,7 +167,7 @@ def transfer(
 
 
 def refuse_answer(url: str, answer: requests.Response, target: Path) -> None:
-    """Raise what an answer without the file means: an InterruptedTransferError where another attempt may help."""
+    """Raise the error for an answer without the file: an InterruptedTransferError where another attempt may help."""
     for step in (*answer.history[1:], answer):
         if url.startswith("https:") and not step.url.startswith("https:"):
             raise WeightsError(f"{url} leads to {step.url}, which is not encrypted")
@@ -187,7 +187,7 @@ def refuse_answer(url: str, answer: requests.Response, target: Path) -> None:
 
 
 def as_they_come(answer: requests.Response) -> Iterator[bytes]:
-    """The body in blocks as small as they arrive, so that what came before a connection broke is not lost."""
+    """The body in blocks of the size in which they arrive, so that nothing is lost when the connection breaks."""
     try:
         while block := answer.raw.read1(BLOCK, decode_content=False):
             yield block
@@ -204,7 +204,7 @@ def write_blocks(
     size: tuple[int, int],
     on_bytes: OnBytes,
 ) -> None:
-    """Append what comes to the first ``done`` bytes of the target, never more than the largest plausible size."""
+    """Append received blocks to the first ``done`` bytes of the target, never more than the largest plausible size."""
     with target.open("ab" if done else "wb") as file:
         block: bytes | None = first
         while block:
@@ -228,14 +228,14 @@ def refuse_size(url: str, found: int, size: tuple[int, int]) -> None:
 
 
 def refuse_full_disk(target: Path, needed: int) -> None:
-    """Refuse to begin what cannot be finished (OutOfSpaceError)."""
+    """Refuse a download that does not fit on the disk (OutOfSpaceError)."""
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise OutOfSpaceError(f"{target.parent} has {free >> 20} MiB free, {needed >> 20} more are needed", "make room")
 
 
 def read_notes(path: Path, url: str) -> PartNotes | None:
-    """What is known of a half-done file, if it came from that address."""
+    """The facts about an unfinished file, if it is from that address."""
     with suppress(CmapError):
         notes = read_document(path, PartNotes)
         return notes if notes.url == url else None

@@ -1,8 +1,8 @@
 """The Hugging Face hub: addresses of files, and the user's token for gated and private repositories.
 
 ``huggingface_hub``, an optional dependency, only finds the token (HF_TOKEN, HF_TOKEN_PATH or what ``hf auth login``
-stored). The files come through :mod:`.fetch`: the library's own downloads have no largest size, do not refuse web
-pages, and keep a half-done file in a cache of their own, where our resume, locks and hashes do not reach it.
+stored). Files are downloaded by :mod:`.fetch`, because the library's own downloads have no largest size, do not refuse
+web pages, and keep unfinished files in a cache that our resuming, locks and hashes do not cover.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIBRARY = "huggingface_hub"
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT, a mirror of the hub, else the hub itself."""
+    """HF_ENDPOINT, a mirror of the hub, else the address of the hub."""
     return (os.environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
 
 
@@ -41,7 +41,7 @@ def fetch_from_hub(
     """Download a file of a repository, with the user's token if there is one.
 
     Raises:
-        WeightsError: the repository is gated, private or unknown, with what to do about it; or as :func:`fetch`.
+        WeightsError: the repository is gated, private or unknown, with a hint; or as :func:`fetch`.
         OutOfSpaceError: the disk is full.
         PageError: a web page came.
     """

@@ -14,11 +14,11 @@ REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 
 
 def artefact_of(name: str, kind: Kind) -> Artefact:
-    """What a name on the command line stands for: an entry of the manifest or a library's model.
+    """The artefact of a name on the command line: an entry of the manifest or a library's model.
 
     Args:
         name: of the manifest, or ``torchvision:NAME``, ``timm:NAME``, ``hf:org/repo`` or ``hf:org/repo@revision``.
-        kind: what it is wanted for.
+        kind: of artefact that is needed.
 
     Raises:
         UsageError: there is no model or classifier of that name.

@@ -1,4 +1,4 @@
-"""weights.toml: every checkpoint and data set that cmap can use, where it is, which bytes, which licence."""
+"""weights.toml: every checkpoint and data set that cmap can use, with sources, hashes and licences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SENTENCES = (
     (r"Expected `object`, got `(.+?)`", r"is not a table but \1"),
     (r"(.+?) - at `\$\.(.+)`", r"\2 is wrong: \1"),
 )
-"""msgspec's message about a wrong table -> the end of our sentence."""
+"""msgspec's message about a wrong table -> the end of the sentence that users read."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -77,7 +77,7 @@ def read_manifest(path: Path | None = None) -> dict[str, Artefact]:
 
 
 def shared_files(artefacts: Iterable[Artefact]) -> list[str]:
-    """A sentence for each file name that two artefacts have."""
+    """A sentence for each file name that two artefacts share."""
     files: dict[str, str] = {}
     return [
         f"[{artefact.name}] the file {source.file} is also that of {files[source.file]}"
@@ -142,7 +142,7 @@ def completed(given: object) -> object:
 
 
 def check_source(source: DownloadSource) -> None:
-    """Refuse what the types alone do not (WeightsError)."""
+    """Refuse wrong values that the types do not exclude (WeightsError)."""
     check_digest(source.sha256)
     check_digest(source.layout_sha256)
     if source.scheme not in get_args(Scheme):
@@ -158,7 +158,7 @@ def check_source(source: DownloadSource) -> None:
 
 
 def check_digest(digest: str) -> None:
-    """Refuse what is neither a SHA-256 nor absent (WeightsError)."""
+    """Refuse a value that is not a SHA-256; it may be absent (WeightsError)."""
     if digest and not HEX_DIGITS.fullmatch(digest):
         raise WeightsError(f"has a SHA-256 that is not 64 lower-case hex digits, {digest!r}")
 
@@ -173,7 +173,7 @@ def find_artefact(name: str, kind: Kind) -> Artefact:
 
 
 def unknown_names(model: str, classifier: str | None) -> list[CmapError]:
-    """An error for each name that can only be one of the manifest and is none; for before torch is loaded."""
+    """An error for each name that must be in the manifest and is not; used before torch is loaded."""
     problems: list[CmapError] = []
     given: tuple[tuple[str | None, Kind], ...] = ((model, "consistency-model"), (classifier, "classifier"))
     for name, kind in given:

@@ -49,7 +49,7 @@ class FetchOptions:
         mirror: take every file from below this address instead of its own.
         offline: open no connection.
         require_hash: refuse artefacts for which no hash is published.
-        patience: with servers.
+        patience: how long to wait for servers.
     """
 
     weights_dir: Path | None = None
@@ -71,12 +71,12 @@ def obtain(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_mess
     Args:
         artefact: the entry of the manifest.
         options: where it may come from.
-        on_bytes: called with the number of bytes of the download that are there.
-        on_message: called with what the user should know.
+        on_bytes: called with the number of received bytes.
+        on_message: called with messages for the user.
 
     Raises:
-        DownloadError: no source has it, or what came is not what the manifest means; the cache is as it was.
-        WeightsError: the options forbid to look for it, or the folder given does not have it.
+        DownloadError: no source has it, or the downloaded file is not the one of the manifest; the cache is unchanged.
+        WeightsError: the options forbid the download, or the given folder does not contain it.
         OutOfSpaceError: the disk is full.
     """
     if artefact.installed:
@@ -99,7 +99,7 @@ def obtain(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_mess
 
 
 def fill_cache(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_message: OnMessage) -> Path:
-    """Convert the file that was given, or download one, into the cache."""
+    """Convert the given file, or a downloaded one, into the cache."""
     if options.from_dir is not None:
         for source in artefact.sources:
             for path in (options.from_dir / artefact.name / source.file, options.from_dir / source.file):
@@ -140,7 +140,7 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
 
 
 def by_hand(artefact: Artefact) -> str:
-    """What to do without a connection: one file and its place."""
+    """The hint for a machine without a connection: which file to put where."""
     source = artefact.sources[0]
     address = source.rest if source.scheme == "manual" else source.url
     return f"save {address} as DIR/{source.file} (see {artefact.page}), then: {artefact.command} --from-dir DIR"
@@ -160,7 +160,7 @@ def keep(artefact: Artefact, source: DownloadSource, path: Path, options: FetchO
     """Verify a file, convert it into the cache, record it in the lock file.
 
     Raises:
-        WeightsError: the file is not what it should be.
+        WeightsError: the file is not that of the manifest.
     """
     digest, record = identify(artefact, source, path), lock_file(options.weights_dir)
     if not source.sha256:
@@ -187,7 +187,7 @@ def keep(artefact: Artefact, source: DownloadSource, path: Path, options: FetchO
 
 
 def identify(artefact: Artefact, source: DownloadSource, path: Path) -> str:
-    """The SHA-256 of a file whose size and hash are right; of a repository's folder, that of its weights."""
+    """The SHA-256 of a file whose size and hash are correct; for the folder of a repository, that of its weights."""
     if path.is_dir():
         weights = sorted(path.rglob("*.safetensors"))
         if not weights:
@@ -197,7 +197,7 @@ def identify(artefact: Artefact, source: DownloadSource, path: Path) -> str:
 
 
 def origin(converted: Converted, artefact: Artefact, source: DownloadSource, digest: str) -> dict[str, str]:
-    """The metadata of a converted file: what it is, and what it was made from."""
+    """The metadata of a converted file: its description and its source."""
     return {
         "format": MODEL_FORMAT if "sigma_max" in converted.description else WEIGHTS_FORMAT,
         "model": json.dumps(converted.description, sort_keys=True),

@@ -18,7 +18,7 @@ SMALL_FILE = (1, 16 << 20)
 
 
 class Config(msgspec.Struct):
-    """What is looked at of a config.json to know what a repository holds: classifiers name their architecture."""
+    """The entry of a config.json that shows what a repository contains: classifiers name their architecture."""
 
     architectures: list[str] | None = None
 

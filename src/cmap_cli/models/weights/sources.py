@@ -1,4 +1,4 @@
-"""Where the sources of the manifest are, and how a file comes from each: https, Hugging Face, Google Drive, npm."""
+"""Where the sources of the manifest are, and how to download from each: https, Hugging Face, Google Drive, npm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOOGLE_DRIVE = "https://drive.usercontent.google.com/download"
 
 
 def address(source: DownloadSource) -> str:
-    """The https address behind a source of ours, HF_ENDPOINT and Google Drive's form included."""
+    """The https address of a source; HF_ENDPOINT and Google Drive's form of addresses are taken into account."""
     if source.scheme == "hf":
         return hub_address(*in_hub(source))
     if source.scheme == "drive":

@@ -47,7 +47,7 @@ def plan_download(artefacts: Sequence[Artefact], weights_dir: Path | None = None
 
 
 def list_weights(weights_dir: Path | None = None) -> WeightsListDocument:
-    """Everything that the manifest has, and whether it is here."""
+    """All entries of the manifest, and whether their files are here."""
     rows = []
     for artefact in read_manifest().values():
         here = is_here(artefact, weights_dir)
@@ -68,11 +68,11 @@ def list_weights(weights_dir: Path | None = None) -> WeightsListDocument:
 def verify_weights(
     weights_dir: Path | None = None, on_problem: Callable[[CmapError], None] | None = None
 ) -> VerifiedDocument:
-    """Hash everything that is here; the document's exit code is 1 if anything has changed.
+    """Compute the hash of every file that is here; the document's exit code is 1 if anything has changed.
 
     Args:
         weights_dir: the cache; the user's by default.
-        on_problem: called with what is wrong with a file, and what to do about it.
+        on_problem: called for each wrong file with the problem and a hint.
     """
     manifest, recorded = read_manifest(), read_lock(weights_dir).cached
     results: dict[str, str | None] = {}
