@@ -56,7 +56,7 @@ def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_class_conditional_models_are_told_what_the_classifier_sees(
+def test_class_conditional_models_get_the_predictions_of_the_classifier(
     invoke: Run, conditional: Path, picture: Path, tmp_path: Path
 ) -> None:
     command = ("purify", picture, "--model", conditional, *QUICK)

@@ -179,7 +179,7 @@ def test_one_part_has_one_writer(cmap: Run, dozen: Path, tmp_path: Path) -> None
     assert not list((tmp_path / "o").glob("*-of-*"))
 
 
-def test_a_bad_image_is_told_by_its_rank_and_by_the_exit_code(torchrun: Launch, dozen: Path, tmp_path: Path) -> None:
+def test_a_bad_image_is_reported_by_its_rank_and_the_exit_code(torchrun: Launch, dozen: Path, tmp_path: Path) -> None:
     (dozen / "bad.png").write_text("no picture")
     run = torchrun(2, "purify", "in", "--out", "o", *QUICK, "--json")
     assert run.returncode != 0

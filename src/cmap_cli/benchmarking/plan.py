@@ -87,13 +87,13 @@ def plan_benchmark(
     Args:
         dataset: its name.
         settings: of the run.
-        fixed: of these, what a budget does not choose.
+        fixed: names of the settings that a budget does not choose.
         shard: of this process.
         out: the output folder; None for one of the user's cache.
         budget: the time; None for as long as it takes.
-        overwrite: whether the folder's run is forgotten.
+        overwrite: whether the results in the folder are discarded.
         dry_run: whether only the plan is wanted.
-        tell: whom.
+        tell: the callbacks.
     """
     began = time.monotonic()
     seconds = None if budget is None else seconds_of(budget, shard)
@@ -171,11 +171,11 @@ def plan_within(
     Args:
         run: with all images, and the deadline.
         dataset: its name.
-        settings: of the user, of whom ``fixed`` are not changed.
-        fixed: see ``settings``.
+        settings: of the user.
+        fixed: names of the settings that are not changed.
         seconds: the time, which ends at the deadline.
-        overwrite: whether the folder's run is forgotten.
-        tell: whom.
+        overwrite: whether the results in the folder are discarded.
+        tell: the callbacks.
 
     Raises:
         UsageError: the time is too short, or the folder was planned for another.

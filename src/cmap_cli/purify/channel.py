@@ -12,14 +12,14 @@ TICK = 0.5
 
 
 class Closed(Exception):  # noqa: N818 - no error: how a thread learns that it can stop
-    """Nothing more is taken."""
+    """The channel accepts no more items."""
 
 
 class Channel(Generic[T]):
     """A queue of bounded weight that either side can close.
 
     Args:
-        capacity: an item waits to be let in while those inside weigh as much or more; so there is never more inside
+        capacity: an item waits while the items in the queue weigh as much or more; so the queue never holds more
             than the capacity and one item.
     """
 
@@ -31,7 +31,7 @@ class Channel(Generic[T]):
         self.changed = Condition()
 
     def put(self, item: T, weight: int = 1) -> None:
-        """Hand over an item; waits for room (Closed when there will be none)."""
+        """Hand over an item; waits for room (Closed if the channel was closed)."""
         with self.changed:
             while self.weight >= self.capacity and not self.closed:
                 self.changed.wait(TICK)  # a wait without end could not be interrupted on Windows
@@ -42,7 +42,7 @@ class Channel(Generic[T]):
             self.changed.notify_all()
 
     def close(self, *, drop: bool = False) -> None:
-        """Let nothing more in; what is inside can still be taken, unless it is dropped."""
+        """Accept no more items; those in the queue can still be taken, unless they are dropped."""
         with self.changed:
             self.closed = True
             if drop:
@@ -50,7 +50,7 @@ class Channel(Generic[T]):
             self.changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """What is handed over, until the channel is closed and empty."""
+        """The items, until the channel is closed and empty."""
         while True:
             with self.changed:
                 while not self.items and not self.closed:

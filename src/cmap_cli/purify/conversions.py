@@ -1,4 +1,4 @@
-"""Images as Python has them, PIL images, NumPy arrays and tensors <-> tensors in [0, 1]."""
+"""PIL images, NumPy arrays and tensors <-> tensors in [0, 1]."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unpacked:
-    """Images, and how to make of results what was given.
+    """Images, and a function that converts results into the given type.
 
     Attributes:
-        images: one by one.
-        pack: as many results -> the container, types and number of channels that were given.
+        images: single images.
+        pack: the same number of results -> the given container, types and numbers of channels.
     """
 
     images: list[Pixels]
@@ -48,7 +48,7 @@ class Unpacked:
 
 
 def unpack(images: Any) -> Unpacked:
-    """Take images apart.
+    """Separate the images of a container.
 
     Args:
         images: a PIL image (L, LA, RGB, RGBA); a NumPy array (H, W, C) or (N, H, W, C), or a tensor (C, H, W) or

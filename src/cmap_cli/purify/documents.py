@@ -40,7 +40,7 @@ class ImageRecord(Origin, frozen=True, kw_only=True):
         height: of the result, pixels.
         model: that purified it.
         method: optimise or denoise.
-        fit: how the image met the model's size: exact, tile, resize or crop.
+        fit: how the image was fitted to the model's size: exact, tile, resize or crop.
         tiles: patches of the model's size that were purified.
         seed: of the latents.
         label: class given to a class-conditional model.
@@ -104,7 +104,7 @@ class FailedImage(Struct, frozen=True, kw_only=True):
 
 
 class PurifyCost(Struct, frozen=True, kw_only=True):
-    """What a run will take.
+    """The estimated cost of a run.
 
     Attributes:
         patches: of the model's size, in all images that are not done yet.
@@ -124,8 +124,8 @@ class DryRunDocument(Document, frozen=True, kw_only=True):
 
     Attributes:
         dry_run: true.
-        settings: what run.json would hold.
-        estimate: what the run would take.
+        settings: the settings that run.json would contain.
+        estimate: the estimated cost of the run.
     """
 
     schema: str = SCHEMA
@@ -139,7 +139,7 @@ class PurifyDocument(Document, frozen=True, kw_only=True):
 
     Attributes:
         exit_code: of the command.
-        settings: what run.json holds.
+        settings: the settings in run.json.
         out: the output folder.
         manifest: file with a line for each image.
         shard: what part of the job this was, as "2/4"; null for all of it.

@@ -1,4 +1,4 @@
-"""What a run will take: how many patches, how many at once, how long."""
+"""The estimated cost of a run: number of patches, how many at once, time."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the inputs will take, from the headers of up to 500 of them, extrapolated to all.
+    """The patches of all inputs, extrapolated from the headers of up to 500 of them.
 
     Attributes:
         patches: of all images.

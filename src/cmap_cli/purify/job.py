@@ -27,7 +27,7 @@ CLASSIFIED_TOGETHER = 512 * 512
 
 @dataclass(frozen=True)
 class Job:
-    """How each image is treated.
+    """How images are purified.
 
     Attributes:
         model: name of the consistency model.
@@ -103,7 +103,7 @@ class Jobs:
 
     @property
     def last(self) -> Job:
-        """What all jobs share can be asked of any."""
+        """One of the jobs, for settings that all of them share."""
         return self.each[-1]
 
     def of(self, height: int, width: int) -> Job:

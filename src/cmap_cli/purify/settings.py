@@ -40,7 +40,7 @@ NO_EFFECT: Mapping[str, str] = {
 RESOLVED = frozenset(
     {"preset", "method", "steps", "num_latents", "denoise_level", "perceptual", "lpips_trunk", "precision"}
 )
-"""Fields that are compared as what they amount to: the whole PurifyConfig, the perceptual term, the precision used."""
+"""Fields whose effect is compared instead: the whole PurifyConfig, the perceptual term, the precision used."""
 KEYS: Mapping[str, str] = {"class_label": "class"}
 """Names in run.json that differ from the field's."""
 
@@ -98,7 +98,7 @@ class PurifySettings:
     weights_dir: Path | None = None
 
     def problems(self) -> list[CmapError]:
-        """What is wrong with the values, as far as it can be seen without loading anything."""
+        """The mistakes in the values that can be found without loading anything."""
         found = unusable_values(self)
         for name in ("steps", "num_latents", "max_tiles", "batch_size"):
             value = getattr(self, name)
@@ -119,7 +119,7 @@ def with_options(settings: PurifySettings | None, options: Mapping[str, Any]) ->
 def compared_purify_settings(
     settings: PurifySettings, models: Mapping[str, tuple[str, PurifyConfig]], precision: str
 ) -> dict[str, Any]:
-    """What run.json keeps and a resumed run must share: every field that is not listed in `NO_EFFECT`.
+    """The settings in run.json, which a resumed run must share: every field that is not listed in `NO_EFFECT`.
 
     Args:
         settings: as given.

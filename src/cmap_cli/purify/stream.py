@@ -33,7 +33,7 @@ OnPatch = Callable[[Step, PatchInWork], None]
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What ended a thread."""
+    """The error that ended a thread."""
 
     error: BaseException
 
@@ -42,7 +42,7 @@ class Broken:
 class Stream:
     """Three threads and the queues between them: reader -> opened -> purifier -> purified -> writer -> outcomes.
 
-    Memory is bounded by what is under way, whatever the number of sources.
+    Memory depends on the images in work, not on the number of sources.
 
     Attributes:
         jobs: how.
@@ -121,7 +121,7 @@ class Stream:
             self.purified.put(image, pixels(image))
 
     def step(self, step: Step, patch: PatchInWork) -> None:
-        """Between two steps a batch can be given up."""
+        """Report a step, and give up the batch if no more results are wanted."""
         if self.stop.is_set():
             raise Closed
         if self.on_step is not None:
@@ -141,7 +141,7 @@ class Stream:
 
 
 def pixels(image: FileInWork) -> int:
-    """Of all its patches."""
+    """Pixels of all its patches."""
     return len(image.patches) * image.patches[0, 0].numel()
 
 

@@ -58,7 +58,7 @@ class ImageCounts:
 
     @staticmethod
     def sum(each: Sequence[ImageCounts]) -> ImageCounts:
-        """Of all processes."""
+        """The numbers of all processes together."""
         failures = tuple(failure for one in each for failure in one.failures)[:MOST_FAILURES]
         written, there, failed = (
             sum(getattr(one, name) for one in each) for name in ("written", "already_there", "failed")
@@ -125,7 +125,7 @@ class FolderRun:
 
     @property
     def extension(self) -> str:
-        """Of the files that are written."""
+        """The extension of the files that are written."""
         return FORMATS[self.settings.format]
 
     @property
@@ -155,7 +155,7 @@ class FolderRun:
         return results
 
     def plan(self, remaining: list[Source], *, measure: bool) -> tuple[PurifyPlan, Jobs]:
-        """What will be done, and how; tells it to ``on_message``.
+        """What will be done, and how; calls ``on_message`` with it.
 
         Args:
             remaining: images that are not done.
@@ -205,7 +205,7 @@ class FolderRun:
         return ImageCounts(written, plan.already_there, failed, tuple(failures))
 
     def outcomes(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Iterator[ImageRecord | Failed]:
-        """The outcome of each image; tells it to ``on_progress``."""
+        """The outcome of each image; calls ``on_progress`` with it."""
         tell = self.on_progress or (lambda progress: None)
         total, done, clock = len(self.sources), plan.already_there, PatchClock(plan)
 

@@ -12,7 +12,7 @@ from cmap_cli.errors import CmapError
 
 T = TypeVar("T")
 UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
-"""What decoding damaged bytes raises; UnicodeError is a ValueError."""
+"""Exceptions for bytes that cannot be decoded; UnicodeError is a ValueError."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

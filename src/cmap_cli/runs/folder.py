@@ -1,4 +1,4 @@
-"""An output folder of records with its settings; it resumes."""
+"""An output folder with settings and records, in which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def default_folder(kind: str, words: Iterable[str], settings: Mapping[str, Any])
     """The folder of the user's cache that a run without --out gets; the same settings always get the same one.
 
     Args:
-        kind: of the run: the folder above.
+        kind: of the run; the name of the parent folder.
         words: the name begins with them, so that a person recognises the run. Of a path only the last part is used.
         settings: what determines the results; the name ends with a digest of them.
     """
@@ -41,7 +41,7 @@ class RecordFolder:
     Args:
         folder: the output folder.
         settings: what determines the records; a run continues only with equal ones.
-        provenance: circumstances of the run, kept from the first start.
+        provenance: circumstances of the run; those of the first start are kept.
         overwrite: discard the results that are there, of all shards.
         shard: whose records are written.
 

@@ -1,4 +1,4 @@
-"""How long work will take, as a range: from a short measurement, corrected by what finished tasks took."""
+"""How long work will take, as a range: from a short measurement, corrected by the times of finished tasks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FASTER, SLOWER = 0.7, 1.4
-"""How far what a task takes may be from a short measurement, on a machine that does other things too."""
+"""Factors by which a task may be faster or slower than a short measurement, on a machine with other work."""
 TRUST = 0.1
-"""Share of all work for which the measurement counts as much as what was finished."""
+"""When this share of all work is finished, finished tasks and the measurement count equally."""
 NARROWEST, UNKNOWN = 0.1, 0.5
 """Half the width of a range as a share of it: however many tasks were seen, and if nothing was measured before."""
 
@@ -27,11 +27,11 @@ class Span:
     high: float = 0.0
 
     def __add__(self, other: Span) -> Span:
-        """One after the other."""
+        """The duration of both, one after the other."""
         return Span(self.low + other.low, self.high + other.high)
 
     def __mul__(self, factor: float) -> Span:
-        """Several times."""
+        """The duration of several repetitions."""
         return Span(self.low * factor, self.high * factor)
 
     def within(self, seconds: float) -> Span:
@@ -81,7 +81,7 @@ class Forecast:
         self.seen: dict[str, list[float]] = {}
 
     def finish(self, kind: str, seconds: float, count: int = 1) -> None:
-        """Tasks are done.
+        """Record finished tasks.
 
         Args:
             kind: of them.
@@ -92,7 +92,7 @@ class Forecast:
         self.seen.setdefault(kind, []).extend([seconds / count] * count)
 
     def task(self, kind: str) -> Span:
-        """What one more task of a kind will take."""
+        """The duration of one more task of a kind."""
         before, seen = self.spans[kind] * self.speed(), self.seen.get(kind, [])
         if not seen:
             return before
@@ -116,7 +116,7 @@ class Forecast:
         return took / expected if expected else 1.0
 
     def left(self) -> Span:
-        """For all tasks that remain."""
+        """The duration of all tasks that remain."""
         total = Span()
         for kind, count in self.counts.items():
             if count > 0:

@@ -30,12 +30,12 @@ T = TypeVar("T")
 class Journal:
     """Records in JSON lines, one file for each process that writes into a folder.
 
-    A process appends to its own file and never touches another's, so that none waits for another; what is known is the
-    union of all files. ``manifest.jsonl`` is the file of a process alone, ``manifest-2-of-4.jsonl`` of a shard.
+    A process appends to its own file and never touches another's, so that none waits for another. The finished
+    records are those of all files. A single process writes ``manifest.jsonl``, a shard ``manifest-2-of-4.jsonl``.
 
     Args:
         folder: where the files are.
-        stem: what they are called.
+        stem: beginning of their names.
         shard: whose file is written.
     """
 
@@ -105,7 +105,7 @@ class Journal:
 
 
 def journal_name(stem: str, shard: Shard) -> str:
-    """What a process calls its file: manifest.jsonl, or manifest-2-of-4.jsonl for a shard."""
+    """Name of the file of a process: manifest.jsonl, or manifest-2-of-4.jsonl for a shard."""
     return f"{stem}.jsonl" if shard == WHOLE else f"{stem}-{shard.index}-of-{shard.count}.jsonl"
 
 

@@ -36,23 +36,23 @@ from cmap_cli.runs.settings import (
 
 Kind = Literal["purify", "attack", "benchmark", "certify"]
 PARTIAL = 3
-"""Exit code of a merge that lacks something."""
+"""Exit code of an incomplete merge."""
 NOUNS: dict[Kind, str] = {"purify": "images", "attack": "tasks", "benchmark": "tasks", "certify": "certificates"}
-"""What is counted of a run."""
+"""The units of a run, by the kind of run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What the shards of a run add up to.
+    """The merged results of the shards of a run.
 
     Attributes:
         kind: the command that they are of.
-        folder: where the whole is.
-        count: units that are there, see :data:`NOUNS`.
-        listed: how many there should be; None if there were no shards.
-        missing: what is not there, a sentence each.
-        failed: images that could not be done.
-        failures: the first of these.
+        folder: of the merged results.
+        count: number of finished units, see :data:`NOUNS`.
+        listed: number of all units; None if there were no shards.
+        missing: what is missing, one sentence for each thing.
+        failed: number of images that could not be processed.
+        failures: the first failures.
     """
 
     kind: Kind
@@ -65,7 +65,7 @@ class Merged:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What is missing and what failed, a sentence each."""
+        """What is missing and what failed, one sentence for each thing."""
         return (*self.missing, *(failure["error"] for failure in self.failures))
 
     @property
@@ -75,7 +75,7 @@ class Merged:
 
 
 def kind_of(folder: Path) -> Kind:
-    """The command that made a folder (UsageError if it was none of ours)."""
+    """The command that made a folder (UsageError if none of cmap did)."""
     if (folder / RUN_FILE).exists():
         return "purify"
     if (folder / CERTIFY_FILE).exists():
@@ -99,7 +99,7 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
 
     Args:
         folder: of the run.
-        final: the run is known to be whole, whatever the shards say.
+        final: whether the run is known to be complete, whatever the progress files of shards contain.
 
     Raises:
         CmapError: another process is writing the gathered file, or a file cannot be read or written.
@@ -125,7 +125,7 @@ def merge_folder(folder: Path, *, final: bool = False) -> Merged:
 
 
 def merge_folders(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> Merged:
-    """Bring the parts of a run from several folders into one, and gather them there.
+    """Copy the parts of a run from several folders into one, and merge them there.
 
     Args:
         folders: of the parts.

@@ -1,4 +1,4 @@
-"""What a merge needs of any line, and the order in which one process makes the records of a run."""
+"""The fields of a line that a merge needs, and the order in which one process makes the records of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cmap_cli.runs.settings import CERTIFY_FILE, SETTINGS_FILE
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """What a merge needs of any line of manifest.jsonl or records.jsonl.
+    """The fields that a merge needs of a line of manifest.jsonl or records.jsonl.
 
     Attributes:
         output: the image that purify wrote.
@@ -48,14 +48,14 @@ class OrderProvenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What benchmark.json says of the order of records."""
+    """The part of benchmark.json that determines the order of records."""
 
     settings: OrderSettings
     provenance: OrderProvenance = OrderProvenance()
 
 
 def record_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
-    """Of a record of a benchmark: the order in which one process makes them."""
+    """Sort key of a benchmark's record: the order in which one process makes them."""
     run = read_document(folder / SETTINGS_FILE, OrderDocument, UsageError)
     items = {name: number for number, name in enumerate(run.provenance.items)}
     defenses = {name: number for number, name in enumerate(run.settings.defenses)}
@@ -74,13 +74,13 @@ class LevelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertifyOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What certify.json says of the order of records."""
+    """The part of certify.json that determines the order of records."""
 
     settings: LevelSettings
 
 
 def certificate_key(folder: Path) -> Callable[[Line], tuple[Any, ...]]:
-    """Of a record of ``cmap certify``: by image, then in the order in which the noise levels were asked for."""
+    """Sort key of a record of ``cmap certify``: by image, then in the given order of the noise levels."""
     run = read_document(folder / CERTIFY_FILE, CertifyOrder, UsageError)
     levels = {sigma: number for number, sigma in enumerate(run.settings.sigma)}
 

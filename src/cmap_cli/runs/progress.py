@@ -30,11 +30,11 @@ class Part:
     """The progress of a shard, in ``part-2-of-4.json``.
 
     Attributes:
-        shard: which.
-        listed: how many units there are, in all shards together.
-        owned: how many are its own.
-        finished: whether it went through all of them.
-        failed: how many of its images could not be done.
+        shard: the shard.
+        listed: number of units of all shards together.
+        owned: number of units of this shard.
+        finished: whether it has processed all of them.
+        failed: number of its images that could not be processed.
         failures: the first 1,000 of these, each ``source`` and ``error``.
     """
 
@@ -64,7 +64,7 @@ def part_path(folder: Path, shard: Shard) -> Path:
 
 
 def write_part(folder: Path, part: Part) -> None:
-    """Write the progress of a shard; a process alone has none."""
+    """Write the progress of a shard; a single process has no progress file."""
     if part.shard == WHOLE:
         return
     document = PartDocument(
@@ -93,10 +93,10 @@ def read_parts(folder: Path) -> list[Part]:
 
 
 def decisive_parts(parts: Sequence[Part]) -> list[Part]:
-    """The parts that a run is judged by: those of the number of shards that got farthest.
+    """The parts that decide whether a run is complete: those of the division into shards that got farthest.
 
-    A run can have been taken up again with another number of shards. As each shard passes over what any other has
-    done, the run is whole as soon as all shards of one number have finished.
+    A run can be resumed with another number of shards. Each shard skips what any other has
+    done, so the run is complete as soon as all shards of one division have finished.
     """
     counts = sorted({part.shard.count for part in parts})
     ranked = [[part for part in parts if part.shard.count == count] for count in counts]
@@ -104,7 +104,7 @@ def decisive_parts(parts: Sequence[Part]) -> list[Part]:
 
 
 def missing(parts: Sequence[Part]) -> list[str]:
-    """What is not there of a run, a sentence for each shard."""
+    """What is missing of a run, one sentence for each shard."""
     known = {part.shard.index: part for part in decisive_parts(parts)}
     if not known:
         return []
@@ -166,12 +166,12 @@ def lock_others(own: Journal) -> tuple[list[FileLock], list[Path]]:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What the shards of a folder add up to.
+    """The merged records of the shards of a folder.
 
     Attributes:
-        count: units that are there.
-        lost: records that were not good.
-        absent: what is not there, a sentence each.
+        count: number of finished units.
+        lost: number of records that were not good.
+        absent: what is missing, one sentence for each thing.
     """
 
     count: int
@@ -189,18 +189,18 @@ def gather(
     unit: int | None = None,
     final: bool = False,
 ) -> Gathered:
-    """Write one journal from those of all shards, sorted, each record once; theirs go if the run is whole.
+    """Write one journal from those of all shards, sorted, each record once; removes theirs if the run is complete.
 
     Only keys and places of records are held in memory.
 
     Args:
         folder: where the journals are.
-        stem: what they are called.
+        stem: beginning of their names.
         kind: what a record is decoded into.
         key: what is unique to a record, and sorts; of two records with the same key the later one stays.
         keep: whether a record is good.
         unit: how much of the key is the same for all records of a unit; None for all of it.
-        final: the run is known to be whole, whatever the shards say.
+        final: whether the run is known to be complete, whatever the progress files of shards contain.
 
     Raises:
         CmapError: another process is writing the one journal.

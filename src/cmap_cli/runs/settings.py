@@ -34,13 +34,13 @@ Record = dict[str, Any]
 
 
 class SettingsDocument(msgspec.Struct, frozen=True):
-    """What run.json, benchmark.json and certify.json have in common."""
+    """The common part of run.json, benchmark.json and certify.json."""
 
     settings: dict[str, Any]
 
 
 LARGEST = 1_000_000_000
-"""Of the integers of settings: counts, sizes, steps."""
+"""Largest integer in settings: counts, sizes, steps."""
 
 
 def compared_fields(
@@ -69,7 +69,7 @@ def claim_settings(path: Path, document: Mapping[str, Any], *, overwrite: bool =
     Args:
         path: run.json, benchmark.json or certify.json.
         document: what is written, with ``settings``.
-        overwrite: whatever is there.
+        overwrite: whether to replace settings that are there.
 
     Returns:
         Whether settings were there.

@@ -1,4 +1,4 @@
-"""Which shard of a job a process does: shard i of n."""
+"""The shard of a job that a process works on: shard i of n."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shard:
     count: int
 
     def __str__(self) -> str:
-        """As the option takes it: "2/4"."""
+        """The text that --shard takes: "2/4"."""
         return f"{self.index}/{self.count}"
 
     def owns(self, key: str) -> bool:

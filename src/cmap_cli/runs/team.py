@@ -1,6 +1,6 @@
 """The processes of a job and the shard of each: a process alone, one ``--shard i/n``, or those that torchrun started.
 
-Images are assigned by their names (:mod:`cmap_cli.runs.shard`), so processes exchange only a few words, at the
+Images are assigned by their names (:mod:`cmap_cli.runs.shard`), so processes exchange only a few values, at the
 beginning and at the end. They use gloo, on GPUs too, where nccl is available for tensors on the device: a process may
 have to wait for hours until the slowest has finished, and a collective of nccl that waits that long keeps the GPU busy
 and is ended by its watchdog.
@@ -63,7 +63,7 @@ class Team:
         """The values of all processes by rank; returns when each has given its own.
 
         Raises:
-            CmapError: a process is gone.
+            CmapError: a process has ended.
         """
         if not self.launched:
             return [value]
@@ -111,8 +111,8 @@ def join_team(shard: Shard, device: str) -> Team:
 
     Args:
         shard: of this process.
-        device: as the user asked for it. Of "auto" and "cuda" each process of a machine gets a GPU of its own, as long
-            as there are enough.
+        device: as the user asked for it. With "auto" and "cuda" each process of a machine gets a GPU of its own, if
+            there are enough.
 
     Raises:
         CmapError: the other processes cannot be reached.

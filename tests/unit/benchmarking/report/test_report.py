@@ -162,7 +162,7 @@ def test_noise_is_a_control_and_never_an_attack(tmp_path: Path) -> None:
     assert noise.control and not noise.through_defense
 
 
-def test_images_without_a_label_are_told(tmp_path: Path) -> None:
+def test_images_without_a_label_are_reported(tmp_path: Path) -> None:
     report = build_report(write_run(tmp_path, [one | {"label_is_prediction": True} for one in known()]))
     assert any(warning.startswith("4 images have no label") for warning in report.warnings)
 
@@ -203,7 +203,7 @@ def test_the_published_protocol_is_labelled(tmp_path: Path) -> None:
     assert any(warning.startswith("Published protocol (surrogate only)") for warning in report.warnings)
 
 
-def test_an_image_outside_the_ball_is_told(tmp_path: Path) -> None:
+def test_an_image_outside_the_ball_is_reported(tmp_path: Path) -> None:
     records = [*known(), attacked(0, "fgsm@transfer", [1], distance=9 / 255)]
     report = build_report(write_run(tmp_path, records))
     assert any("fgsm@transfer at eps 8/255 left the ball" in warning for warning in report.warnings)
