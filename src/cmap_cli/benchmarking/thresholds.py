@@ -9,6 +9,7 @@ from typing import get_args
 
 from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.values import Headline, Report, ThreatResult
+from cmap_cli.benchmarking.report.words import counted
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE, AttackSpec
 from cmap_cli.choices import Access, FailOn
 from cmap_cli.defenses.table import DEFENSES
@@ -218,9 +219,10 @@ def judged_rate(report: Report, headline: Headline, threshold: Threshold) -> Rat
 
 
 def below(rate: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:
-    """A sentence if an accuracy is below its limit, or was not measured."""
+    """A sentence with figure, limit, n and interval if an accuracy is below its limit, or was not measured."""
     if rate is None:
         return [f"there is no {what} to compare with {limit:g}"]
     value = rate.low if fail_on == "interval" else rate.value
     end = " (lower end of the 95 % interval)" if fail_on == "interval" else ""
-    return [f"{what} is {value:.3f}{end}, below {limit:g}"] if value < limit else []
+    measured = f"{rate.right} of {counted(rate.n, 'image')}, 95 % interval {rate.low:.3f} to {rate.high:.3f}"
+    return [f"{what} is {value:.3f}{end}, below {limit:g} ({measured})"] if value < limit else []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmap_cli.benchmarking.certificates.documents import CertificateReport
+from cmap_cli.benchmarking.report.words import counted
 from cmap_cli.choices import FailOn
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all
 
@@ -123,4 +124,7 @@ def failed_threshold(report: CertificateReport, threshold: CertifyThreshold, fai
     found = radii[radius].certified
     value = found.low if fail_on == "interval" else found.value
     end = " (lower end of the 95 % interval)" if fail_on == "interval" else ""
-    return [f"{threshold.what} is {value:.3f}{end}, below {threshold.value:g}"] if value < threshold.value else []
+    if value >= threshold.value:
+        return []
+    measured = f"{found.count} of {counted(found.n, 'image')}, 95 % interval {found.low:.3f} to {found.high:.3f}"
+    return [f"{threshold.what} is {value:.3f}{end}, below {threshold.value:g} ({measured})"]
