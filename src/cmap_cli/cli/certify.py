@@ -182,15 +182,14 @@ def certify(
         rebuild(report_only, reference or (), thresholds, fail_on, json=json, quiet=quiet)
         return
     own = data_options.check_shard(shard, overwrite, out, judged=bool(thresholds))
-    from cmap_cli.benchmarking.certificates import run
-    from cmap_cli.benchmarking.certificates.settings import CertifySettings
-
-    settings = settings_of(CertifySettings, values)
     silent = quiet or json or not console.leads()
     with reporting_units("certificates", quiet=silent) as on_progress:
+        from cmap_cli.benchmarking.certificates import run
+        from cmap_cli.benchmarking.certificates.settings import CertifySettings
+
         result = run.certify(
             dataset,
-            settings,
+            settings_of(CertifySettings, values),
             out=out,
             budget=budget,
             shard=own,

@@ -27,13 +27,8 @@ def purify_problems(values: Values) -> list[CmapError]:
 
 def benchmark_problems(values: Values) -> list[CmapError]:
     """Problems of ``cmap benchmark``; with --report-only only the conditions count."""
-    from cmap_cli.benchmarking.budget import parse_duration
-    from cmap_cli.benchmarking.settings import BenchmarkSettings
-    from cmap_cli.benchmarking.setup import parse_settings
     from cmap_cli.benchmarking.thresholds import Gate, refuse_in_advance
     from cmap_cli.cli import conditions, data_options
-    from cmap_cli.cli.benchmark_messages import settings_of
-    from cmap_cli.data.table import refuse_unknown
 
     found: list[CmapError] = []
     gate = Gate()
@@ -42,6 +37,12 @@ def benchmark_problems(values: Values) -> list[CmapError]:
     found += output_problems(values)
     if values["report_only"] is not None:
         return found
+    from cmap_cli.benchmarking.budget import parse_duration
+    from cmap_cli.benchmarking.settings import BenchmarkSettings
+    from cmap_cli.benchmarking.setup import parse_settings
+    from cmap_cli.cli.benchmark_messages import settings_of
+    from cmap_cli.data.table import refuse_unknown
+
     judged = gate.judges or values["fail_on_regression"]
     with collecting(found):
         data_options.check_shard(values["shard"], values["overwrite"], values["out"], judged=judged)
@@ -101,7 +102,6 @@ def attack_problems(values: Values) -> list[CmapError]:
 
 def certify_problems(values: Values) -> list[CmapError]:
     """Problems of ``cmap certify``; with --report-only only the thresholds count."""
-    from cmap_cli.benchmarking.budget import parse_duration
     from cmap_cli.benchmarking.certificates.settings import CertifySettings, check
     from cmap_cli.benchmarking.certificates.thresholds import parse_certify_thresholds, refuse_certify_thresholds
     from cmap_cli.cli import data_options
@@ -119,6 +119,8 @@ def certify_problems(values: Values) -> list[CmapError]:
         judged = bool(values["fail_under"])
         data_options.check_shard(values["shard"], values["overwrite"], values["out"], judged=judged)
     if values["budget"] is not None:
+        from cmap_cli.benchmarking.budget import parse_duration
+
         with collecting(found):
             parse_duration(values["budget"])
     with collecting(found):

@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
 from cmap_cli.cli import console, progress, stdout
 from cmap_cli.runs.forecast import Span
@@ -83,3 +84,22 @@ def test_a_table_is_drawn_on_a_terminal_and_is_markdown_in_a_pipe(
 )
 def test_estimates_are_ranges(low: float, high: float, said: str) -> None:
     assert console.time_range(Span(low, high)) == said
+
+
+def test_a_terminal_shows_a_spinner_while_something_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(console, "errors", Console(file=shown, force_terminal=True, width=80))
+    with progress.reporting(None, "tasks", loading="loading the models"):
+        pass
+    with console.working("measuring how long this takes"):
+        pass
+    assert "loading the models" in shown.getvalue()
+    assert "measuring how long this takes" in shown.getvalue()
+    assert "\u280b" in shown.getvalue()  # the first picture of the spinner
+
+
+def test_a_pipe_gets_a_line_while_something_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(console, "say", lines.append)
+    with progress.reporting(None, "tasks", loading="loading the models"), console.working("measuring"):
+        assert lines == ["loading the models ...", "measuring ..."]
