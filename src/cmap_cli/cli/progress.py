@@ -34,8 +34,8 @@ class Reporter:
         self.unit = unit
         self.done = 0
         self.before: int | None = None
-        self.told_at = self.finished_at = time.monotonic()
-        self.told = 0
+        self.shown_at = self.finished_at = time.monotonic()
+        self.shown = 0
         self.left: Span | None = None
         self.inside = ""
         self.bar = bar
@@ -77,10 +77,10 @@ class Reporter:
         if self.before is not None:
             self.advance(done - self.done)
             return
-        self.before = self.done = self.told = done
+        self.before = self.done = self.shown = done
         self.forecast = Forecast({UNIT: Span()}, {UNIT: (self.total or 0) - done})
-        self.told_at = self.finished_at = time.monotonic()
-        self.show(self.told_at)
+        self.shown_at = self.finished_at = time.monotonic()
+        self.show(self.shown_at)
 
     def remaining(self) -> Span | None:
         """How long the rest takes; None while nothing is known."""
@@ -98,11 +98,11 @@ class Reporter:
             count = "" if self.total is None else f"{self.done}/{self.total} {self.unit}"
             self.bar.update(self.task, completed=self.done, count=count, left=text)
             return
-        waited, progressed = now - self.told_at, self.done - self.told
+        waited, progressed = now - self.shown_at, self.done - self.shown
         if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= (self.total or 0) * PLAIN_SHARE):
             of = f"{self.done}/{self.total} {self.unit}"
             console.say(", ".join(each for each in (of, text, self.inside) if each))
-            self.told_at, self.told = now, self.done
+            self.shown_at, self.shown = now, self.done
 
     @property
     def shows_detail(self) -> bool:

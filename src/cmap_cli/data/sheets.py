@@ -63,13 +63,17 @@ def write_comparison(
 
 
 def write_samples(path: Path, images: Tensor, columns: int = 8) -> None:
-    """A grid of images (N, C, H, W) in [0, 1], as PNG."""
-    rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * (CELL + MARGIN) + MARGIN, rows * (CELL + MARGIN) + MARGIN), BACKGROUND)
-    for index, image in enumerate(images):
-        place = (MARGIN + index % columns * (CELL + MARGIN), MARGIN + index // columns * (CELL + MARGIN))
-        sheet.paste(cell(image), place)
-    write_with(path, lambda temporary: sheet.save(temporary, "PNG"))
+    """A grid of images (N, C, H, W) in [0, 1], as PNG; small ones are enlarged without smoothing."""
+    from torchvision.utils import save_image
+
+    times = max(1, CELL // max(images.shape[2:]))
+    enlarged = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    write_with(
+        path,
+        lambda temporary: save_image(
+            enlarged, temporary, format="PNG", nrow=columns, padding=MARGIN, pad_value=BACKGROUND[0] / 255
+        ),
+    )
 
 
 def cell(pixels: Tensor, side: int = CELL) -> Image.Image:

@@ -200,8 +200,8 @@ class FolderRun:
                     failures.append(FailedImage(source=outcome.source, error=outcome.error.message))
             else:
                 written += 1
-        told = tuple({"source": failure.source, "error": failure.error} for failure in failures)
-        write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=told))
+        listed = tuple({"source": failure.source, "error": failure.error} for failure in failures)
+        write_part(self.out, dataclasses.replace(part, finished=True, failed=failed, failures=listed))
         return ImageCounts(written, plan.already_there, failed, tuple(failures))
 
     def outcomes(self, results: ResultFolder, plan: PurifyPlan, jobs: Jobs) -> Iterator[ImageRecord | Failed]:
@@ -216,8 +216,8 @@ class FolderRun:
         for failure in self.request.failures:
             tell(Progress(total, done, clock.left, failure=failure))
             yield failure
-        told = None if self.on_progress is None else on_step
-        for outcome in purify_sources(jobs, self.sources, results, self.extension, told):
+        callback = None if self.on_progress is None else on_step
+        for outcome in purify_sources(jobs, self.sources, results, self.extension, callback):
             done += 1
             if isinstance(outcome, Failed):
                 tell(Progress(total, done, clock.left, failure=outcome))

