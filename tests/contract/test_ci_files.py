@@ -74,8 +74,17 @@ def run_steps(folder: Path, inputs: dict[str, str]) -> subprocess.CompletedProce
     return run
 
 
+def workflow_arguments() -> str:
+    """The arguments of ``cmap benchmark`` in the workflow of this repository."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "robustness.yml").read_text(encoding="utf-8"))
+    (own,) = (step for step in workflow["jobs"]["benchmark"]["steps"] if step.get("uses") == "./")
+    return str(own["with"]["arguments"])
+
+
 def test_the_action_runs_step_by_step(tmp_path: Path, small_model: Path) -> None:
-    options = f"--n 2 --model '{small_model}' --steps 1 --num-latents 1 --attack fgsm@bpda --reevaluations 1"
+    """With the arguments of the workflow, but fewer images and steps: the later of two values of an option counts."""
+    smaller = "--n 2 --control-images 1 --attack-steps 1 --reevaluations 1 --steps 1 --num-latents 1"
+    options = f"{workflow_arguments()} {smaller} --model '{small_model}' --fail-under-clean 0"
     run = run_steps(tmp_path, {"arguments": options, "out": "one"})
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "output.txt").read_text() == "report=one/report.html\n"

@@ -61,8 +61,8 @@ def benchmark(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Choose images, steps, draws and re-evaluations that you do not give so that the run takes no longer "
-            "than this on this device: 90s, 10m, 2h.",
+            help="Choose steps, draws and re-evaluations that you do not give for this time on this device, and take "
+            "as many images as it suffices for: 90s, 10m, 2h.",
             show_default=False,
             rich_help_panel=options.THREAT,
         ),
