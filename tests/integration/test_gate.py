@@ -117,6 +117,8 @@ def test_what_cannot_be_compared_or_written_is_said_before_the_run(invoke: Run, 
     problems = [each["error"] for each in json.loads(run.stdout)["errors"]]
     assert run.returncode == 2
     assert problems == [f"--junit {tmp_path} is a folder", f"--baseline {base} was measured with --n 40, not 5"]
+    run = invoke("benchmark", "--budget", "10m", "--baseline", base)
+    assert (run.returncode, "hint: --n 40" in run.stderr) == (2, True)
     run = invoke("benchmark", "--fail-on-regression")
     assert (run.returncode, "needs a run to compare with" in run.stderr) == (2, True)
 

@@ -71,6 +71,11 @@ def output_problems(values: Values) -> list[CmapError]:
         with collecting(found):
             settings = read_report(baseline).settings
             dataset = settings.get("dataset") if values["report_only"] else values["dataset"]
+            if values["budget"] is not None and values["n"] is None and values["report_only"] is None:
+                raise UsageError(
+                    f"--budget chooses how many images there are, and --baseline {baseline} has {settings.get('n')}",
+                    f"--n {settings.get('n')}",
+                )
             for name, own in (("dataset", dataset), ("n", values["n"])):
                 if own is not None and settings.get(name) != own:
                     raise UsageError(
