@@ -79,6 +79,7 @@ class Forecast:
         self.counts = dict(counts)
         self.trusted = TRUST * sum(span.middle * self.counts.get(kind, 0) for kind, span in self.spans.items())
         self.seen: dict[str, list[float]] = {}
+        self._left: Span | None = None
 
     def finish(self, kind: str, seconds: float, count: int = 1) -> None:
         """Record finished tasks.
@@ -90,6 +91,7 @@ class Forecast:
         """
         self.counts[kind] -= count
         self.seen.setdefault(kind, []).extend([seconds / count] * count)
+        self._left = None
 
     def task(self, kind: str) -> Span:
         """The duration of one more task of a kind."""
@@ -116,9 +118,8 @@ class Forecast:
         return took / expected if expected else 1.0
 
     def left(self) -> Span:
-        """The duration of all tasks that remain."""
-        total = Span()
-        for kind, count in self.counts.items():
-            if count > 0:
-                total += self.task(kind) * count
-        return total
+        """The duration of all tasks that remain; kept until one finishes, because progress asks at every pass."""
+        if self._left is None:
+            remaining = [self.task(kind) * count for kind, count in self.counts.items() if count > 0]
+            self._left = sum(remaining, Span())
+        return self._left
