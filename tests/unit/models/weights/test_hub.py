@@ -31,7 +31,7 @@ def only_with(token: str, code: str = "GatedRepo") -> object:
 @pytest.fixture
 def gated(hub: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Served:
     """A hub with one gated file, and a user without a token."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")  # an attribute only once it is imported
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     hub.files[GATED] = CONTENT
