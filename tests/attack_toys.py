@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+from cmap_cli.attacks import autoattack
+from cmap_cli.attacks.types import Attack
 
 SHAPE = (3, 8, 8)
 
@@ -62,3 +69,16 @@ class Noisy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(x + self.std * torch.randn(x.shape, generator=self.generator))
+
+
+@contextmanager
+def short_autoattack() -> Iterator[None]:
+    """APGD and FAB of AutoAttack with 5 iterations and one start in place of 100 and 5, for tests of what is around."""
+    build = autoattack.build_autoattack
+
+    def short(*arguments: Any) -> Attack:
+        return replace(build(*arguments), n_iter=5, n_restarts=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoattack, "build_autoattack", short)
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -81,17 +84,16 @@ def workflow_arguments() -> str:
     return str(own["with"]["arguments"])
 
 
-def test_the_action_runs_step_by_step(tmp_path: Path, small_model: Path) -> None:
+def test_the_action_runs_step_by_step(invoke: Run, tmp_path: Path, small_model: Path) -> None:
     """With the arguments of the workflow, but fewer images and steps: the later of two values of an option counts."""
     smaller = "--n 2 --control-images 1 --attack-steps 1 --reevaluations 1 --steps 1 --num-latents 1"
     options = f"{workflow_arguments()} {smaller} --model '{small_model}' --fail-under-clean 0"
-    run = run_steps(tmp_path, {"arguments": options, "out": "one"})
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "output.txt").read_text() == "report=one/report.html\n"
-    assert (tmp_path / "cmap-report" / "junit.xml").exists()
-    assert "| clean | attacked |" in (tmp_path / "summary.md").read_text()
+    assert invoke("benchmark", *shlex.split(options), "--out", "one").returncode == 0
     run = run_steps(tmp_path, {"arguments": options, "out": "two", "baseline": "one"})
     assert run.returncode == 0, run.stderr
+    assert (tmp_path / "output.txt").read_text() == "report=two/report.html\n"
+    assert (tmp_path / "cmap-report" / "junit.xml").exists()
+    assert "| clean | attacked |" in (tmp_path / "summary.md").read_text()
     assert (tmp_path / "two" / "compare.svg").exists()
     run = run_steps(tmp_path, {"arguments": f"{options} --fail-under 1.0", "out": "one"})
     assert run.returncode == 1

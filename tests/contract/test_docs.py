@@ -34,12 +34,12 @@ def test_there_are_symbols() -> None:
     assert len(symbols()) > 15
 
 
-def test_the_first_command_purifies_the_examples(cmap: Run, tmp_path: Path) -> None:
+def test_the_first_command_purifies_the_examples(invoke: Run, tmp_path: Path) -> None:
     command = COMMANDS[0].replace("\\\n", " ").strip()
     assert "pip install ." in command
     arguments = shlex.split(command[command.index("cmap purify") :])
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    run = cmap(*arguments[1:])
+    run = invoke(*arguments[1:])
     assert run.returncode == 0, run.stderr
     assert "24 images purified into clean" in run.stdout
     regained = re.search(r"(\d+) of 12 that were wrong are correct after purification", run.stdout)

@@ -11,6 +11,8 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def npy(shape: str, descr: str = "|u1", content: bytes = b"", *, fortran: bool =
 def npz(members: dict[str, bytes]) -> bytes:
     """An .npz file of these members."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -56,8 +58,9 @@ def picture(kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def corpus() -> dict[str, bytes]:
-    """File name -> content; every one of them has to be refused."""
+@cache
+def corpus() -> Mapping[str, bytes]:
+    """File name -> content; every one of them has to be refused. Made once: the bombs take a second."""
     good = picture("PNG")
     deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     entry = {"dtype": "U8", "shape": [2**40, 8, 8, 3], "data_offsets": [0, 3 * 2**46]}

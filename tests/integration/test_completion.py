@@ -23,7 +23,7 @@ finally:
     print("heavy:", sorted({"torch", "numpy", "PIL"} & set(sys.modules)), file=sys.stderr)
 """
 QUESTION = """
-eval "$(_CMAP_COMPLETE=source_bash cmap)"
+eval "$SCRIPT"
 COMP_WORDS=({words})
 COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 _cmap_completion cmap
@@ -37,6 +37,20 @@ def environment(folder: Path) -> dict[str, str]:
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)} "$@"\n')
     command.chmod(0o755)
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb"}
+
+
+def run_bash(folder: Path, text: str, **more: str) -> str:
+    """What bash prints when it runs a text that calls ``cmap`` once."""
+    given = environment(folder) | more
+    run = subprocess.run(["bash", "-c", text], env=given, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stderr.splitlines().count("heavy: []") == 1, run.stderr
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the program prints for the start-up file of bash."""
+    return run_bash(tmp_path_factory.mktemp("script"), "_CMAP_COMPLETE=source_bash cmap")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -62,19 +76,12 @@ def environment(folder: Path) -> dict[str, str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bash_completes_names(tmp_path: Path, typed: list[str], offered: list[str], not_offered: list[str]) -> None:
-    run = subprocess.run(
-        ["bash", "-c", QUESTION.format(words=shlex.join(["cmap", *typed]))],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    answers = run.stdout.split()
-    assert set(offered) <= set(answers), run
+def test_bash_completes_names(
+    tmp_path: Path, script: str, typed: list[str], offered: list[str], not_offered: list[str]
+) -> None:
+    answers = run_bash(tmp_path, QUESTION.format(words=shlex.join(["cmap", *typed])), SCRIPT=script).split()
+    assert set(offered) <= set(answers)
     assert not set(not_offered) & set(answers)
-    assert run.stderr.splitlines().count("heavy: []") == 2, run.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash and a terminal")

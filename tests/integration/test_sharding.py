@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from cmap_cli.cli.documents import MergedBenchmarkOutput
+from tests.attack_toys import short_autoattack
 from tests.conftest import Run
 
 ROOT = str(Path(__file__).parents[2])
@@ -89,7 +91,7 @@ def same_as_one_process(out: Path, one: Path) -> None:
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
 
 
-def test_two_processes_of_torchrun_give_what_one_gives(
+def test_two_processes_of_torchrun_give_what_one_gives_and_name_bad_images(
     invoke: Run, torchrun: Launch, dozen: Path, tmp_path: Path
 ) -> None:
     assert invoke("purify", "in", "--out", "one", *QUICK).returncode == 0
@@ -97,9 +99,14 @@ def test_two_processes_of_torchrun_give_what_one_gives(
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("12 images purified into two") == 1
     same_as_one_process(tmp_path / "two", tmp_path / "one")
+    (dozen / "bad.png").write_text("no picture")
+    shutil.copy(dozen / "0.png", dozen / "new.png")
     again = torchrun(2, "purify", "in", "--out", "two", *QUICK, "--json")
+    assert again.returncode != 0
     document = json.loads(again.stdout)
-    assert (document["written"], document["already_there"], document["summary"]["images"]) == (0, 12, 12)
+    assert (document["written"], document["already_there"], document["summary"]["images"]) == (1, 12, 13)
+    assert (document["exit_code"], document["failed"], document["failures"][0]["source"]) == (3, 1, "in/bad.png")
+    assert len(re.findall(r"rank [01]: error: in/bad.png", again.stderr)) == 1
 
 
 def test_shards_give_what_one_process_gives(invoke: Run, dozen: Path, tmp_path: Path) -> None:
@@ -179,16 +186,6 @@ def test_one_part_has_one_writer(cmap: Run, dozen: Path, tmp_path: Path) -> None
     assert not list((tmp_path / "o").glob("*-of-*"))
 
 
-def test_a_bad_image_is_reported_by_its_rank_and_the_exit_code(torchrun: Launch, dozen: Path, tmp_path: Path) -> None:
-    (dozen / "bad.png").write_text("no picture")
-    run = torchrun(2, "purify", "in", "--out", "o", *QUICK, "--json")
-    assert run.returncode != 0
-    document = json.loads(run.stdout)
-    assert (document["exit_code"], document["written"], document["failed"]) == (3, 12, 1)
-    assert document["failures"][0]["source"] == "in/bad.png"
-    assert len(re.findall(r"rank [01]: error: in/bad.png", run.stderr)) == 1
-
-
 def slow_enough_to_kill(dozen: Path) -> tuple[str, ...]:
     for index in range(30):
         pixels = np.random.RandomState(100 + index).randint(0, 256, (32, 32, 3), np.uint8)
@@ -266,6 +263,14 @@ def same_benchmark(out: Path, one: Path) -> None:
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
 
 
+@pytest.fixture
+def short() -> Iterator[None]:
+    """AutoAttack with few iterations; other processes would not have it."""
+    with short_autoattack():
+        yield
+
+
+@pytest.mark.usefixtures("short")
 def test_a_sharded_benchmark_has_the_same_report(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     command = benchmark_of(toy)
     assert invoke(*command, "--out", "one").returncode == 0
@@ -299,6 +304,7 @@ def test_a_benchmark_of_torchrun_has_the_same_report(
     same_benchmark(tmp_path / "three", tmp_path / "one")
 
 
+@pytest.mark.usefixtures("short")
 def test_a_benchmark_goes_on_with_another_number_of_shards(invoke: Run, toy: tuple[str, ...], tmp_path: Path) -> None:
     command = benchmark_of(toy)
     assert invoke(*command, "--out", "one").returncode == 0

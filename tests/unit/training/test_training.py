@@ -68,20 +68,20 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     losses: list[float] = []
     base = fit_gaussian(data(), 20, keep_residual=True)
-    config = dataclasses.replace(RECIPE, images=800, lr=3e-3, denoising=0.0, tuning_denoising=0.0)
+    config = dataclasses.replace(RECIPE, images=400, lr=5e-3, denoising=0.0, tuning_denoising=0.0)
     train_unet(data(), base, config, tmp_path, lambda progress: losses.append(float(progress.loss)), CPU)
-    assert sum(losses[-25:]) < 0.8 * sum(losses[:25])
+    assert sum(losses[-12:]) < 0.7 * sum(losses[:12])
 
 
 def test_pre_training_denoises_better_than_the_closed_form(tmp_path: Path) -> None:
     base = fit_gaussian(data(), 20, keep_residual=True)
-    config = dataclasses.replace(RECIPE, images=1600, lr=2e-3, denoising=1.0, denoising_mean=1.0, denoising_std=0.2)
+    config = dataclasses.replace(RECIPE, images=480, lr=5e-3, denoising=1.0, denoising_mean=1.0, denoising_std=0.2)
     model, _, _ = train_unet(data(), base, config, tmp_path, lambda _: None, CPU)
     x = data().float() / 127.5 - 1
     sigma = torch.full((64,), 3.0)
     noisy = x + 3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
     learned, linear = model.denoise(noisy, sigma), base.estimates(noisy, sigma)[1]
-    assert float((learned - x).square().mean()) < 0.9 * float((linear - x).square().mean())
+    assert float((learned - x).square().mean()) < 0.7 * float((linear - x).square().mean())
 
 
 def test_the_loss_is_zero_where_both_levels_are_t_min_and_has_no_gradient_through_the_target() -> None:
