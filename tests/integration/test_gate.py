@@ -101,8 +101,12 @@ def test_a_baseline_fails_a_regression_and_junit_says_why(invoke: Run, base: Pat
     assert (run.returncode, document["exit_code"]) == (1, 1)
     assert document["comparison"]["schema"] == "cmap.compare/1"
     root = ElementTree.parse(tmp_path / "junit.xml").getroot()
-    failures = [each.text or "" for each in root.iter("failure")]
+    conditions = root.find("testsuite[@name='cmap.conditions']")
+    assert conditions is not None
+    failures = [each.text or "" for each in conditions.iter("failure")]
     assert list(document["missed"]) == failures
+    (worst,) = root.iterfind(".//testcase[@name='worst case, Linf 8/255']/failure")
+    assert worst.text in failures
     assert any(
         re.fullmatch(r"robust accuracy is 0\.000, below 0\.9 \(0 of 40 images, 95 % .*\)", each) for each in failures
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from cmap_cli.benchmarking.report.statistics import Rate
-from cmap_cli.benchmarking.report.values import Headline, Report, ThreatResult
+from cmap_cli.benchmarking.report.statistics import Rate, rate
+from cmap_cli.benchmarking.report.values import AttackRow, DefenseResult, Headline, Report, ThreatResult
 from cmap_cli.benchmarking.report.words import counted
 from cmap_cli.benchmarking.specs import THROUGH_THE_DEFENSE, AttackSpec
 from cmap_cli.choices import Access, FailOn
@@ -18,6 +18,7 @@ from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, sugges
 ALWAYS_FATAL = ("certificates",)
 """Checks without which no run passes: a certificate that an attack breaks means that the program is wrong."""
 CLASS = "class:"
+CLEAN = "defended clean accuracy"
 HINT = "write 0.5, white-box=0.3, white-box@4/255=0.2 or 8/255@class:cat=0.1"
 
 
@@ -164,7 +165,7 @@ def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -
         failed += failed_thresholds(report, gate)
     if gate.fail_under_clean is not None:
         clean = report.headline.clean if report.headline else None
-        failed += below(clean.vote if clean else None, gate.fail_under_clean, "defended clean accuracy", gate.fail_on)
+        failed += below(clean.vote if clean else None, gate.fail_under_clean, CLEAN, gate.fail_on)
     judged = judged_threats(report)
     for access in gate.require_access:
         if not judged or any(access not in threat.access for threat in judged):
@@ -218,11 +219,51 @@ def judged_rate(report: Report, headline: Headline, threshold: Threshold) -> Rat
     return next((one.accuracy.vote for one in threat.by_access if one.access == threshold.access), None)
 
 
-def below(rate: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:
+def missed_by(report: Report, gate: Gate, defense: str, threat: ThreatResult, row: AttackRow | None) -> list[str]:
+    """The thresholds that one attack misses, or the worst case over all attacks, one sentence each.
+
+    Args:
+        report: of the run.
+        gate: the conditions.
+        defense: that was attacked; thresholds judge only that of the headline.
+        threat: the ball.
+        row: the attack, which thresholds of its access judge; None for the worst case, which all others judge.
+    """
+    headline = report.headline
+    if headline is None or defense != headline.defense or threat.norm != headline.norm:
+        return []
+    missed = []
+    for each in gate.fail_under:
+        radius = headline.eps_value if each.eps is None else each.eps
+        is_judged = each.label is None and each.access == (row.access if row else None)
+        if not is_judged or not math.isclose(threat.eps_value, radius, rel_tol=1e-6):
+            continue
+        found = row_rate(row) if row else threat.worst_case.vote if threat.worst_case else None
+        before = " and the attacks before it" if row and row.skipped else ""
+        what = f"accuracy under {row.attack}@{row.access}{before}" if row else each.what
+        missed += below(found, each.value, what, gate.fail_on)
+    return missed
+
+
+def missed_clean(report: Report, gate: Gate, one: DefenseResult) -> list[str]:
+    """A sentence if a defence is the one in the headline and its clean accuracy is below the threshold."""
+    if gate.fail_under_clean is None or report.headline is None or report.headline.defense != one.defense:
+        return []
+    return below(one.clean.vote if one.clean else None, gate.fail_under_clean, CLEAN, gate.fail_on)
+
+
+def row_rate(row: AttackRow) -> Rate | None:
+    """The accuracy under an attack; images that it skipped, because earlier attacks had broken them, count as wrong."""
+    if not row.skipped:
+        return row.defended.vote if row.defended else None
+    return rate(row.defended.vote.right if row.defended else 0, row.run_on + len(row.skipped))
+
+
+def below(found: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:
     """A sentence with figure, limit, n and interval if an accuracy is below its limit, or was not measured."""
-    if rate is None:
+    if found is None:
         return [f"there is no {what} to compare with {limit:g}"]
-    value = rate.low if fail_on == "interval" else rate.value
+    value = found.low if fail_on == "interval" else found.value
     end = " (lower end of the 95 % interval)" if fail_on == "interval" else ""
-    measured = f"{rate.right} of {counted(rate.n, 'image')}, 95 % interval {rate.low:.3f} to {rate.high:.3f}"
+    measured = f"{found.right} of {counted(found.n, 'image')}, 95 % interval {found.low:.3f} to {found.high:.3f}"
     return [f"{what} is {value:.3f}{end}, below {limit:g} ({measured})"] if value < limit else []

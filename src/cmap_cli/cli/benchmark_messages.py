@@ -129,7 +129,7 @@ def finish_benchmark(
     Returns:
         The exit code.
     """
-    from cmap_cli.benchmarking.report.machines import junit
+    from cmap_cli.benchmarking.junit import junit
     from cmap_cli.benchmarking.report.markdown import markdown_report
     from cmap_cli.benchmarking.thresholds import failed_conditions
     from cmap_cli.cli.compare import reasons_to_fail
@@ -145,7 +145,7 @@ def finish_benchmark(
     if outputs.junit is not None:
         from cmap_cli.files import write_text
 
-        write_text(outputs.junit, junit(report, failed))
+        write_text(outputs.junit, junit(report, failed, gate))
     write_step_summary(markdown_report(report))
     code = FAILED if failed else merged.exit_code if merged else PARTIAL if cut_short else 0
     if json:

@@ -1,16 +1,15 @@
-"""JUnit XML, badges and model cards say what the report says."""
+"""Badges and model cards say what the report says."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from cmap_cli.benchmarking.report import build_report
-from cmap_cli.benchmarking.report.machines import badge, junit, model_card
+from cmap_cli.benchmarking.report.machines import badge, model_card
 from cmap_cli.benchmarking.report.values import Report
 from tests.fake_benchmark import write_benchmark
 
@@ -18,29 +17,6 @@ from tests.fake_benchmark import write_benchmark
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return build_report(write_benchmark(tmp_path_factory.mktemp("run"), pictures=False))
-
-
-def test_junit_has_a_case_for_each_attack_and_check(report: Report) -> None:
-    root = ElementTree.fromstring(junit(report, []))
-    suites = {suite.get("name"): suite for suite in root}
-    assert set(suites) == {"cmap.cmap", "cmap.onestep", "cmap.checks", "cmap.conditions"}
-    names = [case.get("name") for case in suites["cmap.cmap"]]
-    assert "clean" in names
-    assert "pgd@white-box, Linf 8/255" in names
-    assert "worst case, Linf 4/255" in names
-    assert len(suites["cmap.checks"]) == len(report.flags)
-    assert all(suite.get("failures") == "0" for suite in root)
-    (clean,) = (case for case in suites["cmap.cmap"] if case.get("name") == "clean")
-    assert f"n = {report.headline.n}" in (clean.findtext("system-out") or "")  # type: ignore[union-attr]
-
-
-def test_junit_fails_for_each_condition_that_is_not_met(report: Report) -> None:
-    texts = ["robust accuracy is 0.100, below 0.5", 'check <x> & "y": fired']
-    root = ElementTree.fromstring(junit(report, texts))
-    suite = root.find("testsuite[@name='cmap.conditions']")
-    assert suite is not None
-    assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
-    assert [case.find("failure").get("message") for case in suite] == texts  # type: ignore[union-attr]
 
 
 def test_the_badge_tells_accuracy_only_of_complete_runs_through_the_defence(report: Report) -> None:
