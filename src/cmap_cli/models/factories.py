@@ -32,7 +32,7 @@ def call_factory(name: str, wanted: str) -> Any:
     except CmapError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function raises
-        raise UsageError(f"{name} returned no {wanted.partition(' ')[2]}: {exception_text(error)}", HINT) from error
+        raise UsageError(f"calling {name} raised {exception_text(error)}", HINT) from error
 
 
 def exception_text(error: BaseException) -> str:

@@ -116,8 +116,8 @@ def test_functions_return_classifiers() -> None:
     ("name", "message"),
     [
         ("tests.toys:nothing", "cannot be imported"),
-        ("json:dumps", "json:dumps returned no classifier: TypeError"),
-        ("sys:exit", "sys:exit returned no classifier: SystemExit"),
+        ("json:dumps", "calling json:dumps raised TypeError"),
+        ("sys:exit", "calling sys:exit raised SystemExit"),
         ("tests.toys:IsotropicGaussian", "not a torch.nn.Module"),
         ("tests.unit.models.test_classifiers:NoLogits", r"with \(1, 3, 32, 32\), not with logits"),
         ("tests.unit.models.test_classifiers:OnlySmall", "cannot take 32×32 RGB images"),

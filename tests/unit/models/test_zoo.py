@@ -239,7 +239,7 @@ def test_bundled_models_are_what_the_manifest_says() -> None:
         ("Network", "not a function of .* with the attributes"),
         ("a_string", "it is a str"),
         ("nothing", "cannot be imported"),
-        ("Leaving", "returned no consistency model: SystemExit: 0"),
+        ("Leaving", "raised SystemExit: 0"),
         ("Huge", r"has the noise levels 0.002 to 80.0 and images \(3, 1000000, 1000000\)"),
         ("DECLARED", "is a str, not a function"),
     ],
