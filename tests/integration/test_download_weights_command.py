@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,6 +277,27 @@ def test_files_that_somebody_else_downloaded(invoke: Run, shop: Shop, tmp_path: 
     assert run.returncode == 0, run.stderr
     assert (given / "net" / "net.pt").read_bytes() == shop.net
     assert not shop.served.requests
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        (("--mirror", "http://127.0.0.1:9", *QUICK), 1),
+        (("--from-dir", "."), 2),
+        (("--offline",), 2),
+    ],
+)
+def test_an_error_names_one_file_also_where_a_model_has_two_sources(
+    invoke: Run, tmp_path: Path, how: tuple[str, ...], code: int
+) -> None:
+    name = "cifar10-cd-lpips"
+    run = invoke("download-weights", name, "--accept-licence", "--weights-dir", tmp_path / "cache", *how)
+    assert run.returncode == code
+    told = run.stderr[run.stderr.index("error:") :]
+    assert told.count("error:") == 1
+    assert f"DIR/{name}-checkpoint_80" in told
+    named = set(re.findall(r"[\w.-]*checkpoint[\w.-]*(?=[\s,:.])", re.sub(r"https://\S+", "", told)))
+    assert named == {f"{name}-checkpoint_80"}
 
 
 def test_mirrors_offline_and_dry_runs(invoke: Run, shop: Shop) -> None:

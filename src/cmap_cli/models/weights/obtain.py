@@ -105,7 +105,7 @@ def fill_cache(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on_
             for path in (options.from_dir / artefact.name / source.file, options.from_dir / source.file):
                 if path.exists():
                     return keep(artefact, source, path, options, on_message)
-        wanted = " or ".join(source.file for source in artefact.sources)
+        wanted = artefact.sources[0].file  # one name, and the same as in the hint
         raise WeightsError(f"{options.from_dir} holds no {wanted}, the file of {artefact.name}", by_hand(artefact))
     if options.offline:
         raise WeightsError(f"{artefact.name} is not in the cache, and --offline is set", by_hand(artefact))
@@ -134,9 +134,9 @@ def try_sources(artefact: Artefact, options: FetchOptions, on_bytes: OnBytes, on
             continue
         remove_download(part)
         return made
-    reasons = "; ".join(error.message for error in refusals) or "only a person can, in a browser"
+    reasons = "; ".join(error.message for error in refusals) or "only a person can download it, in a browser"
     hint = next((error.hint for error in refusals if error.hint), "") or by_hand(artefact)
-    raise DownloadError(f"{artefact.name} could not be downloaded: {reasons}", hint)
+    raise DownloadError(f"{artefact.name}: {reasons}", hint)
 
 
 def by_hand(artefact: Artefact) -> str:
