@@ -77,7 +77,8 @@ def parse_json(content: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.DecodeError:
         if (rb"\ud" if isinstance(content, bytes) else r"\ud") not in content:  # type: ignore[operator]
             raise
-        return msgspec.convert(json.loads(content), decoder.type)
+        converted: T = msgspec.convert(json.loads(content), decoder.type)  # its type is unknown since msgspec 0.23
+        return converted
 
 
 def read_document(path: Path, kind: type[T], error: type[CmapError] = CmapError, hint: str = "") -> T:
