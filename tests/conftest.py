@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from PIL import Image
 from cmap_cli.cli import app
 from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.store import save_model
+from cmap_cli.training.photo_recipe import PHOTO_RECIPES
 from tests.hostile_server import Served, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,6 +49,13 @@ def images(tmp_path: Path) -> Path:
         pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
     return tmp_path / "in"
+
+
+@pytest.fixture
+def narrow_photo_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe of photograph models with the network that is the quickest to train."""
+    narrow = replace(PHOTO_RECIPES["bundled"], widths=(8, 8, 8), blocks=1, middle=1)
+    monkeypatch.setitem(PHOTO_RECIPES, "bundled", narrow)
 
 
 @pytest.fixture

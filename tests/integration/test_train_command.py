@@ -43,9 +43,9 @@ def test_a_model_is_made_and_purifies(invoke: Run, domain: Path, tmp_path: Path,
     purified = invoke("purify", "one.png", "--out", "clean", "--model", "model", "--preset", "fast", "--json")
     assert purified.returncode == 0, purified.stderr
     assert json.loads(purified.stdout)["written"] == 1
-    again = invoke("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", *options)
-    assert again.returncode == 2
-    assert "holds a model already" in again.stderr
+    other = invoke("train", "domain.npz:x_train", "--out", "model", "--image-size", "16", *options)
+    assert other.returncode == 2
+    assert {"gaussian": "holds a model already", "unet": "directions was 8 and is now 39"}[kind] in other.stderr
 
 
 def test_grey_models_and_unreadable_training_images(invoke: Run, domain: Path, tmp_path: Path) -> None:
@@ -135,6 +135,7 @@ def test_a_preset_takes_the_training_split_of_cifar10_from_the_cache(invoke: Run
     assert (recipe["preconditioning"], recipe["widths"], recipe["images"]) == ("plain", [16, 16], 8)
 
 
+@pytest.mark.usefixtures("narrow_photo_recipe")
 def test_a_photograph_model_is_made_of_pictures_of_different_sizes(invoke: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -145,7 +146,6 @@ def test_a_photograph_model_is_made_of_pictures_of_different_sizes(invoke: Run, 
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert (document["kind"], document["images"], json.loads(document["recipe"])["iterations"]) == ("photo", 3, 1)
-    assert (tmp_path / "model/model.safetensors").stat().st_size < 8 << 20
     assert "crops seen: 16" in (tmp_path / "model/README.md").read_text()
     longer = invoke(*command, "--iterations", "2")
     assert json.loads(json.loads(longer.stdout)["recipe"])["iterations"] == 2

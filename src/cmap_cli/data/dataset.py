@@ -147,12 +147,12 @@ def resize_and_crop(
     Returns:
         (3, *size) in [0, 1].
     """
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as transforms
-
     (height, width), (h, w) = pixels.shape[1:], size
     if (height, width) == size:
         return pixels
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as transforms
+
     if short_side:
         target = covering((height, width), short_side)
     else:

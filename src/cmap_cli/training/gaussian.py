@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cmap_cli.core.consistency import to_model_range
 from cmap_cli.models.networks.gaussian import GaussianConsistency
@@ -24,17 +25,10 @@ def fit_gaussian(images: Tensor, directions: int, *, keep_residual: bool = False
     Returns:
         The model; directions are rounded to float16, as they are stored.
     """
-    size = images[0].numel()
-    total = torch.zeros(size, dtype=torch.float64)
-    second_moment = torch.zeros(size, size, dtype=torch.float64)
-    for chunk in torch.split(images, CHUNK):
-        x = to_model_range(chunk.flatten(1).float() / 255)
-        total += x.double().sum(0)
-        second_moment += (x.T @ x).double()
-    mean = total / len(images)
-    covariance = second_moment / len(images) - torch.outer(mean, mean)
-    variances, vectors = torch.linalg.eigh(covariance)
-    variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
+    if directions < len(images) <= images[0].numel() // 2:
+        mean, variances, vectors = components_of_images(images)
+    else:
+        mean, variances, vectors = components_of_covariance(images)
     rest = variances[directions:]
     residual = float(rest.mean().sqrt()) if keep_residual and len(rest) else 0.0
     return GaussianConsistency(
@@ -43,3 +37,25 @@ def fit_gaussian(images: Tensor, directions: int, *, keep_residual: bool = False
         variances[:directions].sqrt(),
         residual=residual,
     )
+
+
+def components_of_images(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), variances (D,) in falling order and directions (D, N), by the singular values of fewer than D images."""
+    x = to_model_range(images.flatten(1).float() / 255).double()
+    mean = x.mean(0)
+    _, deviations, rows = torch.linalg.svd((x - mean) / len(x) ** 0.5, full_matrices=False)
+    return mean, functional.pad(deviations.square(), (0, x.shape[1] - len(x))), rows.T
+
+
+def components_of_covariance(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), variances (D,) in falling order and directions (D, D), by the covariance, whatever the number of images."""
+    size = images[0].numel()
+    total = torch.zeros(size, dtype=torch.float64)
+    second_moment = torch.zeros(size, size, dtype=torch.float64)
+    for chunk in torch.split(images, CHUNK):
+        x = to_model_range(chunk.flatten(1).float() / 255)
+        total += x.double().sum(0)
+        second_moment += (x.T @ x).double()
+    mean = total / len(images)
+    variances, vectors = torch.linalg.eigh(second_moment / len(images) - torch.outer(mean, mean))
+    return mean, variances.flip(0).clamp_min(0), vectors.flip(1)

@@ -193,6 +193,7 @@ def test_a_unet_is_not_resumed_with_another_setting(tmp_path: Path, photos: Path
     assert train(photos, out, SMALL).document.images == 12
 
 
+@pytest.mark.usefixtures("narrow_photo_recipe")
 def test_a_photo_model_is_trained_from_python_and_for_longer_only(tmp_path: Path) -> None:
     noise = np.random.RandomState(0).randint(0, 256, (3, 80, 72, 3), np.uint8)
     np.save(tmp_path / "noise.npy", noise)

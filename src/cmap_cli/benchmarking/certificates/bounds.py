@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from scipy.optimize import brentq
-from scipy.special import betaln
-from scipy.stats import beta, binom, norm
+from scipy.special import betaln, ndtr, ndtri
+from scipy.stats import beta, binom
 
 SMALLEST = 1e-300
 
@@ -77,12 +77,12 @@ def certified_radius(lower: float, sigma: float) -> float:
         lower: a lower bound of the probability of the class under noise. Nothing is certified at one half or less.
         sigma: standard deviation of the noise, for images in [0, 1].
     """
-    return sigma * float(norm.ppf(lower)) if lower > 0.5 else 0.0
+    return sigma * float(ndtri(lower)) if lower > 0.5 else 0.0
 
 
 def needed_probability(radius: float, sigma: float) -> float:
     """Φ(r/σ): what the probability must exceed for the radius r."""
-    return float(norm.cdf(radius / sigma))
+    return float(ndtr(radius / sigma))
 
 
 def reachable_radius(samples: int, alpha: float, sigma: float) -> float:

@@ -77,13 +77,13 @@ def test_pieces_do_not_matter(most: int) -> None:
 
 @pytest.mark.parametrize("p", [0.6, float(norm.cdf(0.4)), float(norm.cdf(1))])
 def test_certificates_are_wrong_no_more_often_than_alpha(p: float) -> None:
-    """2,000 images with alpha 0.05; the hardest are those whose true radius is the one that is asked for."""
+    """700 images with alpha 0.05; the hardest are those whose true radius is the one that is asked for."""
     plan = Plan("sequential", 8, 400, 0.05, (0.1, 0.25))
     truth = 0.25 * norm.ppf(p)
     wrong = 0
-    for seed in range(2000):
+    for seed in range(700):
         tally = play(Tally(plan, 0.25), draw(p, seed, 500))
         if tally.selected == 7:
             false = any(radius >= truth for radius, each in tally.decisions.items() if each == "certified")
             wrong += false or tally.radius > truth
-    assert wrong <= 2000 * 0.05 + 3 * (2000 * 0.05) ** 0.5
+    assert wrong <= 700 * 0.05 + 3 * (700 * 0.05) ** 0.5

@@ -10,7 +10,7 @@ from cmap_cli.models.networks.gaussian import GaussianConsistency
 from cmap_cli.models.networks.unet import UNetConsistency
 from cmap_cli.models.store import read_model, save_model
 from cmap_cli.models.zoo import load_model
-from cmap_cli.training.gaussian import fit_gaussian
+from cmap_cli.training.gaussian import components_of_covariance, fit_gaussian
 
 
 def gaussian(directions: int = 20, residual: float = 0.05) -> GaussianConsistency:
@@ -75,6 +75,21 @@ def test_fit_recovers_mean_and_directions() -> None:
     variances = torch.linalg.eigvalsh(torch.cov((pixels / 127.5 - 1).T, correction=0))
     torch.testing.assert_close(model.stds[0] ** 2, variances[-1], rtol=1e-3, atol=0)
     assert model.residual**2 == pytest.approx(float(variances[:-1].mean()), rel=1e-2)
+
+
+@pytest.mark.parametrize("keep_residual", [False, True])
+def test_few_images_have_the_components_of_their_covariance(
+    keep_residual: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = torch.randint(0, 256, (20, 3, 4, 4), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
+    model = fit_gaussian(data, 19, keep_residual=keep_residual)
+    monkeypatch.setattr("cmap_cli.training.gaussian.components_of_images", components_of_covariance)
+    expected = fit_gaussian(data, 19, keep_residual=keep_residual)
+    torch.testing.assert_close(model.mean, expected.mean)
+    torch.testing.assert_close(model.stds, expected.stds, rtol=1e-3, atol=1e-5)
+    assert model.residual == pytest.approx(expected.residual, abs=3e-4)
+    overlap = (model.directions.float() @ expected.directions.float().T).abs()
+    torch.testing.assert_close(overlap, torch.eye(19), rtol=0, atol=2e-2)
 
 
 def test_unet_images_of_a_batch_do_not_interact_and_gradients_reach_the_input() -> None:
