@@ -40,7 +40,7 @@ def fit_gaussian(images: Tensor, directions: int, *, keep_residual: bool = False
 
 
 def components_of_images(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), variances (D,) in falling order and directions (D, N), by the singular values of fewer than D images."""
+    """Mean (D,), variances (D,) in falling order and directions (D, N), by the images' singular values."""
     x = to_model_range(images.flatten(1).float() / 255).double()
     mean = x.mean(0)
     _, deviations, rows = torch.linalg.svd((x - mean) / len(x) ** 0.5, full_matrices=False)
@@ -48,7 +48,7 @@ def components_of_images(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def components_of_covariance(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), variances (D,) in falling order and directions (D, D), by the covariance, whatever the number of images."""
+    """Mean (D,), variances (D,) in falling order and directions (D, D), by the covariance."""
     size = images[0].numel()
     total = torch.zeros(size, dtype=torch.float64)
     second_moment = torch.zeros(size, size, dtype=torch.float64)
