@@ -92,17 +92,20 @@ class Reporter:
 
     def show(self, now: float) -> None:
         """Show the progress: at once on a terminal, else if the last line was printed some time ago."""
-        left = self.remaining()
-        text = f"{console.time_range(left)} left" if left else ""
         if self.bar is not None and self.task is not None:
             count = "" if self.total is None else f"{self.done}/{self.total} {self.unit}"
-            self.bar.update(self.task, completed=self.done, count=count, left=text)
+            self.bar.update(self.task, completed=self.done, count=count, left=self.time_left())
             return
         waited, progressed = now - self.shown_at, self.done - self.shown
         if waited >= PLAIN_SECONDS or (waited >= PLAIN_PAUSE and progressed >= (self.total or 0) * PLAIN_SHARE):
             of = f"{self.done}/{self.total} {self.unit}"
-            console.say(", ".join(each for each in (of, text, self.inside) if each))
+            console.say(", ".join(each for each in (of, self.time_left(), self.inside) if each))
             self.shown_at, self.shown = now, self.done
+
+    def time_left(self) -> str:
+        """How long the rest takes, as text; empty while nothing is known."""
+        left = self.remaining()
+        return f"{console.time_range(left)} left" if left else ""
 
     @property
     def shows_detail(self) -> bool:

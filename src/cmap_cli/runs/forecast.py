@@ -63,6 +63,33 @@ def from_measurement(found: Span) -> Span:
     return Span(found.low * FASTER, found.high * SLOWER)
 
 
+@dataclass(slots=True)
+class Finished:
+    """The finished tasks of a kind, as sums (Welford 1962), so that adding one takes no longer after a million.
+
+    Attributes:
+        count: how many.
+        mean: seconds of one.
+        squares: sum of squared differences from the mean.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, seconds: float, count: int) -> None:
+        """Add tasks that took so many seconds each."""
+        before, difference = self.count, seconds - self.mean
+        self.count += count
+        self.mean += difference * count / self.count
+        self.squares += difference**2 * before * count / self.count
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the seconds of a task; 0 for one task."""
+        return math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
+
+
 class Forecast:
     """The time that is left for tasks of a few kinds. The only place that estimates while work goes on.
 
@@ -78,7 +105,7 @@ class Forecast:
         self.spans = dict(spans)
         self.counts = dict(counts)
         self.trusted = TRUST * sum(span.middle * self.counts.get(kind, 0) for kind, span in self.spans.items())
-        self.seen: dict[str, list[float]] = {}
+        self.finished: dict[str, Finished] = {}
         self._left: Span | None = None
 
     def finish(self, kind: str, seconds: float, count: int = 1) -> None:
@@ -90,22 +117,20 @@ class Forecast:
             count: how many.
         """
         self.counts[kind] -= count
-        self.seen.setdefault(kind, []).extend([seconds / count] * count)
+        self.finished.setdefault(kind, Finished()).add(seconds / count, count)
         self._left = None
 
     def task(self, kind: str) -> Span:
         """The duration of one more task of a kind."""
-        before, seen = self.spans[kind] * self.speed(), self.seen.get(kind, [])
-        if not seen:
+        before, finished = self.spans[kind] * self.speed(), self.finished.get(kind)
+        if finished is None:
             return before
-        weight, mean = 1 / (1 + len(seen)), sum(seen) / len(seen)
+        weight, mean = 1 / (1 + finished.count), finished.mean
         if before.middle:
             mean = weight * before.middle + (1 - weight) * mean
         wide = max(before.high / before.middle - 1, UNKNOWN) if before.middle else UNKNOWN
-        import statistics  # slow to import
-
-        scatter = statistics.stdev(seen) / mean if len(seen) > 1 and mean else 0.0
-        share = NARROWEST + max((wide - NARROWEST) * math.sqrt(weight), 2.5 * scatter / math.sqrt(len(seen)))
+        scatter = finished.deviation / mean if mean else 0.0
+        share = NARROWEST + max((wide - NARROWEST) * math.sqrt(weight), 2.5 * scatter / math.sqrt(finished.count))
         return Span(mean / (1 + share), mean * (1 + share))
 
     def speed(self) -> float:
@@ -113,8 +138,8 @@ class Forecast:
 
         The measurement keeps the weight of a share of all work, so that the first short task does not decide.
         """
-        expected = self.trusted + sum(self.spans[kind].middle * len(seen) for kind, seen in self.seen.items())
-        took = self.trusted + sum(sum(seen) for seen in self.seen.values())
+        expected = self.trusted + sum(self.spans[kind].middle * each.count for kind, each in self.finished.items())
+        took = self.trusted + sum(each.mean * each.count for each in self.finished.values())
         return took / expected if expected else 1.0
 
     def left(self) -> Span:

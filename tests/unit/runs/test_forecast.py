@@ -1,10 +1,11 @@
 """What estimates promise: ranges that hold what comes, and that come closer to it."""
 
 import random
+import statistics
 
 import pytest
 
-from cmap_cli.runs.forecast import Forecast, Span, measured
+from cmap_cli.runs.forecast import Finished, Forecast, Span, measured
 
 
 def test_before_the_work_it_is_the_measurement() -> None:
@@ -50,6 +51,16 @@ def test_without_a_measurement_the_tasks_themselves_tell() -> None:
     for _ in range(4):
         forecast.finish("a", 2.0)
     assert forecast.left().low < 12 < forecast.left().high
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1, 1), (3, 1, 2, 1)])
+def test_sums_have_the_mean_and_the_deviation_of_the_tasks(counts: tuple[int, ...]) -> None:
+    finished, seconds = Finished(), (0.5, 4.0, 1.0, 2.5)
+    for each, count in zip(seconds, counts, strict=True):
+        finished.add(each, count)
+    tasks = [each for each, count in zip(seconds, counts, strict=True) for _ in range(count)]
+    assert finished.mean == pytest.approx(statistics.mean(tasks))
+    assert finished.deviation == pytest.approx(statistics.stdev(tasks))
 
 
 def test_the_first_short_task_does_not_decide() -> None:
