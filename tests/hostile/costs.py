@@ -1,31 +1,35 @@
-"""Runs cmap from a shell on every hostile file, one process a file: exit codes, seconds and memory as a table.
+"""Runs cmap on every hostile file, one process a file: exit codes, seconds and memory as a table.
 
+Processes are forked from this one, which has imported PyTorch, or with ``--shell`` started anew.
 ``python -m tests.hostile.costs`` exits with 1 if a file is not refused, prints a traceback, takes more than a second of
 CPU time above a good image (images only), or 1.5 GB.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.corpus import corpus, picture
 from tests.hostile.foreign import GROUPS, Case
-from tests.hostile.kills import prepare
+from tests.hostile.kills import PATIENCE, ended, forked, prepare, run_in
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 1.5
 """GB."""
 SECONDS = 1.0
 """Of CPU time, for an image file beyond a good one."""
-REFUSED = {2, 3}
+FAILED, REFUSED = 1, 2
+"""Exit codes: no image could be purified; an option, a model, a label file or a folder cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +51,39 @@ class Cost:
     told: str
 
 
-def measure(case: Case) -> Cost:
-    """Run a case in a folder of its own."""
+def started(case: Case, folder: Path) -> int:
+    """Start a case as from a shell; returns the number of the process."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as told:
-        case.write(Path(folder))
-        process = subprocess.Popen(
+    with (folder / "stderr").open("wb") as told:
+        return subprocess.Popen(
             [sys.executable, "-m", "cmap_cli", *case.arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": paths, "CMAP_DEVICE": "cpu", "NO_COLOR": "1", **case.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=told,
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        told.seek(0)
-        text = told.read().decode(errors="replace")
-    return Cost(case.name, process.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9, text)
+        ).pid
+
+
+def forked_case(case: Case, folder: Path) -> int:
+    """Start a case in a process that has imported PyTorch already; returns the number of the process."""
+
+    def run() -> None:
+        os.environ.update({"CMAP_DEVICE": "cpu", "NO_COLOR": "1", **case.environment})
+        run_in(folder, case.arguments)
+
+    return forked(run)
+
+
+def measure(case: Case, start: Callable[[Case, Path], int]) -> Cost:
+    """Run a case in a folder of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        case.write(folder)
+        _, status, used = os.wait4(start(case, folder), 0)
+        text = (folder / "stderr").read_text(errors="replace")
+    code = os.waitstatus_to_exitcode(status)
+    return Cost(case.name, code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9, text)
 
 
 def images(model: Path) -> Iterator[tuple[str, Case]]:
@@ -76,7 +95,8 @@ def images(model: Path) -> Iterator[tuple[str, Case]]:
 
 def faults(kind: str, cost: Cost, usual: float) -> Iterator[str]:
     """What is wrong with a run."""
-    if cost.code not in REFUSED or "Traceback" in cost.told:
+    expected = FAILED if kind.startswith("images") else REFUSED
+    if cost.code != expected or "Traceback" in cost.told or "error: " not in cost.told:
         yield f"{cost.name}: exit code {cost.code}: {cost.told[-1000:]}"
     if cost.memory > MEMORY:
         yield f"{cost.name}: {cost.memory:.2f} GB"
@@ -97,17 +117,24 @@ def row(kind: str, costs: list[Cost]) -> str:
 
 def main() -> int:
     """Print the table and what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shell", action="store_true", help="start every process anew: slower, as a user does it")
+    parser.add_argument("--images", action="store_true", help="only image files")
+    options = parser.parse_args()
+    start = started if options.shell else forked_case
     found: dict[str, list[Cost]] = {}
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
+        assert ended(forked(lambda: prepare(Path(folder))), PATIENCE) == 0
         model = Path(folder, "model")
         good = ("purify", "good.png", "--out", "o", "--model", str(model), "--steps", "1", "--num-latents", "1")
-        usual = [measure(Case("good.png", good, {"good.png": picture("PNG")})) for _ in range(5)]
+        usual = [measure(Case("good.png", good, {"good.png": picture("PNG")}), start) for _ in range(5)]
         seconds = statistics.median(each.seconds for each in usual)
-        cases = [*images(model), *((group.__name__, case) for group in GROUPS for case in group())]
+        cases = images(model)
+        if not options.images:
+            cases = itertools.chain(cases, ((group.__name__, case) for group in GROUPS for case in group()))
         for kind, case in cases:
-            cost = measure(case)
+            cost = measure(case, start)
             found.setdefault(kind, []).append(cost)
             wrong += faults(kind, cost, seconds)
     print("| kind | runs | exit code: runs | CPU seconds, median | most (file) | peak memory in GB, most (file) |")

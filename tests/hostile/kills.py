@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,21 @@ def forked(body: Callable[[], object]) -> int:
         os._exit(code)
 
 
+def run_in(folder: Path, arguments: Sequence[str]) -> None:
+    """Run ``cmap`` in this process, in a folder that gets what it prints as files."""
+    os.chdir(folder)
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.argv = ["cmap", *arguments]
+    cmap()
+
+
 def start(soaked: Soaked, folder: Path) -> int:
     """Start the command in a folder; returns the number of the process."""
 
     def run() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.chdir(folder)
-        for stream, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         lock_folder = files.lock_folder
 
         def on_a_slow_disk(temporary: Path) -> int | None:
@@ -117,8 +123,7 @@ def start(soaked: Soaked, folder: Path) -> int:
             return lock
 
         files.lock_folder = on_a_slow_disk
-        sys.argv = ["cmap", *soaked.arguments]
-        cmap()
+        run_in(folder, soaked.arguments)
 
     folder.mkdir(parents=True, exist_ok=True)
     soaked.starts += 1
