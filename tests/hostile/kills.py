@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors import safe_open
 
@@ -57,7 +59,7 @@ class Soaked:
         name: of the command.
         arguments: of one start; the output folder is ``out``.
         top: has the folders ``whole``, of the run left in peace, and ``killed``.
-        seconds: that the run left in peace took.
+        seconds: of CPU time that the run left in peace took; if it waits for a server, of any time.
         kills: signal -> how often it reached a running process.
         starts: of processes.
         finished: runs that came to their end in spite of kills.
@@ -79,6 +81,11 @@ class Soaked:
     kept: int = 0
     problems: list[str] = field(default_factory=list)
     done: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it spends its time waiting for a server."""
+        return self.name == "download-weights"
 
 
 def forked(body: Callable[[], object]) -> int:
@@ -140,6 +147,15 @@ def ended(child: int, seconds: float) -> int | None:
         if time.monotonic() >= until:
             return None
         time.sleep(0.001)
+
+
+def worked(child: int) -> float:
+    """CPU seconds that a process has taken so far: on a busy machine they tell better than a clock how far it is."""
+    try:
+        process = psutil.Process(child)
+        return float(sum(process.cpu_times()[:2]))
+    except psutil.Error:
+        return math.inf
 
 
 def hidden(folder: Path, end: str) -> list[Path]:
@@ -219,8 +235,10 @@ def look(soaked: Soaked, code: int | None, sent: signal.Signals | None) -> None:
 def kill_once(soaked: Soaked, sent: signal.Signals, moments: random.Random) -> None:
     """Start the command until a signal reaches it before its end: anywhere, or while it writes a file."""
     while True:
-        child = start(soaked, soaked.top / "killed")
-        code = ended(child, moments.uniform(0, soaked.seconds))
+        child, began = start(soaked, soaked.top / "killed"), time.monotonic()
+        code, moment = None, moments.uniform(0, soaked.seconds)
+        while code is None and (time.monotonic() - began if soaked.waits else worked(child)) < moment:
+            code = ended(child, 0.002)
         if moments.random() < 0.5:  # if possible while a file is being written
             until = time.monotonic() + 0.5
             while code is None and time.monotonic() < until and not hidden(soaked.top / "killed" / "out", ".tmp"):
@@ -254,14 +272,16 @@ def prepare(folder: Path) -> None:
 
 
 def serve(folder: Path) -> None:
-    """Serve weights for ``download-weights`` until this process is killed."""
+    """Serve weights for ``download-weights`` as long as the process that asked for it lives."""
+    parent = os.getppid()
     with hostile_server.serving() as served:
         served.pause = PAUSE
         shop = Shop(served, folder)
         served.behaviour |= dict.fromkeys(served.files, hostile_server.slow)
         (folder / "ready").touch()
         assert shop.manifest.exists()
-        signal.pause()
+        while os.getppid() == parent:
+            time.sleep(0.5)
 
 
 def commands(folder: Path) -> Iterator[Soaked]:
@@ -308,13 +328,16 @@ def soak(folder: Path, kills: int, seed: int) -> list[Soaked]:
             assert ended(server, 0.05) is None
         soaked = list(commands(folder))
         for each in soaked:
-            began = time.monotonic()
-            code = ended(start(each, each.top / "whole"), PATIENCE)
+            began, child, code = time.monotonic(), start(each, each.top / "whole"), None
+            while code is None:
+                each.seconds = time.monotonic() - began if each.waits else worked(child)
+                code = ended(child, 0.002)
             assert code == 0, (each.top / "whole" / "stderr").read_text()
-            each.seconds = time.monotonic() - began
         for number in range(kills):
             each = soaked[number % len(soaked)]
             kill_once(each, SIGNALS[number // len(soaked) % len(SIGNALS)], moments)
+            if number % 20 == 19:
+                print(f"{number + 1} kills", file=sys.stderr, flush=True)
         for each in soaked:
             look(each, ended(start(each, each.top / "killed"), PATIENCE), None)
     finally:
