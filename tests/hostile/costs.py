@@ -11,7 +11,6 @@ import argparse
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from tests.hostile.corpus import corpus, picture
 from tests.hostile.foreign import GROUPS, Case
-from tests.hostile.kills import PATIENCE, ended, forked, prepare, run_in
+from tests.hostile.kills import PATIENCE, ended, enter, forked, prepare, run_in
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 1.5
@@ -54,15 +53,13 @@ class Cost:
 def started(case: Case, folder: Path) -> int:
     """Start a case as from a shell; returns the number of the process."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    with (folder / "stderr").open("wb") as told:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cmap_cli", *case.arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": paths, "CMAP_DEVICE": "cpu", "NO_COLOR": "1", **case.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=told,
-        ).pid
+    environment = {**os.environ, "PYTHONPATH": paths, "CMAP_DEVICE": "cpu", "NO_COLOR": "1", **case.environment}
+
+    def run() -> None:
+        enter(folder)
+        os.execve(sys.executable, [sys.executable, "-m", "cmap_cli", *case.arguments], environment)
+
+    return forked(run)
 
 
 def forked_case(case: Case, folder: Path) -> int:

@@ -107,11 +107,16 @@ def forked(body: Callable[[], object]) -> int:
         os._exit(code)
 
 
-def run_in(folder: Path, arguments: Sequence[str]) -> None:
-    """Run ``cmap`` in this process, in a folder that gets what it prints as files."""
+def enter(folder: Path) -> None:
+    """Let this process work in a folder that gets what it prints as files."""
     os.chdir(folder)
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+
+
+def run_in(folder: Path, arguments: Sequence[str]) -> None:
+    """Run ``cmap`` in this process, in a folder that gets what it prints as files."""
+    enter(folder)
     sys.argv = ["cmap", *arguments]
     cmap()
 
