@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
-from scipy.special import betaln, ndtr, ndtri
-from scipy.stats import beta, binom
+import numpy as np
+from scipy.special import bdtr, betaincinv, betaln, ndtr, ndtri
 
 SMALLEST = 1e-300
 
@@ -16,12 +15,12 @@ def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:
 
     It is valid for a number of samples n that was fixed in advance.
     """
-    return float(beta.ppf(alpha, successes, n - successes + 1)) if successes else 0.0
+    return float(betaincinv(successes, n - successes + 1, alpha)) if successes else 0.0
 
 
 def clopper_pearson_upper(successes: int, n: int, alpha: float) -> float:
     """The (1 − α)-quantile of Beta(k + 1, n − k): P(the bound is below p) ≤ α."""
-    return float(beta.ppf(1 - alpha, successes + 1, n - successes)) if successes < n else 1.0
+    return float(betaincinv(successes + 1, n - successes, 1 - alpha)) if successes < n else 1.0
 
 
 def log_wealth(successes: int, n: int, p: float) -> float:
@@ -65,6 +64,8 @@ def sequence_lower(successes: int, n: int, alpha: float) -> float:
     peak = min(successes / n, 1 - 1e-16)
     if log_wealth(successes, n, peak) >= -math.log(alpha):  # cannot be: W at its least is at most 1
         return peak
+    from scipy.optimize import brentq  # slow to import
+
     return float(
         brentq(lambda p: log_wealth(successes, n, p) + math.log(alpha), SMALLEST, peak, xtol=1e-12, rtol=1e-12)
     )
@@ -95,7 +96,7 @@ def most_wrong(n: int, alpha: float, confidence: float) -> int:
 
     Each certificate is wrong with probability α at most, independently: their number is at most Binomial(n, α).
     """
-    return int(binom.ppf(confidence, n, alpha)) if n else 0
+    return int(np.searchsorted(bdtr(np.arange(n + 1), n, alpha), confidence))
 
 
 def set_lower(certified: int, n: int, alpha: float, confidence: float) -> float:

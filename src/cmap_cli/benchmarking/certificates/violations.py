@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from cmap_cli.benchmarking.certificates.bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
 from cmap_cli.benchmarking.documents import BenchmarkRecord
@@ -78,7 +78,7 @@ def count_class(votes: Iterable[Mapping[str, int]], selected: str) -> tuple[int,
 
 def needed_after(lower: float, distance: float, sigma: float) -> float:
     """Φ(Φ⁻¹(p) − d/σ): what is left of a class's probability, at least, at the distance d (Cohen et al. 2019)."""
-    return float(norm.cdf(norm.ppf(lower) - distance / sigma))
+    return float(ndtr(ndtri(lower) - distance / sigma))
 
 
 def check_certificates(records: Iterable[BenchmarkRecord], sigma: float, values: int) -> CertificateCheck:
