@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import cmap_cli
 from cmap_cli import purify_folder, purify_images
 from cmap_cli.core import sizes
 from cmap_cli.purify.events import Progress
 from tests.conftest import Run
 
+ASSETS = Path(cmap_cli.__file__).parent / "assets"
 SIZES = {"small.png": (32, 32), "wide.png": (75, 40), "tall.png": (41, 90), "twin.png": (75, 40), "tiny.png": (5, 3)}
 
 
@@ -71,6 +73,11 @@ def test_every_picture_keeps_its_size_and_colours(invoke: Run, photographs: Path
         "cifar10-unet": "optimise",
         "photo-unet": "denoise",
     }
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("cifar10-gaussian", 4), ("cifar10-unet", 16), ("photo-unet", 8)])
+def test_models_in_the_package_are_small(name: str, megabytes: int) -> None:
+    assert (ASSETS / name / "model.safetensors").stat().st_size <= megabytes * 1_000_000
 
 
 def test_a_picture_does_not_depend_on_the_others_or_on_the_order(photographs: Path, tmp_path: Path) -> None:
