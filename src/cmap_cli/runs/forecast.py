@@ -64,7 +64,7 @@ def from_measurement(found: Span) -> Span:
 
 
 @dataclass(slots=True)
-class Finished:
+class TaskTimes:
     """The finished tasks of a kind, as sums (Welford 1962), so that adding one takes no longer after a million.
 
     Attributes:
@@ -105,7 +105,7 @@ class Forecast:
         self.spans = dict(spans)
         self.counts = dict(counts)
         self.trusted = TRUST * sum(span.middle * self.counts.get(kind, 0) for kind, span in self.spans.items())
-        self.finished: dict[str, Finished] = {}
+        self.times: dict[str, TaskTimes] = {}
         self._left: Span | None = None
 
     def finish(self, kind: str, seconds: float, count: int = 1) -> None:
@@ -117,12 +117,12 @@ class Forecast:
             count: how many.
         """
         self.counts[kind] -= count
-        self.finished.setdefault(kind, Finished()).add(seconds / count, count)
+        self.times.setdefault(kind, TaskTimes()).add(seconds / count, count)
         self._left = None
 
     def task(self, kind: str) -> Span:
         """The duration of one more task of a kind."""
-        before, finished = self.spans[kind] * self.speed(), self.finished.get(kind)
+        before, finished = self.spans[kind] * self.speed(), self.times.get(kind)
         if finished is None:
             return before
         weight, mean = 1 / (1 + finished.count), finished.mean
@@ -138,8 +138,8 @@ class Forecast:
 
         The measurement keeps the weight of a share of all work, so that the first short task does not decide.
         """
-        expected = self.trusted + sum(self.spans[kind].middle * each.count for kind, each in self.finished.items())
-        took = self.trusted + sum(each.mean * each.count for each in self.finished.values())
+        expected = self.trusted + sum(self.spans[kind].middle * each.count for kind, each in self.times.items())
+        took = self.trusted + sum(each.mean * each.count for each in self.times.values())
         return took / expected if expected else 1.0
 
     def left(self) -> Span:

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from cmap_cli.runs.forecast import Finished, Forecast, Span, measured
+from cmap_cli.runs.forecast import Forecast, Span, TaskTimes, measured
 
 
 def test_before_the_work_it_is_the_measurement() -> None:
@@ -55,7 +55,7 @@ def test_without_a_measurement_the_tasks_themselves_tell() -> None:
 
 @pytest.mark.parametrize("counts", [(1, 1, 1, 1), (3, 1, 2, 1)])
 def test_sums_have_the_mean_and_the_deviation_of_the_tasks(counts: tuple[int, ...]) -> None:
-    finished, seconds = Finished(), (0.5, 4.0, 1.0, 2.5)
+    finished, seconds = TaskTimes(), (0.5, 4.0, 1.0, 2.5)
     for each, count in zip(seconds, counts, strict=True):
         finished.add(each, count)
     tasks = [each for each, count in zip(seconds, counts, strict=True) for _ in range(count)]
