@@ -14,10 +14,13 @@ MANY = "9" * 26
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["purify", "in", "--out", "o", "--num-latents", MANY], f"num_latents is {MANY}"),
-        (["benchmark", "--n", "2", "--steps", MANY], f"steps is {MANY}"),
-        (["certify", "--sigma", "0.25", "--n", MANY], f"n is {MANY}"),
-        (["train", "in", "--out", "o", "--kind", "unet", "--images-seen", MANY], f"images_seen is {MANY}"),
+        (["purify", "in", "--out", "o", "--num-latents", MANY], f"--num-latents {MANY} is above 1000000000"),
+        (["benchmark", "--n", "2", "--steps", MANY], f"--steps {MANY} is above 1000000000"),
+        (["certify", "--sigma", "0.25", "--n", MANY], f"--n {MANY} is above 1000000000"),
+        (
+            ["train", "in", "--out", "o", "--kind", "unet", "--images-seen", MANY],
+            f"--images-seen {MANY} is above 1000000000",
+        ),
         (["purify", "in", "--out", ""], "--out is empty"),
         (["attack", "cifar10", "--out", ""], "--out is empty"),
         (["benchmark", "--out", ""], "--out is empty"),

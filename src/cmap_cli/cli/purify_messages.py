@@ -94,8 +94,10 @@ def show_purify_plan(plan: PurifyPlan, settings: PurifySettings, *, verbose: boo
     looked, seconds = plan.survey, plan.seconds_per_patch
     if plan.already_there:
         console.say(f"{console.count(plan.already_there, 'image is', 'images are')} there already")
-    whole = console.time_range(plan.patches(looked.patches)) if looked.patches else "nothing is left to do"
-    for number, each in enumerate(plan.models, 1):
+    if not looked.patches and plan.already_there:
+        console.say("nothing is left to do")
+    whole = console.time_range(plan.patches(looked.patches))
+    for number, each in enumerate(plan.models if looked.patches else (), 1):
         about = whole if number == len(plan.models) else ""
         console.say(
             f"{each.name} on {plan.device} ({plan.reason}): preset {plan.preset}, "
@@ -122,7 +124,7 @@ def method_of(planned: PlannedModel) -> str:
     """ "10 latents × 8 steps", or for denoising alone its draws of noise."""
     config = planned.config
     if config.method == "optimise":
-        return f"{config.num_latents} latents × {config.steps} steps"
+        return f"{console.count(config.num_latents, 'latent')} × {console.count(config.steps, 'step')}"
     draws = console.count(config.num_latents, "draw of noise", "draws of noise")
     return f"{draws} at t = {config.denoise_level:g}, denoised once"
 

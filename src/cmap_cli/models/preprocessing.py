@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,8 @@ def parse_normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]
         mean, std = (tuple(float(number) for number in part.split(",")) for part in text.split("/"))
     except ValueError:
         mean = std = ()
-    if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
+    finite = all(map(math.isfinite, (*mean, *std)))
+    if len(mean) != 3 or len(std) != 3 or not finite or min(std) <= 0:
         raise UsageError(
             f"the normalisation {text!r} is neither {', '.join(NORMALISATIONS)} nor three means, a slash and three "
             "positive deviations"

@@ -121,7 +121,7 @@ def unusable_values(settings: object) -> list[CmapError]:
     for name, hint in get_type_hints(type(settings)).items():
         number = getattr(settings, name)
         if isinstance(number, int) and number > LARGEST and name != "seed":
-            found.append(UsageError(f"{name} is {number}", f"give {LARGEST} or less"))
+            found.append(UsageError(f"--{name.replace('_', '-')} {number} is above {LARGEST}", "give a smaller number"))
         for kind in (hint, *get_args(hint)):
             value = getattr(settings, name)
             if get_origin(kind) is Literal and value not in get_args(kind) and not (value is None and kind is not hint):

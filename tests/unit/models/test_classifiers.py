@@ -84,7 +84,7 @@ def test_files_see_images_as_their_normalisation_declares(tmp_path: Path, write:
 def test_normalisations_are_names_or_numbers() -> None:
     assert parse_normalisation("none") == ((), ())
     assert parse_normalisation("half") == ((0.5,) * 3, (0.5,) * 3)
-    for text in ("nonsense", "0.5,0.5,0.5", "1,2/3,4", "0,0,0/0,0,0", "a,b,c/1,1,1"):
+    for text in ("nan,0,0/1,1,1", "0,0,0/1,1,inf", "nonsense", "0.5,0.5,0.5", "1,2/3,4", "0,0,0/0,0,0", "a,b,c/1,1,1"):
         with pytest.raises(UsageError, match="is neither"):
             parse_normalisation(text)
     with pytest.raises(UsageError, match="declares its own"):
