@@ -1,1 +1,1 @@
-"""Attacks on anything that maps images in [0, 1] to scores."""
+"""Attacks on modules that map images in [0, 1] to scores."""

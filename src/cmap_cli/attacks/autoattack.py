@@ -26,11 +26,11 @@ Version = Literal["standard", "plus", "rand", "apgd-ce", "apgd-dlr", "apgd-t", "
 PAPER_EOT = 20
 SETS = ("standard", "plus", "rand")
 NEEDED_CLASSES = {"standard": 4, "plus": 4, "apgd-t": 4, "rand": 3, "apgd-dlr": 3}
-"""The losses sort scores and take the third or fourth: with fewer classes pyautoattack fails."""
+"""Fewest classes per version: some losses use the third or fourth largest score, and pyautoattack fails without it."""
 PHRASES = (
     (
         "randomized defense",
-        "an image gets other scores each time, and this version of AutoAttack expects the same; "
+        "the scores of an image differ from call to call, but this version of AutoAttack needs equal scores; "
         "--attack autoattack-rand averages over draws",
     ),
     (
@@ -47,25 +47,25 @@ PHRASES = (
     ),
     (r"with only (\d+) classes|(\d+) possible\)|possible \((\d+)\)", "the model has too few classes for this attack"),
 )
-"""What AutoAttack warns of -> our words for it."""
-UNKNOWN = "AutoAttack found something that this version of cmap has no words for"
+"""Patterns of AutoAttack's warnings, and the sentence that a report shows instead."""
+UNKNOWN = "AutoAttack gave a warning that this version of cmap does not know"
 
 
 @dataclass(frozen=True, slots=True)
 class AutoAttack:
-    """A set of attacks run one after the other on what the ones before left, or a single one of them.
+    """A sequence of attacks, each run on the images that the attacks before did not break, or a single one of them.
 
-    Where it fails it returns the clean image: ``x_adv`` equals ``x`` wherever ``reported_success`` is False. Those
-    images were not attacked through a defence that is put in front later.
+    If it fails on an image it returns the clean image: ``x_adv`` equals ``x`` wherever ``reported_success`` is False.
+    If a defence is put in front later, such an image counts as not attacked.
 
     Attributes:
         threat: norm and radius.
-        access: what is known of the model that it is run on.
+        access: what the attacker knows of the attacked model.
         version: "standard"; "plus"; "rand", for randomised defences; or one component.
-        n_iter: iterations of APGD and FAB; None for AutoAttack's own, 100.
-        n_restarts: of APGD and FAB; None for AutoAttack's own.
-        n_queries: of Square; None for AutoAttack's own, 5000.
-        eot_iter: draws for each gradient of APGD; None for AutoAttack's own, 1, in "rand" 20.
+        n_iter: iterations of APGD and FAB; None for AutoAttack's default, 100.
+        n_restarts: restarts of APGD and FAB; None for AutoAttack's default.
+        n_queries: queries of Square; None for AutoAttack's default, 5000.
+        eot_iter: draws per gradient of APGD; None for AutoAttack's default, 1 ("rand": 20).
     """
 
     threat: ThreatModel
@@ -77,13 +77,13 @@ class AutoAttack:
     eot_iter: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a version there is not (UsageError)."""
+        """Refuse an unknown version (UsageError)."""
         if self.version not in get_args(Version):
             raise UsageError(f"AutoAttack has no {self.version}", f"one of {', '.join(get_args(Version))}")
 
     @property
     def name(self) -> str:
-        """The version, and every setting that is not AutoAttack's own."""
+        """The version, and every setting that is not AutoAttack's default."""
         name = f"AutoAttack {self.version}" if self.version in SETS else self.version
         settings = {
             "n_iter": self.n_iter,
@@ -97,8 +97,8 @@ class AutoAttack:
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
         """Attack one image after the other, see :class:`~cmap_cli.attacks.types.Attack`.
 
-        Not all at once: pyautoattack draws for all images of a batch from one generator, so an image's result would
-        depend on those beside it.
+        Images are not attacked in a batch, because pyautoattack draws the random numbers of a batch from one generator:
+        the result of an image would depend on the other images.
 
         Raises:
             UsageError: the model has too few classes for this version.
@@ -110,7 +110,7 @@ class AutoAttack:
         return AttackResult(x_adv, torch.cat([each.reported_success for each in found]), flags=tuple(flags))
 
     def _run_one(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """Attack one image, (1, C, H, W)."""
+        """Attack one image (1, C, H, W) with label (1,)."""
         with seeded(model, x, seed):
             with torch.no_grad():
                 classes = model(x).shape[1]
@@ -125,7 +125,7 @@ class AutoAttack:
         return AttackResult(x_adv.detach(), y_adv != y, flags=tuple(flags))
 
     def _suite(self, model: nn.Module, device: torch.device, classes: int, seed: int) -> pyautoattack.AutoAttack:
-        """The object of pyautoattack, with the settings that are not its own."""
+        """The attack object of pyautoattack, with the settings of this object."""
         chosen = {"version": self.version} if self.version in SETS else {"version": "custom", "attacks": [self.version]}
         suite = pyautoattack.AutoAttack(
             model, norm=self.threat.norm, eps=self.threat.eps, seed=seed, device=device, **chosen
@@ -148,10 +148,11 @@ class AutoAttack:
 
 @contextmanager
 def recorded_flags() -> Iterator[list[str]]:
-    """What AutoAttack's checks find meanwhile, in our words.
+    """Collect the warnings of AutoAttack's checks inside the context, translated by :func:`phrase`.
 
-    The checks count calls in a table that is never emptied, so one dynamic defence would taint every later model;
-    and they switch tracing off, which coverage and debuggers would notice.
+    AutoAttack's checks count calls in a global table that is never emptied, so a dynamic defence would cause warnings
+    for every later model; the table is reset. They also switch tracing off, on which coverage and debuggers rely;
+    tracing is restored.
     """
     flags: list[str] = []
 
@@ -173,7 +174,7 @@ def recorded_flags() -> Iterator[list[str]]:
 
 
 def phrase(message: str) -> str:
-    """A warning of AutoAttack in our words, which name options of ours."""
+    """The sentence for a warning of AutoAttack, which names options of cmap."""
     for pattern, words in PHRASES:
         if match := re.search(pattern, message):
             return match.expand(words)

@@ -13,7 +13,7 @@ from cmap_cli.attacks.pgd import is_better, steepest
 from cmap_cli.attacks.threat import ThreatModel
 
 MOMENTUM = 0.75
-"""α: the share of a step that is new."""
+"""α: weight of the new step; 1 − α is the weight of the step before."""
 RISING = 0.75
 """ρ: the step halves if a smaller share of the window's steps raised the loss."""
 
@@ -29,23 +29,23 @@ def halving_checkpoints(steps: int) -> tuple[int, ...]:
 
 @dataclass(slots=True)
 class Climb:
-    """Where each image's search is; every tensor has a row per image that is still attacked.
+    """The state of the search of each image; every tensor has one row per image that is still attacked.
 
     Attributes:
         threat: norm and radius.
         index: rows in the batch that was attacked, (B,).
         x: clean images in [0, 1], (B, C, H, W).
         y: classes, (B,).
-        generators: of each image's randomness.
-        x_adv: iterates.
-        previous: iterates before.
+        generators: one random generator per image.
+        x_adv: current iterates, (B, C, H, W).
+        previous: iterates of the iteration before, (B, C, H, W).
         size: step lengths, in units of [0, 1], (B,).
-        best: iterates that fooled most draws, then of highest loss.
-        best_fooled: shares of draws, (B,).
-        best_loss: losses, (B,).
-        last_loss: of the iterate before, (B,).
-        rises: how many steps of this window raised the loss, (B,).
-        window_best: the best loss at the window's start, (B,).
+        best: best iterates: most draws predicted wrongly, then highest loss; (B, C, H, W).
+        best_fooled: share of draws that are predicted wrongly at ``best``, (B,).
+        best_loss: loss at ``best``, (B,).
+        last_loss: loss at the iterate before, (B,).
+        rises: number of steps since the last checkpoint that raised the loss, (B,).
+        window_best: best loss at the last checkpoint, (B,).
         was_halved: whether the last checkpoint halved the step, (B,).
     """
 
@@ -67,7 +67,7 @@ class Climb:
 
     @classmethod
     def start(cls, threat: ThreatModel, x: Tensor, y: Tensor, generators: Sequence[Generator]) -> Climb:
-        """At a random image of each ball, with steps of 2·eps."""
+        """The state before the first step: a random image of each ball, and a step length of 2·eps."""
         x_adv = threat.random_start(x, generators) if len(x) else x
         never, index = torch.full((len(x),), -torch.inf, device=x.device), torch.arange(len(x), device=x.device)
         zeros, size = torch.zeros(len(x), device=x.device), torch.full((len(x),), 2 * threat.eps, device=x.device)
@@ -75,7 +75,12 @@ class Climb:
                    zeros.bool())  # fmt: skip
 
     def remember(self, fooled: Tensor, loss: Tensor) -> None:
-        """Keep the iterates that are better than the best so far, by the results of draws at them."""
+        """Replace the best iterates by the current ones where these are better.
+
+        Args:
+            fooled: share of draws that are predicted wrongly at the current iterates, (B,).
+            loss: loss at the current iterates, (B,).
+        """
         better = is_better(fooled, loss, self.best_fooled, self.best_loss)
         self.best = torch.where(better[:, None, None, None], self.x_adv, self.best)
         self.best_fooled = fooled.where(better, self.best_fooled)
@@ -84,7 +89,7 @@ class Climb:
         self.last_loss = loss
 
     def without(self, gone: Tensor) -> Climb:
-        """The state without the rows of a mask (B,)."""
+        """The state without the rows where ``gone``, (B,) bool, is true."""
         kept = ~gone
         rows = {
             name: value[kept] for name in self.__dataclass_fields__ if isinstance(value := getattr(self, name), Tensor)
@@ -100,10 +105,10 @@ class Climb:
         self.previous, self.x_adv = self.x_adv, self.threat.project(moved, self.x)
 
     def halve(self, window: int) -> None:
-        """At a checkpoint: halve the steps of images whose loss stopped rising, and put these back to their best.
+        """At a checkpoint: where the loss stopped rising, halve the step and continue from the best iterate.
 
         Args:
-            window: iterations since the checkpoint before.
+            window: number of iterations since the last checkpoint.
         """
         few = self.rises < RISING * window
         stuck = ~self.was_halved & (self.best_loss <= self.window_best)

@@ -1,7 +1,7 @@
-"""Consistency disruption: the attack that the paper tailored to CMAP (arXiv 2412.08394), with its code's faults mended.
+"""Consistency disruption: the paper's attack on CMAP (arXiv 2412.08394), with errors of its code corrected.
 
-It works in the latent space of the defence itself: latents that purification would find, moved until the classifier
-errs on what they generate, pulled into the ball around the image.
+It works in the latent space of the defence. It starts as purification does, then moves the latents until the classifier
+is wrong on the images that they generate; these images are projected to the ball around the original image.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from cmap_cli.defenses.deployed import Defenses
 class ConsistencyDisruption:
     """Minimise L(z) − adv_factor · Σ_k cross-entropy(classifier(project(x̂_k)), y) after some steps on L alone.
 
-    Adam, its settings and L are the purifier's; the learning rate's schedule runs over ``total``. In the backward
-    pass the projection lets gradients through: x̂ is outside the ball at most pixels, where they would all be 0. Of the
-    K projected images the one is returned that the deployed defence fails on most often, because that defence takes
-    one image an example. The attack's own steps count as passes: as many as make a purification are one pass forward.
+    Adam, its settings and L are those of the purifier; the schedule of the learning rate has the length ``total``. The
+    projection is the identity in the backward pass: x̂ is outside the ball at most pixels, where its gradient would be
+    0. The deployed defence gets one image, so of the K projected images the one is returned on which the defence is
+    wrong most often. The steps of the attack count as passes: the steps of one purification are one forward pass.
 
     Attributes:
         threat: norm and radius.
-        purifier: the defence's own.
-        classifier: the defence's own, images in [0, 1] -> logits.
-        first: steps on L alone, as in purification of the clean image.
-        total: all steps.
+        purifier: that of the defence.
+        classifier: that of the defence; images in [0, 1] -> logits.
+        first: number of steps on L alone, as in purification of the clean image.
+        total: number of all steps.
         adv_factor: weight of the cross-entropy, in units of L (a sum over pixels and channels).
         evaluations: calls of the deployed defence for each of the K images.
-        access: adaptive.
+        access: what the attacker knows, "adaptive".
     """
 
     threat: ThreatModel
@@ -58,7 +58,7 @@ class ConsistencyDisruption:
 
     @property
     def name(self) -> str:
-        """With the number of steps."""
+        """The name with the number of steps."""
         return f"consistency disruption-{self.total}"
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
@@ -84,7 +84,7 @@ class ConsistencyDisruption:
             passes.forward += round(images * self.total / max(1, self.purifier.config.steps))
 
     def _optimise(self, descent: Descent, x: Tensor, y: Tensor) -> Tensor:
-        """The K projected images after all steps, (B, K, C, H, W)."""
+        """Run all steps; returns the K projected images per image, (B, K, C, H, W)."""
         config = replace(descent.config, method="optimise", steps=self.total)
         v = torch.zeros_like(descent.start).requires_grad_()
         adam = Adam(v, config.betas)
@@ -105,7 +105,7 @@ class ConsistencyDisruption:
             return self._project(to_unit_range(descent.candidates(descent.latents(v))), x)
 
     def _project(self, samples: Tensor, x: Tensor) -> Tensor:
-        """Every candidate (B, K, C, H, W) into the ball around its image."""
+        """Project every candidate (B, K, C, H, W) to the ball around its image (B, C, H, W)."""
         around = x.unsqueeze(1).expand_as(samples)
         return self.threat.project(samples.flatten(0, 1), around.flatten(0, 1)).reshape(samples.shape)
 

@@ -1,4 +1,4 @@
-"""Losses that attacks climb, and their gradients with what is wrong with them."""
+"""Losses that attacks maximise, and their gradients with diagnostics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LossName = Literal["ce", "margin", "dlr"]
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
-    """max_{i≠y} s_i − s_y: (B, classes), (B,) -> (B,); above 0 exactly where the prediction is wrong, ties aside."""
+    """max_{i≠y} s_i − s_y: (B, classes), (B,) -> (B,); above 0 exactly where the prediction is wrong, except ties."""
     true = F.one_hot(y, scores.shape[1]).bool()
     return scores.masked_fill(true, -torch.inf).amax(1) - scores.gather(1, y[:, None]).squeeze(1)
 
@@ -29,8 +29,8 @@ def cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
 def difference_of_logits_ratio(scores: Tensor, y: Tensor) -> Tensor:
     """The margin over the difference of the largest and the third largest score: (B, classes), (B,) -> (B,).
 
-    Croce & Hein 2020 (arXiv 2003.01690): neither scale nor shift of the scores changes it. Of fewer than three classes
-    the margin itself.
+    Croce & Hein 2020 (arXiv 2003.01690): it does not depend on scale and shift of the scores. With fewer than three
+    classes it is the margin.
     """
     if scores.shape[1] < 3:
         return margin(scores, y)
@@ -46,16 +46,16 @@ LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class GradientProbe:
-    """Gradients of the mean loss over draws of a model, and a record of their defects.
+    """Gradients of the mean loss over draws of a model, and counts of zero and non-finite entries.
 
     Args:
-        model: images -> scores.
+        model: images (B, C, H, W) in [0, 1] -> scores (B, classes).
         y: labels, (B,).
         loss: "ce", "margin" or "dlr".
-        eot: calls of the model for each gradient.
+        eot: calls of the model per gradient.
 
     Attributes:
-        rows: which of the images under attack are still attacked; calls get these, see :meth:`select`.
+        rows: indices of the images that are still attacked, see :meth:`select`.
     """
 
     def __init__(self, model: nn.Module, y: Tensor, loss: LossName, eot: int) -> None:
@@ -67,19 +67,19 @@ class GradientProbe:
         self.entries = self.zeros = self.non_finite = 0
 
     def select(self, rows: Tensor) -> None:
-        """Attack only these of the images from now on."""
+        """Attack only the images with these indices from now on."""
         self.rows, self.y = rows, self.labels[rows]
 
     def __call__(self, x: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient at x, and what its draws say of x.
+        """The gradient at x, with the mean loss and the share of wrong predictions of its draws.
 
         Args:
-            x: images.
-            transform: of the images before the model, a new one in each draw; None for none.
+            x: images in [0, 1], (B, C, H, W).
+            transform: applied to the images before the model, with new random numbers in each draw; None for none.
 
         Returns:
-            the gradient (B, C, H, W), entries that are not finite replaced by 0; the mean loss, (B,); the share of
-            draws that x fools, (B,).
+            The gradient (B, C, H, W), with entries that are not finite replaced by 0; the mean loss, (B,); the share
+            of draws that are predicted wrongly, (B,).
         """
         total = torch.zeros_like(x)
         loss = fooled = torch.zeros(len(x), device=x.device)
@@ -90,7 +90,7 @@ class GradientProbe:
         return total / self.eot, loss / self.eot, fooled / self.eot
 
     def draw(self, x: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient, loss and error of one call."""
+        """Gradient (B, C, H, W), loss (B,), and whether the prediction is wrong (B,), of one call of the model."""
         x = x.detach().requires_grad_()
         with torch.enable_grad(), attending(self.model, self.rows):
             scores = self.model(x if transform is None else transform(x))
@@ -104,22 +104,22 @@ class GradientProbe:
         return gradient.where(finite, 0), losses.detach(), wrong
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss and share of fooled draws, (B,) each, over fresh draws and without gradients."""
+        """Mean loss and share of wrong predictions, (B,) each, over fresh draws and without gradients."""
         with torch.no_grad(), attending(self.model, self.rows):
             draws = [self.model(x) for _ in range(self.eot)]
         loss = torch.stack([self.loss(scores, self.y) for scores in draws]).mean(0)
         return loss, torch.stack([scores.argmax(1) != self.y for scores in draws]).float().mean(0)
 
     def confirm(self, x: Tensor, tried: Tensor, times: int) -> tuple[Tensor, Tensor]:
-        """Whether images are wrong in each of so many fresh draws; an image's first draw that is right ends its test.
+        """Test if images are predicted wrongly in ``times`` fresh draws; an image's first right draw ends its test.
 
         Args:
-            x: images, as of a call.
-            tried: which of them, (B,) bool.
-            times: draws.
+            x: images in [0, 1], (B, C, H, W).
+            tried: which of them are tested, (B,) bool.
+            times: number of draws.
 
         Returns:
-            the outcome, (B,) bool; the draws that each image took, (B,).
+            Whether all draws are wrong, (B,) bool; the number of draws of each image, (B,).
         """
         wrong, took = tried.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for _ in range(times):
@@ -132,7 +132,7 @@ class GradientProbe:
         return wrong, took
 
     def diagnostics(self, x: Tensor, *, compare: bool) -> GradientDiagnostics:
-        """The defects so far, and if wanted the cosine between two draws at the clean images x, all that there are."""
+        """The diagnostics of all gradients so far, with the cosine of two draws at the clean images x if wanted."""
         if not compare:
             return GradientDiagnostics(self.zeros / self.entries, self.non_finite, None)
         self.select(torch.arange(len(x), device=x.device))

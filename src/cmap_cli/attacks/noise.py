@@ -21,7 +21,7 @@ class RandomNoise:
 
     Attributes:
         threat: norm and radius.
-        access: transfer; it looks at nothing.
+        access: "transfer"; the noise uses no knowledge at all.
     """
 
     threat: ThreatModel
@@ -29,11 +29,11 @@ class RandomNoise:
 
     @property
     def name(self) -> str:
-        """Of the control."""
+        """The name of the control in reports."""
         return "random noise"
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """One random image for each, see :class:`~cmap_cli.attacks.types.Attack`."""
+        """Add noise to each image, see :class:`~cmap_cli.attacks.types.Attack`."""
         with seeded(model, x, seed) as generators, torch.no_grad():
             noise = standard_normal(x.shape[1:], generators).to(x)
             if self.threat.norm == "Linf":

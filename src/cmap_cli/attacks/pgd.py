@@ -17,38 +17,38 @@ from cmap_cli.attacks.types import AttackResult
 from cmap_cli.choices import Access
 
 CONFIRMATIONS = 10
-"""Fresh draws that have to be wrong before an image leaves the batch."""
+"""Number of fresh draws that must all be wrong before an image is not attacked any more."""
 SMALLEST = 0.8
-"""Share of the sides that the smallest image of input diversity has."""
+"""Smallest side of an image that input diversity makes, as a share of the original side."""
 L1_SHARE = 0.01
-"""Of the pixels and channels, the share that one L1 step moves (SLIDE, Tramèr & Boneh 2019, arXiv 1904.13000)."""
+"""Share of the values (pixels × channels) that one L1 step changes (SLIDE, Tramèr & Boneh 2019, arXiv 1904.13000)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PGD:
     """Steps along the gradient of the loss, each projected to the ball and to [0, 1].
 
-    Of all iterates of a restart the one that fools most draws, then the one of highest loss, is remembered; it and
-    the last one are evaluated again with fresh draws, and the better of them over all restarts is returned. So no
-    image is chosen for one lucky draw. An image that all draws of a gradient and then ``confirmations`` fresh ones
-    have wrong is broken for good: it leaves the batch, and no restart attacks it again.
+    Each restart keeps its best iterate: the one with most wrong draws, then the one with the highest loss. This iterate
+    and the last one are evaluated again with fresh draws, and the better one over all restarts is returned. So no
+    iterate is chosen because of one wrong draw by chance. An image is broken if all draws of a gradient and then
+    ``confirmations`` fresh draws are wrong: it leaves the batch, and no restart attacks it again.
 
     Attributes:
         threat: norm and radius.
-        access: what is known of the model that it is run on.
-        steps: gradients of one restart.
-        step: the length of one, as a share of eps; None for 2.5 / steps.
-        restarts: how often it starts.
+        access: what the attacker knows of the attacked model.
+        steps: number of steps per restart, each with one gradient.
+        step: length of a step, as a share of eps; None for 2.5 / steps.
+        restarts: number of restarts.
         random_start: whether a restart starts at a random image of the ball instead of the image itself.
-        eot: calls of the model for each gradient and each evaluation.
+        eot: calls of the model per gradient and per evaluation.
         loss: "ce", or "margin" for max_{i≠y} s_i − s_y, which no softmax can saturate.
-        confirmations: fresh draws that have to be wrong before an image leaves; 0 for all steps on every image. They
-            are not made where they would take longer than the steps that are left, a gradient counted as two passes,
-            nor for a randomised model that does not keep the randomness of images apart.
+        confirmations: number of fresh draws that must be wrong before an image leaves the batch; 0 to run all steps on
+            every image. They are not made if they would take longer than the remaining steps (a gradient counts as two
+            passes), nor for a randomised model whose random numbers are not separate for each image.
         momentum: μ of g ← μ·g + ∇ / mean |∇|, whose steepest direction is followed (Dong et al. 2018, arXiv
             1710.06081); 0 for the gradient itself.
-        diversity: the chance that a draw of a gradient sees the image reduced to a random size and placed at random
-            on black (Xie et al. 2019, arXiv 1803.06978).
+        diversity: the probability that in a draw of a gradient the image is reduced to a random size and put at a
+            random place on black (Xie et al. 2019, arXiv 1803.06978).
         compares: whether two draws of the gradient at the clean images are compared.
     """
 
@@ -67,7 +67,7 @@ class PGD:
 
     @property
     def name(self) -> str:
-        """PGD-steps, with EOT where there is more than one draw and the restarts where there is more than one."""
+        """The number of steps, and the numbers of draws and restarts where these are above 1: "PGD-100+EOT20"."""
         if self.steps == 1 and self.step == 1 and not self.random_start:
             return "FGSM"
         eot = f"+EOT{self.eot}" if self.eot > 1 else ""
@@ -101,7 +101,7 @@ class PGD:
         return replace(self, compares=False)
 
     def _climb(self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator], later: int) -> Climbed:
-        """One restart, with ``later`` steps in those after it; an image that is broken for good stays as it is."""
+        """Run one restart, with ``later`` steps in the restarts after it; broken images are not changed any more."""
         size = self.threat.eps * (2.5 / self.steps if self.step is None else self.step)
         x_adv = self.threat.random_start(x, generators) if self.random_start and len(x) else x.clone()
         best, best_loss, best_fooled = start(x_adv)
@@ -135,7 +135,7 @@ class PGD:
     def _gradient(
         self, probe: GradientProbe, x: Tensor, generators: Sequence[Generator]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The probe's answer; with input diversity each draw sees images of another size."""
+        """The result of the probe; with input diversity the images have another size in each draw."""
         if not self.diversity:
             return probe(x)
         return probe(x, lambda images: resized_at_random(images, generators, self.diversity))
@@ -143,12 +143,12 @@ class PGD:
 
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """Where a restart has led.
+    """The result of a restart.
 
     Attributes:
-        x_adv: the last iterates, (B, C, H, W), where images are broken those that broke them.
-        best: the best iterates as their own draws saw them.
-        broken: for good: wrong in all draws of an iteration and in all fresh ones, (B,) bool.
+        x_adv: the last iterates, (B, C, H, W); for a broken image the iterate that broke it.
+        best: the best iterates by the draws of their iteration, (B, C, H, W).
+        broken: whether all draws of an iteration and all fresh draws are wrong, (B,) bool.
     """
 
     x_adv: Tensor
@@ -163,7 +163,7 @@ def start(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def resized_at_random(x: Tensor, generators: Sequence[Generator], chance: float) -> Tensor:
-    """Each image with this chance reduced to SMALLEST or more of its sides, at a random place on black."""
+    """Reduce each image, with a given probability, to a random size from SMALLEST on, at a random place on black."""
     images = []
     for image, generator in zip(x, generators, strict=True):
         chosen, size, top, left = torch.rand(4, generator=generator).tolist()
@@ -184,7 +184,8 @@ def resized_at_random(x: Tensor, generators: Sequence[Generator], chance: float)
 def steepest(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
     """The step of length 1 in the norm along which the loss rises most, (B, C, H, W); 0 where the gradient is.
 
-    For L1 that would be one pixel; here it is L1_SHARE of them, of those that [0, 1] lets move.
+    For L1 this would change one value; here it changes a share L1_SHARE of the values, of those that can still move
+    within [0, 1].
     """
     if threat.norm == "Linf":
         return gradient.sign()
@@ -203,7 +204,7 @@ def steepest(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def is_better(fooled: Tensor, loss: Tensor, best_fooled: Tensor, best_loss: Tensor) -> Tensor:
-    """Whether an image fools more draws than the best so far, or as many with a higher loss; (B,) bool each."""
+    """Whether iterates have more wrong draws than the best so far, or as many with a higher loss; (B,) bool."""
     return (fooled > best_fooled) | ((fooled == best_fooled) & (loss > best_loss))
 
 
@@ -213,9 +214,10 @@ def fgsm(threat: ThreatModel, access: Access, eot: int = 1) -> PGD:
 
 
 def paper_pgd(threat: ThreatModel, access: Access) -> PGD:
-    """PGD+EOT as in the evaluation of CMAP: 200 steps of eps/200 from the image itself, 20 draws a gradient.
+    """PGD+EOT as in the evaluation of CMAP: 200 steps of eps/200 from the image itself, 20 draws per gradient.
 
-    Steps so small reach the ball's surface only if all point one way: weaker than the default, to reproduce only.
+    Such small steps reach the surface of the ball only if all have the same direction. The attack is therefore weaker
+    than the default; use it only to reproduce the paper.
     """
     return PGD(threat, access, steps=200, step=1 / 200, random_start=False, eot=20, confirmations=0)
 

@@ -1,4 +1,4 @@
-"""Makes attacks depend on their seed alone, without a change of the global random generators."""
+"""Make attacks depend only on their seed, and leave the global random generators unchanged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cmap_cli.core.purifier import image_generators
 
 
 def can_leave(model: nn.Module) -> bool:
-    """Whether images can leave a batch: the model has no randomness, or keeps that of each image apart."""
+    """Whether images can leave a batch: the model has no randomness, or separate random numbers for each image."""
     return not hasattr(model, "reseed") or hasattr(model, "attend")
 
 
 @contextmanager
 def attending(model: nn.Module, rows: Tensor) -> Iterator[None]:
-    """Tell a randomised model which of the images under attack the calls are for, and afterwards: all of them."""
+    """Within the context a randomised model gets only these rows of the attacked images, afterwards all of them."""
     attend: Callable[[list[int] | None], None] | None = getattr(model, "attend", None)
     if attend is None:
         yield

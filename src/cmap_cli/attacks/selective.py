@@ -1,10 +1,10 @@
 """Selective attack on randomised purification, after DiffHammer (Wang et al., NeurIPS 2024, arXiv 2410.23091).
 
-The gradients of single draws of a purification point in different directions, and their mean may hurt none of the
-draws. The attack runs all draws forward only, takes the classifier's gradient at each purified image, and weighs the
-draws by the vulnerability that they share. The weighted gradient is then grafted onto one representative draw and
-pulled back through the purification once: N forward passes and one backward pass, where a mean over N draws takes N of
-both.
+The gradients of single draws of a purification have different directions, and a step along their mean may be effective
+for no draw. The attack evaluates all N draws without gradients through the purification, computes the classifier's
+gradient at each purified image, and weighs the draws by how far these gradients agree. The weighted gradient is then
+propagated back through the purification of one representative draw. This takes N forward passes and one backward pass;
+a mean over N draws takes N of both.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from cmap_cli.defenses.base import HasCandidates
 from cmap_cli.errors import UsageError
 
 SHARPNESS = 4.0
-"""How fast a draw's weight falls with its angle to the shared direction: e⁴ between one along it and one across it."""
+"""How fast the weight of a draw falls with its angle to the shared direction: by e⁴ from parallel to orthogonal."""
 ROUNDS = 3
-"""Of weighing draws and computing the shared direction."""
+"""Number of alternations between weighing draws and computing the shared direction."""
 
 
 def shared_weights(gradients: Tensor) -> Tensor:
@@ -57,13 +57,14 @@ def shared_weights(gradients: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Draws of a defence at one image each.
+    """The results of N draws of a defence at each of B images.
 
     Attributes:
-        loss: mean over draws, (B,).
-        fooled: share of draws that are wrong, (B,).
-        seeds: of the representative draw, one per image.
-        cotangent: what is pulled back through that draw, (B, K, C, H, W); None if it was not asked for.
+        loss: mean loss over draws, (B,).
+        fooled: share of draws that are predicted wrongly, (B,).
+        seeds: seed of the representative draw of each image.
+        cotangent: the weighted gradient that is propagated back through that draw, (B, K, C, H, W); None if no gradient
+            is needed.
     """
 
     loss: Tensor
@@ -72,7 +73,7 @@ class Draws:
     cotangent: Tensor | None
 
     def without(self, gone: Tensor) -> Draws:
-        """The draws without the rows of a mask (B,)."""
+        """The draws without the rows where ``gone``, (B,) bool, is true."""
         seeds = tuple(seed for seed, left in zip(self.seeds, gone.tolist(), strict=True) if not left)
         cotangent = None if self.cotangent is None else self.cotangent[~gone]
         return Draws(self.loss[~gone], self.fooled[~gone], seeds, cotangent)
@@ -80,7 +81,7 @@ class Draws:
 
 @dataclass(slots=True)
 class Defects:
-    """What was wrong with the gradients so far."""
+    """Counts of zero and non-finite entries of the gradients so far."""
 
     entries: int = 0
     zeros: int = 0
@@ -94,8 +95,8 @@ class Probe:
     Attributes:
         model: the defence.
         loss: "ce", "margin" or "dlr".
-        count: draws N.
-        defects: of all gradients.
+        count: number of draws N.
+        defects: counts over all gradients.
     """
 
     model: HasCandidates
@@ -132,7 +133,7 @@ class Probe:
         return Draws(mean, fooled, picked, grafted)
 
     def pull_back(self, x: Tensor, draws: Draws) -> Tensor:
-        """The gradient at x of the draw's cotangent, entries that are not finite replaced by 0."""
+        """The gradient at x through the representative draw, with entries that are not finite replaced by 0."""
         if not len(x):
             return torch.zeros_like(x)
         x = x.detach().requires_grad_()
@@ -148,7 +149,7 @@ class Probe:
         return gradient.where(finite, 0)
 
     def confirm(self, x: Tensor, y: Tensor, generators: Sequence[Generator], tried: Tensor) -> Tensor:
-        """Whether N fresh draws have the tried images wrong, (B,) bool; the first draw that is right ends a test."""
+        """Whether N fresh draws are wrong, (B,) bool, for the tried images; the first right draw ends a test."""
         wrong = tried.clone()
         for _ in range(self.count):
             places = torch.nonzero(wrong).flatten()
@@ -164,7 +165,7 @@ class Probe:
     def diagnostics(
         self, x: Tensor, y: Tensor, generators: Sequence[Generator], *, compare: bool
     ) -> GradientDiagnostics | None:
-        """The defects so far, and if wanted the cosine between two gradients at the clean images x; None of nothing."""
+        """The diagnostics so far, with the cosine of two gradients at the clean images x if wanted; None of nothing."""
         if not compare:
             share = self.defects.zeros / self.defects.entries if self.defects.entries else None
             return None if share is None else GradientDiagnostics(share, self.defects.non_finite, None)
@@ -179,15 +180,15 @@ class Probe:
 class SelectiveAttack:
     """APGD steps along the weighted gradient, on fresh draws in every iteration.
 
-    An image that all draws of an iteration and as many fresh ones misclassify is broken: it leaves the batch. Of the
-    others the best and the last iterate are evaluated with fresh draws, and the better one is returned. An image's
-    result depends on no other image of the batch.
+    An image is broken if all draws of an iteration and as many fresh draws are wrong: it leaves the batch. For the
+    other images the best and the last iterate are evaluated with fresh draws, and the better one is returned. The
+    result of an image does not depend on the other images of the batch.
 
     Attributes:
         threat: norm and radius.
-        access: what is known of the model that it is run on.
-        steps: iterations, each N + 1 forward passes and one backward pass.
-        draws: N.
+        access: what the attacker knows of the attacked model.
+        steps: number of iterations, each with N + 1 forward passes and one backward pass.
+        draws: number of draws per iteration, N.
         loss: "ce", "margin" or "dlr".
         compares: whether two draws of the gradient at the clean images are compared.
     """
@@ -238,7 +239,7 @@ class SelectiveAttack:
         return replace(self, compares=False)
 
     def _better(self, probe: Probe, climb: Climb) -> tuple[Tensor, Tensor]:
-        """Of the best and the last iterate the one that fresh draws prefer, and whether it fools most of them."""
+        """The best or the last iterate, whichever is better by fresh draws, and whether most of these are wrong."""
         if not len(climb.index):
             return climb.x_adv, torch.zeros(0, dtype=torch.bool, device=climb.x.device)
         last, best = (

@@ -1,4 +1,4 @@
-"""The attacks by name: a new attack is one file and one row here. Free of torch, so that ``cmap --help`` is quick."""
+"""The table of attacks: a new attack is one file and one row. Imports no torch, so that ``cmap --help`` is quick."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:  # both need torch
     from cmap_cli.defenses.deployed import Defenses
 
 Role = Literal["iterative", "single-step", "noise", "other"]
-"""What an attack is to the masking checks: plain PGD, FGSM, a control without an attacker, or none of them."""
+"""How the masking checks use an attack: plain PGD, FGSM, random noise, or not at all."""
 GRADIENT_ACCESS: tuple[Access, ...] = ("transfer", "surrogate", "bpda", "white-box")
 APGD_STEPS = 100
 AUTOATTACK_QUERIES = 5000
 SELECTIVE_DRAWS = 10
 AUTOATTACK_CHECKS = 10
-"""Passes that pyautoattack makes before the first attack, to look at the model."""
+"""Passes that pyautoattack makes before the first attack, to check the model."""
 ADV_FACTOR = 1000.0
 """Default weight of the classifier in disruption."""
 PAPER_STEPS, PAPER_DRAWS = 200, 20
 DISRUPTION_EVALUATIONS = 5 * 10
-"""Of each of ten latents."""
+"""Evaluations of the defence in disruption: 5 for each of ten latents."""
 EARLY = 0.1
-"""Share of its passes that an attack needs where it ends early."""
+"""Share of its planned passes that an attack needs if it ends early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,16 @@ class Budget:
     """How much an attack may try.
 
     Attributes:
-        steps: of pgd.
-        restarts: of pgd.
-        eot: draws of the defence in every gradient, of pgd and of APGD.
-        queries: of square.
-        unroll: optimisation steps that white-box gradients go back through, from the last; None for all.
-        smoothing: of |x̂ − y| in white-box gradients, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
+        steps: steps of pgd, mdi-pgd and hammer.
+        restarts: restarts of pgd and mdi-pgd.
+        eot: draws of the defence per gradient, for pgd, APGD and hammer.
+        queries: queries of square.
+        unroll: number of last optimisation steps that white-box gradients are computed through; None for all.
+        smoothing: width of the smoothing of |x̂ − y| in white-box gradients, see
+            :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
         disruption: steps of the consistency disruption, the first fifth on purification alone; 1000 in the paper.
         adv_factor: weight of the classifier in the consistency disruption, against the objective of purification.
-        paper: pgd as published, 200 steps of eps/200 without random start, and 20 draws in every gradient.
+        paper: whether pgd is run as published: 200 steps of eps/200 without random start, 20 draws per gradient.
     """
 
     steps: int = 20
@@ -63,10 +64,10 @@ class PlannedPasses:
     """Passes of the attacked model per image that an attack needs, if it does not end early.
 
     Attributes:
-        forward: all of them.
-        backward: those with a gradient.
-        steps: optimisation steps of the purification's own objective.
-        least: share of all this that is enough where the attack succeeds at once, or the image is misclassified.
+        forward: number of all passes.
+        backward: number of passes with a gradient.
+        steps: optimisation steps on the objective of purification.
+        least: share of all these that is enough if the attack succeeds at once or the image is misclassified.
     """
 
     forward: int
@@ -85,10 +86,10 @@ class AttackEntry:
     Attributes:
         builder: "package.module:function", called with the threat model, the access, the budget and the deployed
             defences; returns the attack. Imported when the attack is built.
-        accesses: what an attacker can be given; the first is the default.
-        plan: passes that it needs.
-        role: for the masking checks.
-        arguments: further ones of the builder, where one function builds several attacks.
+        accesses: the supported accesses; the first is the default.
+        plan: function from budget and access to the passes that the attack needs.
+        role: how the masking checks use it.
+        arguments: further arguments of the builder, if one function builds several attacks.
         needs_gradients: whether it needs the gradient of the classifier.
     """
 
@@ -100,24 +101,24 @@ class AttackEntry:
     needs_gradients: bool = True
 
     def build(self, threat: ThreatModel, access: Access, budget: Budget, defenses: Defenses) -> Attack:
-        """The attack."""
+        """Build the attack."""
         module, _, function = self.builder.partition(":")
         builder: Callable[..., Attack] = getattr(importlib.import_module(module), function)
         return builder(threat, access, budget, defenses, *self.arguments)
 
     @property
     def is_control(self) -> bool:
-        """Whether it only shows what every attack has to beat."""
+        """Whether it is always a control: random noise."""
         return self.role == "noise"
 
 
 def gradient_draws(budget: Budget, access: Access) -> int:
-    """Draws of the defence in every gradient; the bare classifier has no randomness."""
+    """Draws of the defence per gradient; 1 for the bare classifier, which has no randomness."""
     return 1 if access == "transfer" else budget.eot
 
 
 def plan_pgd(budget: Budget, access: Access) -> PlannedPasses:
-    """Every step is a gradient over all draws; two images of a restart are evaluated, two gradients compared."""
+    """One gradient over all draws per step; two evaluations per restart; two gradients that are compared."""
     draws, steps, restarts = gradient_draws(budget, access), budget.steps, budget.restarts
     if budget.paper:
         draws, steps, restarts = PAPER_DRAWS, PAPER_STEPS, 1
@@ -126,17 +127,17 @@ def plan_pgd(budget: Budget, access: Access) -> PlannedPasses:
 
 
 def plan_diverse(budget: Budget, access: Access) -> PlannedPasses:
-    """As :func:`plan_pgd`, with the user's steps whatever the protocol."""
+    """As :func:`plan_pgd`, with the user's steps under every protocol."""
     return plan_pgd(replace(budget, paper=False), access)
 
 
 def selective_draws(budget: Budget) -> int:
-    """Draws in every iteration of hammer: as many as in a gradient of the others, 10 if these are not averaged."""
+    """Draws per iteration of hammer: ``eot``, or 10 if that is 1."""
     return budget.eot if budget.eot > 1 else SELECTIVE_DRAWS
 
 
 def plan_selective(budget: Budget, access: Access) -> PlannedPasses:
-    """Every step runs all draws forward, and one of them again with a gradient."""
+    """Per step one forward pass for each draw, and one pass with a gradient."""
     return PlannedPasses(budget.steps * (selective_draws(budget) + 1), budget.steps)
 
 
@@ -153,7 +154,7 @@ def plan_component(budget: Budget, access: Access) -> PlannedPasses:
 
 
 def plan_autoattack(budget: Budget, access: Access) -> PlannedPasses:
-    """All of its attacks; on the bare classifier nearly always the first one alone, because it succeeds."""
+    """All attacks of AutoAttack; on the bare classifier only the first one, which nearly always succeeds."""
     one = plan_component(budget, access)
     if access == "transfer":
         return one
@@ -166,7 +167,7 @@ def plan_square(budget: Budget, access: Access) -> PlannedPasses:
 
 
 def plan_disruption(budget: Budget, access: Access) -> PlannedPasses:
-    """Steps on the objective of purification; then the defence evaluates what each of its latents became."""
+    """Steps on the objective of purification, then evaluations of the image that each latent generates."""
     return PlannedPasses(DISRUPTION_EVALUATIONS, steps=budget.disruption)
 
 

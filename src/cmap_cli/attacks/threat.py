@@ -1,4 +1,4 @@
-"""Threat models: in which ball around an image an attacker may move."""
+"""Threat models: norm and radius of the ball around an image that an attacker may use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ThreatModel:
         return distance
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The images moved into the ball around x and into [0, 1]; for L2 and L1 along the line to x, then clipped.
+        """Move images into the ball around x and into [0, 1]; for L2 and L1 along the line to x, then clipped.
 
         Clipping to [0, 1] moves towards x, which is in [0, 1], so the result stays in the ball.
         """
@@ -48,11 +48,11 @@ class ThreatModel:
         return (x + factor * (x_adv - x)).clamp(0, 1)
 
     def random_start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A random image of the ball: uniform for Linf; a random direction at a uniform share of eps otherwise.
+        """A random image of each ball: uniform for Linf; otherwise a random direction with a uniform share of eps.
 
         Args:
-            x: images, (B, C, H, W).
-            generators: one for each.
+            x: images in [0, 1], (B, C, H, W).
+            generators: one CPU generator per image.
         """
         if self.norm == "Linf":
             noise = torch.stack([2 * torch.rand(x.shape[1:], generator=each) - 1 for each in generators])
@@ -64,14 +64,14 @@ class ThreatModel:
 
 
 def parse_threat(norm: str, eps: str) -> ThreatModel:
-    """A threat model from what the user wrote.
+    """Parse a threat model.
 
     Args:
-        norm: "Linf", "L2" or "L1" in any case.
-        eps: a number or a fraction, "0.5" or "8/255".
+        norm: "Linf", "L2" or "L1", in upper or lower case.
+        eps: a number or a fraction, "0.5" or "8/255", in units of [0, 1].
 
     Raises:
-        UsageError: either is something else.
+        UsageError: the norm is unknown, or eps is not a finite number above 0 (for Linf: at most 1).
     """
     spelled = eps.strip()
     number, slash, divisor = spelled.partition("/")

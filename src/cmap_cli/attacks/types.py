@@ -1,4 +1,4 @@
-"""What an attack is, and what it returns."""
+"""The interface of attacks and the type of their results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class GradientDiagnostics:
 
     Attributes:
         zero_share: share of entries that were exactly 0, over all gradients of the attack, in [0, 1].
-        non_finite: how many entries were NaN or infinite; they were replaced by 0.
-        cosine: between two draws of the gradient at the clean images, each of one call, mean over the images that have
-            one; 1 for a model without randomness, near 0 where gradients are noise, 0 if all are 0; None if they were
+        non_finite: number of entries that were NaN or infinite; they were replaced by 0.
+        cosine: cosine between two draws of the gradient at the clean images (one call of the model each), mean over the
+            images; 1 for a model without randomness, near 0 if gradients are noise, 0 if all are 0; None if draws were
             not compared.
     """
 
@@ -33,9 +33,9 @@ class AttackResult:
 
     Attributes:
         x_adv: (B, C, H, W) in [0, 1], within the threat model.
-        reported_success: where the attack saw a wrong prediction, (B,) bool. For a randomised model this has to be
+        reported_success: whether the attack found a wrong prediction, (B,) bool. For a randomised model this has to be
             evaluated again with fresh draws.
-        diagnostics: of its gradients, None if it uses none or does not report them.
+        diagnostics: diagnostics of the gradients; None if the attack uses none or does not report them.
         flags: warnings of the attack, short phrases.
     """
 
@@ -50,7 +50,7 @@ class ComparesDraws(Protocol):
     """An attack that also compares two draws of the gradient at the clean images, which takes two more gradients."""
 
     def without_comparison(self) -> Attack:
-        """The same attack without that."""
+        """The same attack without the comparison."""
         ...
 
 
@@ -58,9 +58,9 @@ class Attack(Protocol):
     """A search for images near x that a model gets wrong.
 
     Attributes:
-        name: for reports, "PGD-100".
-        access: what the attacker knows of the defence; a property of the pair of attack and model, so whoever pairs
-            them says it.
+        name: name in reports, such as "PGD-100".
+        access: what the attacker knows of the defence. It depends on the model that the attack is run on, so the caller
+            sets it.
     """
 
     @property
@@ -70,13 +70,13 @@ class Attack(Protocol):
     def access(self) -> Access: ...
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> AttackResult:
-        """Attack all images at once; the caller divides large sets. No image's result depends on the others.
+        """Attack a batch of images; the caller divides large sets. The result of an image depends on no other image.
 
         Args:
-            model: images in [0, 1] (B, C, H, W) -> scores (B, classes), in evaluation mode; a randomised one owns a
-                generator for each image and starts them again in ``reseed(seeds)``.
-            x: images in [0, 1].
-            y: their labels, (B,) int64.
-            seed: of all randomness; the result depends on no other, and the global generators stay as they were.
+            model: images in [0, 1] (B, C, H, W) -> scores (B, classes), in evaluation mode. A randomised model has a
+                generator for each image and restarts the generators in ``reseed(seeds)``.
+            x: images in [0, 1], (B, C, H, W).
+            y: labels, (B,) int64.
+            seed: seed of all random numbers of the attack; the global generators are left unchanged.
         """
         ...

@@ -1,4 +1,4 @@
-"""What an attack cost, and which random numbers a defence drew under it."""
+"""Parts that all defences share: the count of passes, and the random numbers under attack."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Passes:
-    """Images that went through a defence, counted as they go; one is a whole purification with its vote.
+    """Counts of images that went through a defence; a purification with its vote counts once.
 
     Attributes:
-        forward: images scored.
-        backward: images that a gradient was computed for.
+        forward: number of images that were scored.
+        backward: number of images that a gradient was computed for.
     """
 
     forward: int = 0
     backward: int = 0
 
     def count(self, scores: Tensor) -> Tensor:
-        """Count the rows of scores (B, classes), and once more each time a gradient comes back; returns them."""
+        """Count the rows of scores (B, classes), and again for each gradient through them; returns the scores."""
         self.forward += len(scores)
         if scores.requires_grad:
 
@@ -39,12 +39,12 @@ class Passes:
 
 
 class RowSeeds:
-    """The random numbers of a defence under attack: fresh ones for every row of every call, or frozen ones.
+    """The random numbers of a defence under attack: fresh seeds for every row of every call, or frozen seeds.
 
-    Each image under attack has a generator that its fresh seeds come from, so they do not depend on the others.
+    Each attacked image has a generator that draws its fresh seeds, so they do not depend on the other images.
 
     Args:
-        seed: of the generator until :meth:`reseed` gives each image its own.
+        seed: seed of the one generator that is used until :meth:`reseed` sets one per image.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -53,23 +53,23 @@ class RowSeeds:
         self.rows: tuple[int, ...] | None = None
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Start the fresh seeds again, one generator for each image; a call with other rows takes the first one."""
+        """Restart the fresh seeds, with one generator per image; a call with another number of rows uses the first."""
         self.sources = [Generator().manual_seed(seed) for seed in seeds]
         self.rows = None
 
     def attend(self, rows: Sequence[int] | None) -> None:
-        """The next calls get these rows of the images under attack, each with its own generator; None for all."""
+        """The next calls get these rows of the attacked images, each with its own generator; None for all rows."""
         self.rows = None if rows is None else tuple(rows)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Use these seeds at every call, one per row or one for all; None for fresh ones again."""
+        """Use these seeds in every call, one per row or one for all rows; None for fresh seeds again."""
         self.frozen = None if seeds is None else tuple(seeds)
 
     def generators(self, rows: int) -> list[Generator]:
         """A CPU generator for each row.
 
         Raises:
-            ValueError: the frozen seeds are neither one nor as many as rows.
+            ValueError: the number of frozen seeds is neither 1 nor the number of rows.
         """
         if self.frozen is None:
             sources = self._of_rows(self.sources)
@@ -82,14 +82,14 @@ class RowSeeds:
         return [Generator().manual_seed(seed) for seed in seeds]
 
     def _of_rows(self, each: Sequence[T]) -> Sequence[T]:
-        """What belongs to the rows that are attended to; one for all stays one."""
+        """The items of the rows set by :meth:`attend`; a single item for all rows stays single."""
         return each if self.rows is None or len(each) == 1 else [each[row] for row in self.rows]
 
 
 def class_condition(model: ConsistencyModel, classifier: nn.Module, x: Tensor) -> Tensor | None:
-    """The classes that a class-conditional model is given for images x, (B,): the classifier's predictions on them.
+    """The classes that a class-conditional model receives for images x, (B,): the classifier's predictions.
 
-    None for other models. A prediction is constant around almost every image, so nothing of the gradient is lost.
+    None for other models. The prediction is constant in a neighbourhood of almost every image: the gradient is exact.
     """
     if not num_classes(model):
         return None
@@ -100,10 +100,10 @@ def class_condition(model: ConsistencyModel, classifier: nn.Module, x: Tensor) -
 
 @runtime_checkable
 class HasCandidates(Protocol):
-    """A defence that an attacker can run in two parts: the purified candidates, and the scores of these.
+    """A defence that an attacker can run in two parts: computing purified candidates, and scoring them.
 
     Attributes:
-        passes: images scored and differentiated so far; the code that runs the parts counts them.
+        passes: counts of images so far; the caller of the two parts updates them.
     """
 
     passes: Passes

@@ -1,4 +1,4 @@
-"""The deployed defences by name: the module that an attacker is given, and what each defence makes of images."""
+"""The deployed defences by name: the module that an attack is run on, and the evaluation of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cmap_cli.defenses.table import DEFENSES, imported
 
 
 class AttackedModule(Protocol):
-    """What an attack is run on: a module that maps images to scores, and counts its passes."""
+    """A module that an attack is run on: it maps images to scores and counts its passes."""
 
     passes: Passes
 
@@ -31,8 +31,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         draws: the predicted classes, draws × B.
-        purified: the images of the first draw, (B, C, H, W); None if nothing is purified.
-        votes: of a defence that counts votes: how many samples have each class, draws × B × classes.
+        purified: the purified images of the first draw, (B, C, H, W) in [0, 1]; None if nothing is purified.
+        votes: only for a defence that counts votes: number of samples per class, draws × B × classes.
     """
 
     draws: list[list[int]]
@@ -42,17 +42,17 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Defenses:
-    """The deployed defences by name, and what stands in for them under attack.
+    """The deployed defences by name, and the modules that attacks on them are run on.
 
     Attributes:
-        names: which.
-        classifier: undefended, images in [0, 1] -> logits.
-        purifier: of "cmap"; its model is that of "onestep" and of the surrogate.
-        vote: how candidates' predictions are combined.
-        batch_size: images at once.
-        seed: of the first draw.
-        sigma: of "smoothed": standard deviation of its noise, for images in [0, 1].
-        samples: of "smoothed": noisy samples of each vote.
+        names: names of the defences, rows of :data:`~cmap_cli.defenses.table.DEFENSES`.
+        classifier: the bare classifier, images in [0, 1] -> logits.
+        purifier: purifier of "cmap"; "onestep" and the surrogate use its model.
+        vote: how the predictions of the candidates are combined.
+        batch_size: images per batch.
+        seed: seed of the first draw.
+        sigma: for "smoothed": standard deviation of the noise, for images in [0, 1].
+        samples: for "smoothed": noisy samples per vote.
     """
 
     names: Sequence[str]
@@ -70,9 +70,9 @@ class Defenses:
         """The module that an attack with this access is run on.
 
         Args:
-            access: of the attacker.
-            defense: which one is attacked; None for attacks that do not depend on it.
-            unroll: optimisation steps that white-box gradients go back through, from the last; None for all.
+            access: what the attacker knows.
+            defense: name of the attacked defence; None for attacks that do not depend on it.
+            unroll: number of last optimisation steps that white-box gradients are computed through; None for all.
             smoothing: of the pixel term in white-box gradients, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`.
         """
         if access == "surrogate":
@@ -90,16 +90,16 @@ class Defenses:
     ) -> Evaluation:
         """Evaluate a deployed defence on images, several times with fresh randomness.
 
-        Draw k is what ``cmap purify --seed`` does with the seed plus k: it depends on the image and the seed alone.
+        Draw k equals ``cmap purify`` with the seed plus k: it depends only on the image and the seed.
 
         Args:
-            defense: which.
+            defense: name of the defence.
             x: images in [0, 1], (B, C, H, W).
-            draws: how often; once is enough for a defence without randomness.
-            on_draw: called before each with its number, from 1, and how many there will be.
+            draws: number of evaluations; a defence without randomness is evaluated once.
+            on_draw: called before each draw with its number, from 1, and the number of draws.
 
         Returns:
-            The predicted classes of all draws, and the purified images of the first.
+            The predicted classes of all draws, and the purified images of the first draw.
         """
         entry = DEFENSES[defense]
         draw = partial(imported(entry.draw), **entry.options)

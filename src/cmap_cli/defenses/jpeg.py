@@ -1,4 +1,4 @@
-"""Controls beside purification: no defence at all, and a JPEG round trip."""
+"""Defences to compare purification with: none, and JPEG compression."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUALITY = 75
 
 
 class Undefended(nn.Module):
-    """The classifier itself, counting its passes.
+    """The bare classifier, with a count of its passes.
 
     Args:
         classifier: images in [0, 1] -> logits, frozen.
@@ -41,7 +41,7 @@ class Undefended(nn.Module):
 
 
 class JpegDefense(Undefended):
-    """A JPEG round trip before the classifier; the identity in the backward pass (BPDA).
+    """JPEG compression and decompression before the classifier; the identity in the backward pass (BPDA).
 
     Args:
         classifier: images in [0, 1] -> logits, frozen.
@@ -58,7 +58,7 @@ class JpegDefense(Undefended):
 
 
 def jpeg(x: Tensor, quality: int = QUALITY) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] after a JPEG round trip, each on its own, on the CPU."""
+    """Compress and decompress each image (B, 3, H, W) in [0, 1] as JPEG, on the CPU."""
     pixels = (x * 255).round().clamp(0, 255).to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
     decoded = []
     for image in pixels:

@@ -25,13 +25,13 @@ LEVEL = 4
 class OneStepDefense(nn.Module):
     """x̂ = clip(f(y + sigma·n, sigma), −1, 1) with n ~ N(0, I), then the classifier.
 
-    Differentiable; in the backward pass the clip lets gradients through. The noise is fresh at every call unless
+    Differentiable; in the backward pass the clip is the identity. The noise is fresh in every call unless
     frozen, as in :class:`~cmap_cli.defenses.purified.DefendedClassifier`.
 
     Args:
-        model: the consistency model; a class-conditional one is given the classifier's prediction on the image.
+        model: the consistency model; a class-conditional one receives the classifier's prediction for the image.
         classifier: images in [0, 1] -> logits, frozen.
-        seed: of the generator of the noise.
+        seed: seed of the noise.
 
     Attributes:
         sigma: the noise level.
@@ -47,19 +47,19 @@ class OneStepDefense(nn.Module):
         self.passes = Passes()
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Start the sequence of fresh noise again."""
+        """Restart the sequence of fresh noise, with one seed per image."""
         self.seeds.reseed(seeds)
 
     def attend(self, rows: Sequence[int] | None) -> None:
-        """The next calls get these rows of the images under attack; None for all."""
+        """The next calls get these rows of the attacked images; None for all rows."""
         self.seeds.attend(rows)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Frozen noise from these seeds, one per row or one for all rows; None for fresh noise again."""
+        """Use the noise of these seeds in every call, one per row or one for all rows; None for fresh noise again."""
         self.seeds.freeze(seeds)
 
     def purify(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> the same, denoised."""
+        """Denoise images (B, C, H, W) in [0, 1]."""
         return self._denoise(x, self.seeds.generators(len(x)))
 
     def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -72,7 +72,7 @@ class OneStepDefense(nn.Module):
         return logits
 
     def _denoise(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """The images with the generators' noise, denoised."""
+        """Add the generators' noise to the images and denoise them."""
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
         labels = class_condition(self.model, self.classifier, x)
         images = consistency(self.model, to_model_range(x) + self.sigma * noise, self.sigma, labels)

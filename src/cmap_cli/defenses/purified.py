@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # which imports this module
 Gradient = Literal["none", "bpda", "unrolled"]
 GRADIENTS: dict[Access, Gradient] = {"bpda": "bpda", "white-box": "unrolled"}
 SMOOTHING = 0.0
-"""Default of the unrolled gradient: the exact one, which attacked no worse than 0.02 and 0.1 on the bundled model."""
+"""Default of the unrolled gradient: exact. With 0.02 and 0.1 attacks on the bundled model were not stronger."""
 FLOOR = 1e-3
-"""Weight of the classes' order in the scores of the hard vote; below 1 / (K + 1) it decides nothing but ties."""
+"""Weight of the order of the classes in the scores of the hard vote; below 1 / (K + 1) it only decides ties."""
 
 
 def soft_scores(logits: Tensor) -> Tensor:
@@ -35,9 +35,9 @@ def soft_scores(logits: Tensor) -> Tensor:
 def hard_scores(logits: Tensor) -> Tensor:
     """The log of the shares of the votes, with the gradient of :func:`soft_scores`; (B, K, classes) -> (B, classes).
 
-    The shares are mixed with a distribution that falls from the first class to the last, of weight FLOOR: a class
-    without a vote gets a finite score, and a tie goes to the lower class, as in
-    :func:`~cmap_cli.core.predict.hard_vote`. In the backward pass the soft vote takes its place.
+    The shares are mixed, with weight FLOOR, with a distribution that falls from the first class to the last. A class
+    without a vote therefore gets a finite score, and a tie goes to the lower class, as in
+    :func:`~cmap_cli.core.predict.hard_vote`. The backward pass is that of the soft vote.
     """
     classes = logits.shape[-1]
     order = torch.arange(classes, 0, -1).to(logits)
@@ -52,20 +52,20 @@ SCORES = {"soft": soft_scores, "hard": hard_scores}
 class DefendedClassifier(nn.Module):
     """Vote of a classifier over the candidates of a purifier.
 
-    Under attack the defence owns one generator: every row of every call gets fresh latents (EOT is then a mean over
-    calls), unless :meth:`freeze` makes them known to the attacker. A row's scores do not depend on the other rows.
+    Under attack every row of every call gets fresh latents (EOT is then a mean over calls), unless :meth:`freeze` makes
+    them known to the attacker. The scores of a row do not depend on the other rows.
 
     Args:
-        purifier: a class-conditional model is given the classifier's prediction on the image that comes in.
+        purifier: the purifier; a class-conditional model receives the classifier's prediction for the input image.
         classifier: images in [0, 1] -> logits, frozen.
         vote: "soft" or "hard".
-        gradient: how gradients pass the purification. "none": not at all, for black-box attacks; asking for one is
-            torch's error. "bpda": the identity to each of the K candidates. "unrolled": through the steps of Adam.
-        unroll: steps of the reverse sweep, None for all; of "unrolled".
-        smoothing: of the sweep, see :func:`~cmap_cli.defenses.unroll.purify_unrolled`; 0 for the exact gradient.
-        batch_size: images that go through purification and classifier at once; beyond it the classifier is run again
-            in the backward pass instead of being kept. None for all.
-        seed: of the generator.
+        gradient: gradient of the purification. "none": there is none, for black-box attacks; torch raises an error if
+            one is computed. "bpda": the identity to each of the K candidates. "unrolled": through the steps of Adam.
+        unroll: for "unrolled": number of last steps that the gradient is computed through; None for all.
+        smoothing: for "unrolled": see :func:`~cmap_cli.defenses.unroll.purify_unrolled`; 0 for the exact gradient.
+        batch_size: images per batch of purification and classifier; with more images the classifier is run again in the
+            backward pass, to save memory. None for all images.
+        seed: seed of the latents.
 
     Attributes:
         passes: images scored and differentiated so far.
@@ -95,19 +95,19 @@ class DefendedClassifier(nn.Module):
         self.passes = Passes()
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Start the sequence of fresh latents again."""
+        """Restart the sequence of fresh latents, with one seed per image."""
         self.seeds.reseed(seeds)
 
     def attend(self, rows: Sequence[int] | None) -> None:
-        """The next calls get these rows of the images under attack; None for all."""
+        """The next calls get these rows of the attacked images; None for all rows."""
         self.seeds.attend(rows)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Frozen latents from these seeds, one per row or one for all rows; None for fresh latents again."""
+        """Use the latents of these seeds in every call, one per row or one for all rows; None for fresh ones again."""
         self.seeds.freeze(seeds)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> scores (B, classes), logs of probabilities, fit for losses on logits.
+        """Images (B, C, H, W) in [0, 1] -> scores (B, classes): log-probabilities, which losses take as logits.
 
         Raises:
             ValueError: B is not the number of frozen seeds.
@@ -121,7 +121,7 @@ class DefendedClassifier(nn.Module):
         return self.passes.count(torch.cat(chunks))
 
     def candidates(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        """See :class:`~cmap_cli.defenses.base.HasCandidates`; frozen latents stay, whatever the seeds."""
+        """See :class:`~cmap_cli.defenses.base.HasCandidates`; if latents are frozen, ``seeds`` is not used."""
         generators = [Generator().manual_seed(seed) for seed in seeds]
         if self.seeds.frozen is not None:
             generators = self.seeds.generators(len(x))
@@ -143,7 +143,7 @@ class DefendedClassifier(nn.Module):
         return SCORES[self.vote](logits)
 
     def _samples(self, x: Tensor, generators: list[Generator]) -> Tensor:
-        """The K candidates, (B, K, C, H, W), with the gradient that was asked for."""
+        """The K candidates, (B, K, C, H, W) in [0, 1], with the chosen gradient."""
         labels = class_condition(self.purifier.model, self.classifier, x)
         if self.gradient == "unrolled":
             return purify_unrolled(

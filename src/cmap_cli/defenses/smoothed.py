@@ -1,4 +1,4 @@
-"""Denoised randomised smoothing as a defence: the vote of many noisy samples, and what attacks on it differentiate."""
+"""Denoised randomised smoothing as a defence: the vote over many noisy samples, and its differentiable version."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:  # which imports this module
     from cmap_cli.defenses.deployed import Defenses
 
 ATTACKED_SAMPLES = 8
-"""Noisy samples in a forward pass under attack; ``--eot`` averages over more passes."""
+"""Noisy samples per forward pass under attack; ``--eot`` averages over more passes."""
 
 
 class SmoothedDefense(nn.Module):
-    """Log of the mean of the softmax over noisy samples, which attacks on smoothed classifiers differentiate.
+    """Log of the mean of the softmax over noisy samples: the module that attacks on the smoothed classifier use.
 
     The hard vote has no gradient. Salman et al. (2019, arXiv 1906.04584) attack this soft version of it. Noise is fresh
-    at every call unless frozen; here it is not rounded to the grid of :mod:`~cmap_cli.defenses.smoothing`.
+    in every call unless frozen. It is not rounded to the grid of :mod:`~cmap_cli.defenses.smoothing`.
 
     Args:
-        classifier: of noisy images.
+        classifier: the classifier of noisy images.
         sigma: standard deviation of the noise, for images in [0, 1].
-        seed: of the generator of the noise.
-        samples: per forward pass.
+        seed: seed of the noise.
+        samples: noisy samples per forward pass.
 
     Attributes:
         passes: images scored and differentiated so far.
@@ -47,15 +47,15 @@ class SmoothedDefense(nn.Module):
         self.passes = Passes()
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Start the sequence of fresh noise again, from a seed for each image."""
+        """Restart the sequence of fresh noise, with one seed per image."""
         self.seeds.reseed(seeds)
 
     def attend(self, rows: Sequence[int] | None) -> None:
-        """The next calls get these rows of the images under attack; None for all."""
+        """The next calls get these rows of the attacked images; None for all rows."""
         self.seeds.attend(rows)
 
     def freeze(self, seeds: Sequence[int] | None) -> None:
-        """Frozen noise from these seeds, one per row or one for all rows; None for fresh noise again."""
+        """Use the noise of these seeds in every call, one per row or one for all rows; None for fresh noise again."""
         self.seeds.freeze(seeds)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class SmoothedDefense(nn.Module):
 
 
 def noisy_classifier(parts: Defenses) -> NoisyClassifier:
-    """What is smoothed: the purifier's model as the denoiser, in its precision, before the classifier."""
+    """The classifier that is smoothed: the purifier's model as denoiser, in its precision, before the classifier."""
     return NoisyClassifier(parts.purifier.model, parts.classifier, dtype=parts.purifier.dtype)
 
 

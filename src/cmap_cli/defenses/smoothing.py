@@ -1,4 +1,4 @@
-"""Randomised smoothing's two halves: Gaussian noise on an exact grid, and the classifier of noisy images.
+"""The two parts of randomised smoothing: Gaussian noise on an exact grid, and the classifier of noisy images.
 
 Denoised smoothing (Salman et al. 2020, arXiv 2003.01908) with a diffusion or consistency model as the denoiser
 (Carlini et al. 2022, arXiv 2206.10550; Consistency Purification, arXiv 2407.00623).
@@ -21,17 +21,17 @@ from cmap_cli.core.types import ConsistencyModel, HasDenoiser
 from cmap_cli.errors import UsageError
 
 GRID = 255 << 13
-"""Steps of the noise's grid from 0 to 1; every 8-bit value is on it."""
+"""Steps of the grid of images and noise from 0 to 1; every 8-bit value is on it."""
 ROUNDING = 0.5 / GRID
-"""How far an entry that is not on the grid is moved, at most."""
+"""Largest change of a value by rounding to the grid."""
 
 
 def noise_key(image: Tensor, sigma: float, seed: int) -> int:
-    """128 bits from the image, the noise level and the seed: the key of the image's noise.
+    """The key of an image's noise: 128 bits from the image, the noise level and the seed.
 
     Args:
         image: (C, H, W) in [0, 1].
-        sigma: of the noise.
+        sigma: standard deviation of the noise.
         seed: any integer.
     """
     content = image.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
@@ -40,24 +40,24 @@ def noise_key(image: Tensor, sigma: float, seed: int) -> int:
 
 
 def standard_noise(key: int, index: int, shape: Sequence[int]) -> NDArray[np.float64]:
-    """Sample number ``index`` of N(0, I): counter-based, so that no sample depends on those drawn before it."""
+    """Sample number ``index`` of N(0, I), counter-based: a sample does not depend on the samples before it."""
     return np.random.Generator(np.random.Philox(key=key, counter=index << 128)).standard_normal(tuple(shape))
 
 
 def noisy_samples(image: Tensor, sigma: float, key: int, indices: Sequence[int]) -> Tensor:
     """(round(G·x) + round(G·sigma·n)) / G with n ~ N(0, I) and G = GRID, (S, C, H, W) float32 on the CPU.
 
-    Both terms are integers below 2^53 and their sum is exact, in double precision. It equals round(G·(x + sigma·n)) for
-    every x on the grid: what follows sees a function of a real Gaussian around x, as Cohen's theorem asks for. With
-    ordinary floating-point sums that is not so, and certificates can be wrong (Voráček and Hein 2022,
-    arXiv 2207.07209). The theorem then holds for all inputs on the grid, all 8-bit images among them. Nothing is
+    Both terms are integers below 2^53, so their sum is exact in double precision. It equals round(G·(x + sigma·n)) for
+    every x on the grid. The sample is therefore a function of a real Gaussian around x, which Cohen's theorem requires.
+    With ordinary floating-point sums this is not so, and certificates can be wrong (Voráček and Hein 2022,
+    arXiv 2207.07209). The theorem then holds for all inputs on the grid, which includes all 8-bit images. Nothing is
     clipped.
 
     Args:
-        image: x, (C, H, W) in [0, 1]; entries that are not on the grid are rounded to it first.
-        sigma: standard deviation.
-        key: of the image, :func:`noise_key`.
-        indices: which samples.
+        image: x, (C, H, W) in [0, 1]; values that are not on the grid are rounded to it first.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        key: key of the image's noise, :func:`noise_key`.
+        indices: numbers of the samples.
     """
     centre = np.rint(image.detach().to("cpu", torch.float64).numpy() * GRID)
     drawn = np.empty((len(indices), *image.shape), dtype=np.float32)
@@ -67,10 +67,10 @@ def noisy_samples(image: Tensor, sigma: float, key: int, indices: Sequence[int])
 
 
 def choose_denoiser(model: ConsistencyModel | None, denoiser: Denoiser) -> Denoiser:
-    """What "auto" means for a model: its posterior mean if it has one, else f.
+    """The denoiser; "auto" is the model's posterior mean if it has one, else its consistency function f.
 
     Raises:
-        UsageError: the model has no posterior mean, and it was asked for.
+        UsageError: "posterior-mean" was chosen, and the model has none.
     """
     if denoiser == "none" or model is None:
         return "none"
@@ -82,17 +82,17 @@ def choose_denoiser(model: ConsistencyModel | None, denoiser: Denoiser) -> Denoi
 
 
 class NoisyClassifier(nn.Module):
-    """h: noisy images -> logits, the classifier that is smoothed. Denoises once, clips to [0, 1], classifies.
+    """h: noisy images -> logits, the classifier that is smoothed. It denoises once, clips to [0, 1] and classifies.
 
-    A deterministic function of the noisy image alone. Noise of standard deviation sigma on [0, 1] is the noise level
-    t = 2·sigma on the model's [-1, 1].
+    It is a deterministic function of the noisy image. Noise of standard deviation sigma on [0, 1] has the noise level
+    t = 2·sigma on the model's range [-1, 1].
 
     Args:
-        model: whose estimate is used; None or unused for "none".
+        model: the model that denoises; not used for "none", and may then be None.
         classifier: images in [0, 1] -> logits, frozen.
         denoiser: "posterior-mean", "consistency" (f(x, t)), or "none": the classifier gets the noisy image itself,
             unclipped.
-        dtype: what both networks compute in.
+        dtype: data type that both networks compute in.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class NoisyClassifier(nn.Module):
         self.dtype = dtype
 
     def denoise(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Noisy images (N, C, H, W) and sigma (N,) -> images in [0, 1]; the clip lets gradients pass."""
+        """Noisy images (N, C, H, W) and sigma (N,) -> images in [0, 1]; the clip is the identity for gradients."""
         if self.model is None or self.denoiser == "none":
             return noisy
         levels = (2 * sigma).clamp(self.model.sigma_min, self.model.sigma_max)
@@ -134,11 +134,11 @@ class NoisyClassifier(nn.Module):
 
 BLOCK_ROWS = {"cpu": 64, "mps": 256, "cuda": 1024}
 BLOCK_PIXELS = 1024
-"""Pixels of the images that BLOCK_ROWS is for; of larger ones there are fewer in a block."""
+"""Pixels per image that BLOCK_ROWS is for; blocks of larger images have fewer rows."""
 
 
 def block_size(height: int, width: int, device: torch.device) -> int:
-    """Rows of every call of the networks: a constant of the device and the image size, 64 for 32×32 on a CPU."""
+    """Rows per call of the networks; depends only on device and image size, 64 for 32×32 on a CPU."""
     rows = BLOCK_ROWS.get(device.type, 64)
     return max(1, min(rows, rows * BLOCK_PIXELS // (height * width)))
 
@@ -147,13 +147,13 @@ def block_size(height: int, width: int, device: torch.device) -> int:
 def classify_blocks(h: NoisyClassifier, noisy: Tensor, sigma: Tensor, device: torch.device) -> list[int]:
     """The classes of noisy images, computed in blocks of one shape.
 
-    Kernels round differently for different shapes, and in bfloat16 the last digits can decide. With one shape an
-    image's class does not depend on what is computed beside it; the last block is filled up with zeros.
+    Kernels round differently for different shapes, and in bfloat16 the last digits can change a class. With blocks of
+    one shape the class of an image does not depend on the other images; the last block is filled up with zeros.
 
     Args:
         h: the classifier of noisy images.
-        noisy: (N, C, H, W).
-        sigma: (N,).
+        noisy: noisy images, (N, C, H, W).
+        sigma: standard deviation of their noise, (N,).
         device: where to compute.
     """
     rows = block_size(noisy.shape[2], noisy.shape[3], device)

@@ -1,4 +1,4 @@
-"""The defences by name: a new defence is one file and one row here. Free of torch, so that ``cmap --help`` is quick."""
+"""The table of defences: a new defence is one file and one row. Imports no torch, so that ``cmap --help`` is quick."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class DefenseEntry:
     """A row of the table. Functions are named "package.module:function" and imported when they are called.
 
     Attributes:
-        about: half a sentence for the help.
-        accesses: of attacks that there are on it. The bare classifier has nothing to go through, JPEG has no gradient,
-            and consistency disruption works in the latents of purification.
+        about: short description for the help.
+        accesses: accesses of the attacks that are possible on it. For example, JPEG has no gradient, and consistency
+            disruption works in the latents of purification.
         target: called with the deployed defences, the access, and ``unroll`` and ``smoothing`` of white-box gradients;
             returns the module that an attack through this defence is run on.
         draw: called with the deployed defences, images (B, C, H, W) in [0, 1] and a seed; returns scores or votes
             (B, classes) and the purified images, None if nothing is purified.
         is_randomised: whether another seed gives another result.
-        optimises: whether it takes the optimisation steps of purification, which determine what a pass costs.
-        counts_votes: whether the scores are numbers of votes, which records keep.
-        options: further keyword arguments of both functions, where they serve several rows.
+        optimises: whether it runs the optimisation steps of purification, which determine the cost of a pass.
+        counts_votes: whether the scores are numbers of votes, which are stored in the records.
+        options: further keyword arguments of both functions, if several rows use the same functions.
     """
 
     about: str
@@ -39,7 +39,7 @@ class DefenseEntry:
 
 
 def jpeg_entry(quality: int) -> DefenseEntry:
-    """A row for a JPEG round trip of this quality."""
+    """A row for JPEG compression of this quality."""
     return DefenseEntry(
         f"JPEG of quality {quality}",
         frozenset({"transfer", "bpda", "black-box"}),

@@ -1,16 +1,16 @@
-"""Gradients of purification with respect to its input: a reverse sweep over the steps of Adam.
+"""Gradients of purification with respect to its input, computed backwards over the steps of Adam.
 
-The input enters purification through the loss, whose gradient Adam follows; so the derivative of what comes out is of
-second order. With the start "inverse" it also enters through the latents that the steps begin with. A graph of all
-steps would not fit into memory. The forward pass therefore keeps nothing but the state (v, m, s) before each step, and
-the backward pass takes one step after the other, last first: it computes the step again with a graph, and pulls the
-adjoint of (v, m, s) through it, collecting what belongs to the input.
+Purification depends on its input through the gradient of the loss, so the derivative of the result is of second order.
+With the start "inverse" the latents at the start depend on the input, too. A graph of all steps would not fit into
+memory. The forward pass therefore keeps only the state (v, m, s) before each step. The backward pass goes through the
+steps from the last to the first: it computes each step again with a graph, propagates the adjoint of (v, m, s) through
+it, and adds up the step's part of the gradient with respect to the input.
 
-What the exact gradient hides. The pixel term |x̂ − y|₁ has the second derivative 0 almost everywhere: in the exact
-gradient it does not appear, although it is most of what holds x̂ to the input. Where x̂ is clipped no gradient passes
-either. What is left reaches the input through the perceptual term; without that one the exact gradient is 0 and a high
-accuracy under it shows nothing (gradient masking). ``smoothing`` above 0 is the remedy, a BPDA: the forward pass stays
-as it is. Where the perceptual term has its weight, the exact gradient was found to attack as well or better.
+The exact gradient lacks a part. The second derivative of the pixel term |x̂ − y|₁ is 0 almost everywhere, so the term
+does not appear in the exact gradient, although it is the main reason why x̂ resembles the input. Where x̂ is clipped the
+gradient is 0, too. The rest of the gradient reaches the input through the perceptual term; without this term the exact
+gradient is 0, and a high accuracy shows nothing (gradient masking). ``smoothing`` above 0 corrects this in the backward
+pass only (BPDA). With the usual weight of the perceptual term, attacks with the exact gradient were at least as strong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cmap_cli.core.descent import Descent, Draw
 from cmap_cli.core.purifier import Purifier
 
 State = tuple[Tensor, Tensor, Tensor]
-"""V, and Adam's m and s; or the adjoint of each."""
+"""The latents v and Adam's m and s, or their adjoints."""
 
 
 def purify_unrolled(
@@ -41,18 +41,18 @@ def purify_unrolled(
     smoothing: float = 0.0,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """The candidates that ``purifier(x, generators)`` finds, bit for bit, with their gradient with respect to x.
+    """The same candidates as ``purifier(x, generators)``, bit for bit, with their gradient with respect to x.
 
-    Memory: the graph of one step, and three tensors of the latents' size for each step of the sweep.
+    Memory: the graph of one step, and three tensors of the latents' size per step of the backward pass.
 
     Args:
-        purifier: what is differentiated.
+        purifier: the purification to differentiate.
         x: images in [0, 1], (B, C, H, W).
         generators: one per image.
-        unroll: the sweep ends after this many steps, counted from the last; None for all, which is the gradient.
+        unroll: number of last steps that the gradient is computed through; None for all steps (the full gradient).
         smoothing: 0 for the exact gradient. Above 0, in the backward pass only and in units of [-1, 1], |d| has the
-            second derivative of √(d² + smoothing²), and clips to [-1, 1] let gradients through.
-        labels: of a class-conditional model, (B,).
+            second derivative of √(d² + smoothing²), and the clip to [-1, 1] is the identity.
+        labels: classes for a class-conditional model, (B,).
 
     Returns:
         Samples (B, K, C, H, W) in [0, 1].
@@ -72,7 +72,7 @@ def purify_unrolled(
 
 
 class _Purify(torch.autograd.Function):
-    """Purification whose backward pass is the reverse sweep."""
+    """Purification with the backward pass described above."""
 
     @staticmethod
     def forward(
@@ -130,7 +130,7 @@ def _pull_back_samples(
 def _pull_back_step(
     descent: Descent, x: Tensor, state: State, index: int, adjoint: State, smoothing: float
 ) -> tuple[State, Tensor]:
-    """The adjoint before a step from that after it, and the step's part of the gradient with respect to x."""
+    """The adjoint before a step, from the adjoint after it, and the step's part of the gradient with respect to x."""
     config = descent.config
     v, first, second = (tensor.detach().requires_grad_() for tensor in state)
     gradient = _loss_gradient(descent, v, smoothing)
@@ -144,8 +144,8 @@ def _pull_back_step(
 def _loss_gradient(descent: Descent, v: Tensor, smoothing: float) -> Tensor:
     """∇L at v as Adam gets it, with a graph to v and to the targets.
 
-    By the chain rule in two parts, because with a straight-through clip it is no gradient of any function: what Adam
-    gets leaves the clip out of ∂x̂/∂v, while ∂L/∂x̂ is taken at the clipped x̂ and changes with it.
+    It is computed by the chain rule in two parts, because with a straight-through clip it is not the gradient of any
+    function: ∂x̂/∂v is computed without the clip, ∂L/∂x̂ at the clipped x̂.
     """
     z = descent.latents(v)
     images = descent.images(z)
