@@ -47,6 +47,8 @@ parser.add_argument("--model", default="cifar10-unet")
 parser.add_argument("--classifier", default="pyautoattack-resnet18")
 parser.add_argument("--preset", default="fast")
 parser.add_argument("--method", help="optimise or denoise")
+parser.add_argument("--num-latents", type=int, help="K, instead of the preset's")
+parser.add_argument("--denoise-level", type=float, help="t, instead of the preset's")
 parser.add_argument("--n", type=int, default=20)
 parser.add_argument("--norm", default="Linf")
 parser.add_argument("--eps", default="2/255")
@@ -68,7 +70,12 @@ def defenses_of(options: argparse.Namespace) -> Defenses:
     model = load_identified_model(options.model, device, None).model
     classifier = load_classifier(options.classifier, device, image_size=(32, 32), normalisation=None, weights_dir=None)
     config = resolve_config(
-        options.preset, model, method=options.method, steps=None, num_latents=None, denoise_level=None
+        options.preset,
+        model,
+        method=options.method,
+        steps=None,
+        num_latents=options.num_latents,
+        denoise_level=options.denoise_level,
     )
     purifier = Purifier(model, config, dtype=choose_dtype(options.precision, device))
     return Defenses(("cmap",), classifier.module, purifier, "soft", 8, options.seed)

@@ -226,7 +226,9 @@ def build_pgd(threat: ThreatModel, access: Access, budget: Budget, defenses: obj
     """A row of :data:`~cmap_cli.attacks.table.ATTACKS`."""
     if budget.paper:
         return paper_pgd(threat, access)
-    eot, confirmations = gradient_draws(budget, access), 1 if access == "transfer" else CONFIRMATIONS
+    eot = gradient_draws(budget, access)
+    # what breaks a stand-in need not break the defence: no image leaves early there
+    confirmations = 0 if access in ("transfer", "surrogate") else CONFIRMATIONS
     return PGD(threat, access, steps=budget.steps, restarts=budget.restarts, eot=eot, confirmations=confirmations)
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cmap_cli.attacks.pgd import CONFIRMATIONS, PGD, fgsm, paper_pgd
+from cmap_cli.attacks.table import ATTACKS, Budget
 from cmap_cli.attacks.threat import parse_threat
 from cmap_cli.attacks.types import Attack
+from cmap_cli.choices import Access
 from cmap_cli.defenses.base import Passes, RowSeeds
 from tests.toys import BrightnessClassifier
 
@@ -100,6 +102,14 @@ def test_attacks_that_take_all_steps(attack: Attack) -> None:
     model = Steps()
     attack.run(model, grey(0.4, 0.4), ONES[:2], 0)
     assert set(model.rows) == {2}
+
+
+@pytest.mark.parametrize(("access", "leave"), [("transfer", False), ("surrogate", False), ("bpda", True)])
+def test_images_leave_early_only_where_the_defence_itself_is_attacked(access: Access, leave: bool) -> None:
+    model = Steps()
+    attack = ATTACKS["pgd"].build(LINF, access, Budget(steps=20), None)  # type: ignore[arg-type]
+    attack.run(model, grey(0.4, 0.4), ONES[:2], 0)
+    assert (sum(model.rows) < 2 * 20) == leave
 
 
 def test_a_model_that_does_not_keep_the_randomness_of_images_apart_gets_all_steps() -> None:
