@@ -14,6 +14,7 @@ import pytest
 
 from cmap_cli.cli.stdout import printable
 from tests.conftest import Run
+from tests.forked import ForkedProcess
 from tests.hostile.corpus import picture
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\u202e"
@@ -46,14 +47,8 @@ def odd(tmp_path: Path) -> Path:
 def on_terminal(arguments: list[str], folder: Path) -> tuple[int, str]:
     """Exit code and all that a command writes to a terminal, on stdout and stderr."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment(TERM="dumb"),
-        stdout=follower,
-        stderr=follower,
-        stdin=follower,
-    )
+    terminal = {"stdin": follower, "stdout": follower, "stderr": follower}
+    process = ForkedProcess(arguments, folder, environment(TERM="dumb"), **terminal)
     os.close(follower)
     written = b""
     try:
@@ -160,16 +155,20 @@ def test_images_are_kept_when_stdout_or_stderr_is_full(tmp_path: Path, small_mod
     folder.mkdir()
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(picture("PNG"))
-    command = [*COMMAND, "purify", "in", "--out", "out", "--model", str(small_model), *QUICK]
+    command = ["purify", "in", "--out", "out", "--model", str(small_model), *QUICK]
     with Path("/dev/full").open("w") as full:
-        run = started([*command, "--quiet"], tmp_path, stdout=full)
-        assert run.returncode == 1, run.stderr
-        assert "no space left to write standard output" in run.stderr
+        run = ForkedProcess(
+            [*command, "--quiet"], tmp_path, environment(), stdout=full.fileno(), stderr=subprocess.PIPE
+        )
+        (stderr,) = run.communicate(timeout=120)
+        assert run.returncode == 1, stderr
+        assert "no space left to write standard output" in stderr
         kept = len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines())
         assert kept >= 1
-        run = started(command, tmp_path, stderr=full)
+        run = ForkedProcess(command, tmp_path, environment(), stdout=subprocess.PIPE, stderr=full.fileno())
+        (stdout,) = run.communicate(timeout=120)
     assert run.returncode == 0
-    assert f"{2 - kept} image" in run.stdout
+    assert f"{2 - kept} image" in stdout
     assert not list((tmp_path / "out").glob(".*"))
 
 
@@ -180,17 +179,10 @@ def test_a_reader_that_leaves_ends_the_run_quietly(invoke: Run, tmp_path: Path, 
         (folder / f"{number}.png").write_bytes(picture("PNG"))
     command = ["purify", "in", "--out", "out", "--model", str(small_model), *QUICK, "--batch-size", "1"]
     reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [*COMMAND, *command, "--quiet"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = ForkedProcess([*command, "--quiet"], tmp_path, environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     os.close(reader)
-    _, told = process.communicate(timeout=120)
+    (told,) = process.communicate(timeout=120)
     assert process.returncode == 1
     assert told == ""
     run = invoke(*command)

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +25,7 @@ from cmap_cli.benchmarking.run import benchmark
 from cmap_cli.benchmarking.watch import OutOfTimeError, Watch
 from tests.attack_toys import short_autoattack
 from tests.conftest import Run
+from tests.forked import ForkedProcess
 from tests.toys import QuadrantClassifier
 
 ROOT = str(Path(__file__).parents[2])
@@ -467,12 +466,8 @@ def test_kill_9_at_random_moments_changes_nothing(invoke: Run, toy: tuple[str, .
     moments = random.Random(0)
     killed = 0
     for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cmap_cli", *command, "--out", "killed", "--quiet"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "CMAP_DEVICE": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        process = ForkedProcess(
+            [*command, "--out", "killed", "--quiet"], tmp_path, {**os.environ, "CMAP_DEVICE": "cpu"}
         )
         lines = tmp_path / "killed" / "records.jsonl"
         before = len(lines.read_text().splitlines()) if lines.exists() else 0

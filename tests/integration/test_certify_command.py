@@ -8,8 +8,6 @@ import math
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +21,7 @@ import cmap_cli
 from cmap_cli.benchmarking.certificates.tsv import read_tsv
 from cmap_cli.errors import UsageError
 from tests.conftest import Run
+from tests.forked import ForkedProcess
 from tests.toys import write_base
 
 ROOT = Path(__file__).parents[2]
@@ -159,13 +158,7 @@ def test_kill_9_changes_nothing(invoke: Run, data: Path, tmp_path: Path) -> None
         "certify", "--dataset", str(data), "--n", "10", *LINEAR, "--procedure", "cohen", "--samples", "1500",
         "--sigma", "0.5", "--batch-size", "500",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cmap_cli", *command, "--out", "killed", "--quiet"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = ForkedProcess([*command, "--out", "killed", "--quiet"], tmp_path, {**os.environ, "CMAP_DEVICE": "cpu"})
     lines = tmp_path / "killed" / "records.jsonl"
     until = time.monotonic() + 120
     while not (lines.exists() and lines.read_text().count("\n") >= 2) and process.poll() is None:

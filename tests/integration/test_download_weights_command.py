@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from cmap_cli.models.perceptual import load_lpips, load_similarity
 from cmap_cli.models.zoo import load_model
 from tests import hostile_server as hostile
 from tests.conftest import Run
+from tests.forked import ForkedProcess
 from tests.hostile_server import Served
 from tests.openai_weights import TINY_STATE
 
@@ -349,16 +349,13 @@ def test_nothing_is_needed_by_default_and_mistakes_are_named(invoke: Run, tmp_pa
     assert run.stderr.count("error: wrong.toml: [") == 2
 
 
-def start(shop: Shop, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cmap_cli", "download-weights", *arguments],
-        env={**os.environ, **shop.environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(shop: Shop, *arguments: str) -> ForkedProcess:
+    environment = {**os.environ, **shop.environment}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return ForkedProcess(["download-weights", *arguments], Path.cwd(), environment, **piped)
 
 
-def kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+def kill_when(process: ForkedProcess, condition: Callable[[], bool]) -> None:
     """Kill -9 as soon as something holds; fails if the process ends before."""
     until = time.monotonic() + 60
     while not condition():
@@ -397,7 +394,7 @@ def test_kill_9_in_the_middle_of_a_conversion_loses_nothing(invoke: Run, shop: S
 def test_two_processes_at_once_do_not_hurt_each_other(shop: Shop) -> None:
     shop.served.behaviour["net.pt"] = hostile.slow
     running = [start(shop, "net") for _ in range(2)]
-    told = [process.communicate(timeout=120)[1].decode() for process in running]
+    told = [process.communicate(timeout=120)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert sum("another process is downloading net" in text for text in told) == 1
     assert shop.served.requests["net.pt"] == 1

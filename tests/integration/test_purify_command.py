@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Run
+from tests.forked import ForkedProcess
 
 PATH = os.environ.get("PYTHONPATH", "")
 QUICK = ("--preset", "fast", "--steps", "3", "--num-latents", "2")
@@ -163,14 +164,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(invoke: Run, images: Path, small
         Image.fromarray(picture).save(images / f"{index:03d}.png")
     options = ("--model", str(small_model), "--preset", "fast", "--steps", "25", "--batch-size", "2")
     assert invoke("purify", "in", "--out", "whole", *options).returncode == 0
-    command = [sys.executable, "-m", "cmap_cli", "purify", "in", "--out", "killed", *options]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "CMAP_DEVICE": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = ["purify", "in", "--out", "killed", *options]
+    process = ForkedProcess(command, tmp_path, {**os.environ, "CMAP_DEVICE": "cpu"})
     lines = tmp_path / "killed" / "manifest.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 4):
@@ -186,6 +181,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(invoke: Run, images: Path, small
     assert "images are there already" in run.stderr
     assert written(tmp_path / "killed") == written(tmp_path / "whole")
     assert len(manifest(tmp_path / "killed")) == 45
+
+
+def hear_signals() -> None:
+    """Undo what a shell does to its background jobs: they ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
@@ -207,15 +208,13 @@ def test_signals_keep_what_is_finished(
         "1",
         "--json",
     )
-    # what runs in the background of a shell script is born deaf to SIGINT
-    hearing = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); s.signal(s.SIGHUP, s.SIG_DFL)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{hearing}; from cmap_cli.cli.app import main; main()", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "CMAP_DEVICE": "cpu"},
+    process = ForkedProcess(
+        arguments,
+        tmp_path,
+        {**os.environ, "CMAP_DEVICE": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        before=hear_signals,
     )
     lines = tmp_path / "clean" / "manifest.jsonl"
     deadline = time.monotonic() + 60
@@ -354,33 +353,26 @@ def test_an_image_that_has_changed_is_done_again(invoke: Run, images: Path, smal
     assert len(manifest(tmp_path / "clean")) == 5
 
 
+def limit_file_sizes() -> None:
+    """No file may have more than 4,000 bytes; writing more is an error, not a signal."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+
+
 def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
     invoke: Run, images: Path, small_model: Path, tmp_path: Path
 ) -> None:
     """File size is limited to what the manifest outgrows after a few records."""
     for index in range(20):
         Image.new("RGB", (8, 8), (index * 10, 0, 0)).save(images / f"{index:02d}.png")
-    program = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))\n"
-        "sys.argv = ['cmap', *sys.argv[1:]]\n"
-        "from cmap_cli.cli.app import main\n"
-        "main()\n"
-    )
     arguments = ("purify", "in", "--out", "clean", "--model", str(small_model), *QUICK, "--batch-size", "1")
-    run = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "CMAP_DEVICE": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    run = ForkedProcess(
+        arguments, tmp_path, {**os.environ, "CMAP_DEVICE": "cpu"}, stderr=subprocess.PIPE, before=limit_file_sizes
     )
-    assert run.returncode == 1, run.stderr
-    assert "Traceback" not in run.stderr
-    assert "cannot be written" in run.stderr
+    (stderr,) = run.communicate(timeout=120)
+    assert run.returncode == 1, stderr
+    assert "Traceback" not in stderr
+    assert "cannot be written" in stderr
     kept = len(manifest_lines(tmp_path / "clean"))
     assert 1 <= kept < 25
     resumed = invoke(*arguments)
