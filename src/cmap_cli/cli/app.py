@@ -31,6 +31,8 @@ from cmap_cli.files import writing_error
 
 EPILOG = "Environment: CMAP_WEIGHTS_DIR, CMAP_DEVICE, CMAP_DEBUG=1 (tracebacks)."
 INTERRUPTED = 130
+SPINS = "1000"
+"""How often a waiting OpenMP thread looks before it sleeps: docs/lab/performance.md."""
 
 app = typer.Typer(
     name="cmap",
@@ -62,6 +64,7 @@ def cmap(
 
 def main() -> None:
     """Run the command line; every failure becomes one sentence, a hint and an exit code."""
+    spin_briefly()
     sys.path.append(str(Path.cwd()))  # where a user's package.module:factory is; last, so that it shadows nothing
     with catching_signals() as received, completion.joining_words():
         try:
@@ -75,6 +78,16 @@ def main() -> None:
             code = leave_with(interruption(received)) if received and not debugging() else leave_after(error)
     stdout.finish_stderr()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def spin_briefly() -> None:
+    """Let threads of GNU OpenMP, which PyTorch uses on Linux, wait for each other with little spinning.
+
+    By default a thread spins for milliseconds. If other programs use the cores, it keeps the one that it waits for from
+    running. This must be set before PyTorch is imported.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def interruption(received: Sequence[int]) -> CmapError:
