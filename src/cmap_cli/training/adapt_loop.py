@@ -22,9 +22,9 @@ from cmap_cli.training.loop import TrainingStep, held_out
 from cmap_cli.training.optimisation import LOG, LOG_EVERY
 
 CHANGEABLE = ("images", "decay", "checkpoint_every")
-"""What may differ when a run is continued: its length, and when the learning rate falls."""
+"""Fields that may differ when a run is continued: its length, and when the learning rate falls."""
 STATISTICS = 10
-"""Batches that bring the statistics of batch normalisations to denoised images, before the first iteration."""
+"""Number of batches that batch normalisations get before the first iteration, to adapt to denoised images."""
 MEASURED = 500
 MEASURED_SEED = 1_000_000
 MARGIN_OF = 32
@@ -52,11 +52,11 @@ class LabelledImages:
 def noisy_batch(images: LabelledImages, config: AdaptationConfig, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
     """Two noisy versions of each image of an iteration, their sigma, and the classes of the images, on the CPU.
 
-    A function of seed and iteration alone, so a resume is exact. The first half of the noisy images has one sample of
-    noise each, the second half the other one, in the same order.
+    The batch depends only on seed and iteration, so a resumed run is exact. The first half of the noisy images has the
+    first sample of noise of each image, the second half the second sample, in the same order.
 
     Returns:
-        (2·n, 3, H, W), not clipped; (2·n,); (n,).
+        Noisy images (2·n, 3, H, W), not clipped; their sigma, (2·n,); the classes, (n,).
     """
     generator = Generator().manual_seed(config.seed * 1_000_003 + iteration)
     count = config.batch_size // 2
@@ -72,7 +72,7 @@ def noisy_batch(images: LabelledImages, config: AdaptationConfig, iteration: int
 
 
 def moved(x: Tensor, margin: int, generator: Generator) -> Tensor:
-    """Each image moved by up to ``margin`` pixels in both directions; what is uncovered is its mirror image."""
+    """Move each image by up to ``margin`` pixels in both directions; the free border is filled by reflection."""
     if not margin:
         return x
     count, _, height, width = x.shape
@@ -84,12 +84,12 @@ def moved(x: Tensor, margin: int, generator: Generator) -> Tensor:
 
 
 def agreement_loss(logits: Tensor, labels: Tensor, agreement: float) -> Tensor:
-    """Mean cross entropy, and ``agreement`` times the mean KL divergence of both predictions from their mean.
+    """Mean cross entropy, plus ``agreement`` times the mean KL divergence of both predictions from their mean.
 
     Args:
-        logits: (2·n, classes), the two samples of each image as :func:`noisy_batch` orders them.
+        logits: (2·n, classes), for the two samples of each image in the order of :func:`noisy_batch`.
         labels: (n,).
-        agreement: weight.
+        agreement: weight of the divergence.
     """
     log_p = logits.float().view(2, len(labels), -1).log_softmax(-1)
     entropy = (F.nll_loss(log_p[0], labels) + F.nll_loss(log_p[1], labels)) / 2
@@ -99,7 +99,7 @@ def agreement_loss(logits: Tensor, labels: Tensor, agreement: float) -> Tensor:
 
 
 def kept_layers(network: nn.Module, share: float) -> frozenset[str]:
-    """Names of the network's first parts, as many as have ``share`` of the weights together at most."""
+    """Names of the network's first layers that together have at most this share of the weights."""
     sizes = {name: sum(each.numel() for each in part.parameters()) for name, part in network.named_children()}
     total, so_far, kept = sum(sizes.values()), 0, []
     for name, size in sizes.items():
@@ -117,9 +117,9 @@ class AdaptationRun:
     Attributes:
         config: the recipe.
         noisy: denoiser and classifier; the classifier is trained.
-        optimiser: of its weights.
-        folder: for the checkpoint and the log.
-        facts: what must be equal where the run is continued, beside the recipe.
+        optimiser: optimiser of the classifier's weights.
+        folder: folder of the checkpoint and the log.
+        facts: values that must be equal when the run is continued, besides the recipe.
     """
 
     config: AdaptationConfig
@@ -211,7 +211,7 @@ class AdaptationRun:
 def start_adaptation(
     config: AdaptationConfig, noisy: NoisyClassifier, folder: Path, facts: Mapping[str, object]
 ) -> AdaptationRun:
-    """A run before its first iteration; the classifier gets into training mode, its first layers are not trained."""
+    """A run before its first iteration; sets the classifier to training mode and freezes its first layers."""
     classifier = noisy.classifier
     assert isinstance(classifier, PreparedClassifier)
     network = classifier.network.to(memory_format=torch.channels_last)
@@ -227,21 +227,21 @@ def start_adaptation(
 def adapt(
     run: AdaptationRun, images: LabelledImages, on_progress: Callable[[TrainingStep], None]
 ) -> tuple[dict[str, dict[float, float]], float]:
-    """Train, with a checkpoint in the run's folder from which the same call continues, as does one with more images.
+    """Train. The same call, or one with more images, continues from the checkpoint in the run's folder.
 
     The classifier is in evaluation mode and frozen afterwards.
 
     Args:
         run: from :func:`start_adaptation`.
-        images: every 100th is held out to measure with.
+        images: training images; every 100th is held out to measure accuracy.
         on_progress: called after every iteration.
 
     Returns:
-        The accuracy on held-out images, before and after, by sigma; the seconds of all runs that made it.
+        The accuracy on held-out images before and after training, by sigma; the seconds of training of all runs.
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
-        WeightsError: it is damaged.
+        WeightsError: the checkpoint is damaged.
     """
     config, (trained, measured) = run.config, images.split()
     accuracy = {"before": run.accuracy(measured)}

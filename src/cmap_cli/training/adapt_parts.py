@@ -1,4 +1,4 @@
-"""What ``cmap train --kind classifier`` works with: labelled images, a classifier, a denoiser; checked and loaded."""
+"""Checks and loads the parts of ``cmap train --kind classifier``: labelled images, a classifier, a denoiser."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CIFAR10 = "cifar10"
 
 @dataclass(frozen=True, slots=True)
 class AdaptationParts:
-    """What a classifier is adapted with.
+    """The parts that the adaptation of a classifier needs.
 
     Attributes:
         dataset: training images with the classifier's classes, all of one size.
-        classifier: whose weights training begins with.
-        description: of its network.
-        model: whose denoiser makes the images.
+        classifier: the classifier whose weights training begins with.
+        description: description of its network, which is stored in its file.
+        model: the model whose denoiser is used.
     """
 
     dataset: Dataset
@@ -41,13 +41,13 @@ def load_adaptation_parts(images: Sequence[str], settings: TrainSettings, device
     """Load everything but the images themselves.
 
     Args:
-        images: one data set as ``cmap certify --dataset`` takes it; none for the training split of CIFAR-10.
-        settings: of the training.
+        images: one data set, a value of ``cmap certify --dataset``; empty for the training split of CIFAR-10.
+        settings: settings of the training.
         device: where to put the networks.
 
     Raises:
-        UsageError: the data set has no labels or other classes, or the classifier cannot be trained.
-        WeightsError: the classifier, the model or CIFAR-10 is not here.
+        UsageError: the data set has no labels or other classes than the classifier, or this cannot be trained.
+        WeightsError: the classifier, the model or CIFAR-10 is not on this machine.
     """
     if len(images) > 1:
         raise UsageError(
@@ -69,7 +69,7 @@ def load_adaptation_parts(images: Sequence[str], settings: TrainSettings, device
 
 
 def training_images(name: str, weights_dir: Path | None) -> Dataset:
-    """The labelled images of a data set: of those with splits the training split."""
+    """The labelled images of a data set; of a data set with splits the training split."""
     has_splits = name == CIFAR10 or Path(name).suffix in {".npz", ".safetensors"}
     dataset = load_dataset(name, split="train" if has_splits else "subset", weights_dir=weights_dir)
     if not dataset.labelled:
@@ -81,7 +81,7 @@ def training_images(name: str, weights_dir: Path | None) -> Dataset:
 
 
 def at_size(dataset: Dataset, description: ClassifierDescription) -> Dataset:
-    """The images at one size: their own if they share one, else the classifier's."""
+    """The images in one size: their own if all have the same, else the classifier's."""
     if dataset.image_shape is not None:
         return dataset
     size = (description.height, description.width)

@@ -11,14 +11,14 @@ class AdaptationConfig:
     """Further training of a classifier, on training images with noise that a denoiser has removed.
 
     An iteration has ``batch_size / 2`` images, each with two samples of noise of one level. The loss is the cross
-    entropy, and ``agreement`` times the divergence of each prediction from the mean of the two (Jeong and Shin 2020,
-    arXiv 2006.04062): what a certificate needs is that most samples of an image have the same class.
+    entropy, plus ``agreement`` times the divergence of each prediction from the mean of the two (Jeong and Shin 2020,
+    arXiv 2006.04062), because a certificate needs the same class for most samples of an image.
 
     The learning rate is constant after the warm-up and falls linearly to 0 at the end. Until it falls, nothing depends
     on how many images there will be, so a run can be made longer.
 
     Attributes:
-        images: how many noisy images are seen in all.
+        images: total number of noisy images that the training uses.
         batch_size: noisy images per iteration; even.
         sigmas: standard deviations of the noise, for images in [0, 1], drawn with equal probability.
         agreement: weight of the divergence.
@@ -26,9 +26,9 @@ class AdaptationConfig:
         weight_decay: of SGD.
         warmup: iterations of the linear warm-up.
         decay: share of the iterations, at the end, over which the learning rate falls.
-        kept: the first layers, with this share of the weights at most, are not trained.
-        margin: pixels by which crops are moved, at most, of an image 32 pixels high; larger images in proportion.
-        seed: of images, noise, flips and crops.
+        kept: the first layers that have at most this share of the weights are not trained.
+        margin: largest shift of an image 32 pixels high, in pixels; in proportion for larger images.
+        seed: seed of the order of images, noise, flips and shifts.
         checkpoint_every: iterations between checkpoints.
     """
 

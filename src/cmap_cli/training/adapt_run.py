@@ -1,4 +1,4 @@
-"""Adapt a classifier and write it: the work of ``cmap train --kind classifier``."""
+"""Adapts a classifier and writes it, for ``cmap train --kind classifier``."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def run_adaptation(
     """Train, or continue from the checkpoint in the folder, and write classifier.safetensors and a card.
 
     Args:
-        plan: what to do, and where.
-        parts: of the plan.
+        plan: settings, images, device and folder.
+        parts: the loaded parts of the plan.
         config: the recipe of the plan.
-        command: for the card.
+        command: command line, for the card.
         report: called after each image and each iteration.
         on_failure: called for each image that cannot be read.
 
@@ -94,7 +94,7 @@ def run_adaptation(
 
 
 def write_adaptation_card(plan: TrainPlan, adaptation: Adaptation, document: TrainDocument, accuracy: object) -> None:
-    """Write README.md."""
+    """Write the model card, README.md."""
     facts = {
         "kind": document.kind,
         **msgspec.to_builtins(adaptation),
@@ -111,13 +111,13 @@ def write_adaptation_card(plan: TrainPlan, adaptation: Adaptation, document: Tra
 
 
 def denoised_classifier(plan: TrainPlan, parts: AdaptationParts) -> NoisyClassifier:
-    """Denoiser and classifier, as ``cmap certify`` puts them together."""
+    """Denoiser and classifier in one module, the same as in ``cmap certify``."""
     dtype = choose_dtype(plan.settings.precision, plan.chosen.device)
     return NoisyClassifier(parts.model.model, parts.classifier.module, dtype=dtype)
 
 
 def facts_of(parts: AdaptationParts, config: AdaptationConfig, noisy: NoisyClassifier) -> Adaptation:
-    """What is written of the training into the classifier's file."""
+    """The facts about the training that are stored in the classifier's file."""
     return Adaptation(
         base=parts.classifier.name,
         base_sha256=parts.classifier.sha256,

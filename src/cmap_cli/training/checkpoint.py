@@ -26,12 +26,12 @@ DAMAGED = "restore a copy of it, or start again with --overwrite"
 
 
 def recipe_text(config: DataclassInstance, changeable: Collection[str], facts: Mapping[str, object]) -> str:
-    """What a checkpoint must have been made with to be resumed, as JSON.
+    """The recipe and facts that must be equal for a checkpoint to be resumed, as JSON.
 
     Args:
         config: the recipe.
-        changeable: its fields that may differ.
-        facts: what else must be equal.
+        changeable: fields of the recipe that may differ.
+        facts: further values that must be equal.
     """
     kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in changeable}
     return json.dumps(kept | dict(facts), sort_keys=True)
@@ -45,15 +45,15 @@ def save_checkpoint(
     optimisers: Mapping[str, torch.optim.Optimizer],
     seconds: float,
 ) -> None:
-    """Write a checkpoint (OutOfSpaceError when the disk is full).
+    """Write a checkpoint (OutOfSpaceError if the disk is full).
 
     Args:
-        path: of the checkpoint.
-        iteration: how many iterations are done.
-        recipe: of :func:`recipe_text`.
-        networks: the trained one and its averages, by name.
-        optimisers: by name.
-        seconds: of training until now.
+        path: path of the checkpoint.
+        iteration: number of finished iterations.
+        recipe: the result of :func:`recipe_text`.
+        networks: the trained network and its averages, by name.
+        optimisers: optimisers by name.
+        seconds: seconds of training so far.
     """
     tensors = {
         f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
@@ -110,12 +110,12 @@ def refuse_other_recipe(path: Path, stored: str, recipe: str) -> None:
 
 
 def tensors_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``name`` and a dot, without these."""
+    """The tensors whose names begin with ``name`` and a dot, with this prefix removed."""
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser its saved state, named "index.key", each tensor laid out in memory as its parameter is."""
+    """Load an optimiser's state, named "index.key"; each tensor gets the memory layout of its parameter."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -20,7 +20,7 @@ def load_training_images(
     on_image: Callable[[], None],
     on_failure: Callable[[ImageError], None],
 ) -> Tensor:
-    """All readable images, resized on the short side and cropped in the middle to size × size where they differ.
+    """All readable images; those of another size are resized on the short side and cropped in the middle.
 
     Returns:
         uint8, (N, channels, size, size), kept in memory: 3 KiB per image at 32×32.

@@ -21,13 +21,13 @@ class TrainDocument(
 
     Attributes:
         model: path of the model's file.
-        kind: of the model.
-        images: how many it was trained on.
+        kind: kind of the model.
+        images: number of training images.
         image_shape: their (C, H, W).
-        directions: principal directions of the Gaussian.
-        command: as the user typed it.
-        device: and why it was chosen, and the version of torch.
-        seconds: of training, all runs together.
+        directions: number of principal directions of the Gaussian.
+        command: command line of the user.
+        device: the device, why it was chosen, and the version of torch.
+        seconds: seconds of training, all runs together.
         recipe: the settings of a unet's training, as JSON; absent for a gaussian.
     """
 
@@ -48,14 +48,14 @@ class TrainPlanDocument(Document, frozen=True, kw_only=True):
 
     Attributes:
         dry_run: always true.
-        kind: of the model.
-        images: how many were found; some may prove unreadable.
-        image_shape: (C, H, W) that they are fitted to.
-        iterations: of the optimiser, 0 for a closed form.
+        kind: kind of the model.
+        images: number of images that were found; some of them may turn out to be unreadable.
+        image_shape: (C, H, W) of the model's images.
+        iterations: iterations of the optimiser, 0 for a closed form.
         batch_size: images per iteration, 0 for a closed form.
-        device: where.
+        device: device of the training.
         out: the model's folder.
-        seconds: about how long training will take from its beginning, without reading the images.
+        seconds: estimated time of the whole training, without reading the images.
     """
 
     schema: Literal["cmap.train/1"] = SCHEMA

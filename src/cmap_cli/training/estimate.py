@@ -36,7 +36,7 @@ DIRECTIONS = 64
 def training_time(plan: TrainPlan) -> Span:
     """The time of a whole training, without reading images or checkpoints: finished iterations are not subtracted.
 
-    The lower end is for a machine that does nothing else, the upper one for one as busy as during the measurement.
+    The lower end is for an idle machine, the upper end for one that is as busy as during the measurement.
     """
     device = plan.chosen.device
     dtype = choose_dtype(plan.settings.precision, device)
@@ -53,7 +53,7 @@ def training_time(plan: TrainPlan) -> Span:
 
 
 def decomposition_seconds(shape: tuple[int, int, int]) -> Span:
-    """Of the eigendecomposition of a Gaussian's covariance, whose cost grows with the cube of its size."""
+    """Seconds of the eigendecomposition of a Gaussian's covariance, whose cost grows with the cube of its size."""
     size = shape[0] * shape[1] * shape[2]
     small = min(size, MEASURED_SIZE)
     matrix = torch.randn(small, small, dtype=torch.float64)
@@ -61,7 +61,7 @@ def decomposition_seconds(shape: tuple[int, int, int]) -> Span:
 
 
 def unet_seconds(recipe: TrainingConfig, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Span:
-    """Of all iterations: those before the tuning as the first one, the others as the last one, of a few images."""
+    """Seconds of all iterations, from the first one (before the tuning) and the last one with a few images."""
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
     size = shape[0] * shape[1] * shape[2]
     count = min(DIRECTIONS, size)
@@ -82,7 +82,7 @@ def unet_seconds(recipe: TrainingConfig, shape: tuple[int, int, int], device: to
 
 
 def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype) -> Span:
-    """Of all iterations, from a few crops: the cost of a pass grows with the number of their pixels."""
+    """Seconds of all iterations, from a few crops: the cost of a pass grows with the number of pixels."""
     side = recipe.stages[0].side
     model = PhotoConsistency(recipe.widths, recipe.blocks, recipe.middle).to(device)
     run = start_run(recipe, model, Path(), ())
@@ -103,7 +103,7 @@ def photo_seconds(recipe: PhotoConfig, device: torch.device, dtype: torch.dtype)
 
 
 def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: torch.dtype) -> Span:
-    """Of all iterations, from a few images that are classified by a copy of the classifier."""
+    """Seconds of all iterations, from a few images and a copy of the classifier."""
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, MEASURED_IMAGES))
     classifier = copy.deepcopy(parts.classifier.module)
     run = start_adaptation(small, NoisyClassifier(parts.model.model, classifier, dtype=dtype), Path(), {})
@@ -116,13 +116,13 @@ def adaptation_seconds(parts: AdaptationParts, recipe: AdaptationConfig, dtype: 
 
 
 def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], iteration: int, batch: float) -> Span:
-    """Of an iteration: both passes, which grow with the batch, and the update of the weights, which does not.
+    """Seconds of an iteration: forward and backward pass, which grow with the batch, and the update of the weights.
 
     Args:
-        run: whose weights are updated.
-        loss_at: the loss of an iteration on the images that are measured.
-        iteration: which.
-        batch: how many times as many images a whole batch has; at least 1 is taken.
+        run: the run whose weights are updated.
+        loss_at: the loss of an iteration on the few measured images.
+        iteration: number of the iteration.
+        batch: size of a whole batch divided by the number of measured images; values below 1 count as 1.
     """
     passes = timed(lambda: loss_at(iteration).backward())  # type: ignore[no-untyped-call]
     whole = timed(lambda: run.update(iteration, loss_at(iteration)))
@@ -130,10 +130,10 @@ def iteration_seconds(run: TrainingRun[Any], loss_at: Callable[[int], Tensor], i
 
 
 def timed(work: Callable[[], object]) -> Span:
-    """Of the second of two calls, the first one warms up: seconds if the machine did nothing else, and as it is.
+    """Seconds of the second of two calls: on an idle machine, and measured. The first call is a warm-up.
 
-    Without other work the threads of this process would have had a core each: then they take their processor time
-    divided by their number.
+    On an idle machine each thread of this process would have its own core: the time is the processor time divided by
+    the number of threads.
     """
     work()
     synchronise()

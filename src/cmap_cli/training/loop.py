@@ -21,7 +21,7 @@ from cmap_cli.training.optimisation import LOG_EVERY, TrainingRun, denoised_psnr
 from cmap_cli.training.recipe import TrainingConfig
 
 CHANGEABLE = ("images", "denoising", "decay", "checkpoint_every")
-"""What may differ when a run is continued: its length, and when tuning and the fall of the learning rate begin."""
+"""Fields that may differ in a continued run: its length, and when tuning and the fall of the learning rate begin."""
 HELD_OUT_EVERY = 100
 HELD_OUT_LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
 HELD_OUT_SEED = 1_000_000
@@ -29,7 +29,7 @@ HELD_OUT_SEED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """What ``on_progress`` receives after every iteration; ``loss`` is a tensor on the device."""
+    """The value that ``on_progress`` receives after every iteration; ``loss`` is a tensor on the device."""
 
     iteration: int
     iterations: int
@@ -38,12 +38,12 @@ class TrainingStep:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a run minimises.
+    """The losses of a run.
 
     Attributes:
         denoising: :func:`denoising_loss`, compiled or not.
         consistency: :func:`consistency_loss`, compiled or not.
-        teacher: denoiser of :func:`trajectory_loss`, which then takes the place of ``consistency``.
+        teacher: denoiser for :func:`trajectory_loss`, which is then used instead of ``consistency``; None without.
     """
 
     denoising: Callable[..., Tensor]
@@ -59,7 +59,7 @@ class Losses:
 
 
 def held_out(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images to train on and every 100th to measure with, uint8; all for both if there are fewer than 100."""
+    """Training images, and every 100th image to measure with, uint8; with fewer than 100, all images for both."""
     if len(images) < HELD_OUT_EVERY:
         return images, images
     measured = torch.zeros(len(images), dtype=torch.bool)
@@ -70,7 +70,7 @@ def held_out(images: Tensor) -> tuple[Tensor, Tensor]:
 def training_batch(images: Tensor, config: TrainingConfig, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
     """X in [-1, 1], noise and levels of an iteration; a function of seed and iteration alone, so a resume is exact.
 
-    All are drawn where the images are; another kind of device draws other numbers.
+    All are drawn on the device of the images; another kind of device draws other numbers.
     """
     place = images.device
     generator = Generator(place).manual_seed(config.seed * 1_000_003 + iteration)
@@ -104,24 +104,24 @@ def train_unet(
     compiled: bool = False,
     initial: UNetConsistency | None = None,
 ) -> tuple[UNetConsistency, dict[str, dict[float, float]], float]:
-    """Train, with a checkpoint in ``folder`` from which the same call continues, as does one with more images.
+    """Train. The same call, or one with more images, continues from the checkpoint in ``folder``.
 
     Args:
-        images: uint8, (N, C, H, W), every 100th of which is held out to measure with; moved to the device, where
+        images: uint8, (N, C, H, W); every 100th is held out to measure with. They are moved to the device, where
             batches are drawn.
-        base: the Gaussian the network is preconditioned with; not trained.
+        base: the Gaussian that the network is preconditioned with; not trained.
         config: the recipe.
-        folder: for ``checkpoint.safetensors`` and ``training.jsonl``.
+        folder: folder of ``checkpoint.safetensors`` and ``training.jsonl``.
         on_progress: called after every iteration.
-        device: to train on.
-        dtype: of autocast.
+        device: device to train on.
+        dtype: data type of autocast.
         compiled: whether torch.compile fuses the kernels.
-        initial: weights to begin with, where there is no checkpoint, and the denoiser of trajectories; its base must be
+        initial: weights to begin with if there is no checkpoint, and the denoiser of trajectories; its base must be
             ``base``.
 
     Returns:
         The average of the weights with the best mean PSNR on the held-out images, on the device; the PSNR in dB of
-        each average by level; the seconds of all runs that made it.
+        each average by level; the seconds of training of all runs.
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
@@ -151,9 +151,9 @@ def train_unet(
 
 
 def model_facts(base: GaussianConsistency, teacher: UNetConsistency | None, images: Tensor) -> dict[str, object]:
-    """What a checkpoint must share besides the recipe: the images, the Gaussian's directions, the teacher.
+    """Values that a checkpoint must share besides the recipe: the images, the Gaussian's directions, the teacher.
 
-    The network is preconditioned with the Gaussian of the images, so it must not be continued with that of others.
+    The network is preconditioned with the Gaussian of its images, so it must not be continued with other images.
     """
     facts: dict[str, object] = {"image_shape": base.image_shape, "directions": len(base.directions)}
     facts["images_sha256"] = hashlib.sha256(images.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
@@ -171,7 +171,7 @@ def steps(
     resumed: tuple[int, float],
     losses: Losses,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Do what is left of a run; ``resumed`` are the iterations that are done, and the seconds that they took.
+    """Run the remaining iterations; ``resumed`` is the number of finished iterations and their seconds.
 
     Yields:
         The number of iterations done, the loss, and the seconds of training so far.
@@ -225,7 +225,7 @@ def batch_loss(
 def ode_levels(config: TrainingConfig, iteration: int) -> Tensor:
     """Rising levels of an iteration's trajectories from ``trajectory_start`` to t_max, (trajectory_steps + 1,).
 
-    Equally spaced in ln t, those between moved at random by up to half a step.
+    They are equally spaced in ln t; all but the first and the last are moved at random by up to half a step.
     """
     generator = Generator().manual_seed(config.seed * 1_000_003 + iteration)
     steps = config.trajectory_steps

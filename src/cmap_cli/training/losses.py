@@ -1,4 +1,4 @@
-"""What the U-Net is trained on: denoising first, then consistency along trajectories."""
+"""The losses of the U-Net: denoising first, then consistency."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def consistency_loss(
 ) -> Tensor:
     """Mean over images of w(t)·(√(‖f(x_t, t) − sg f(x_r, r)‖² + c²) − c)/√d, r = max(t·(1 − 1/q), t_min).
 
-    x_t and x_r share the noise, d is the number of values of an image; w(t) = √(t² + s²)/(t·s) makes a relative error
-    of the network's output weigh the same at every level, where 1/(t − r) would all but ignore the high ones that
-    purification starts from.
+    x_t and x_r share the noise; d is the number of values of an image. With w(t) = √(t² + s²)/(t·s) a relative error of
+    the network's output has the same weight at every level. With 1/(t − r) the high levels, at which purification
+    starts, would have nearly no weight.
 
     Args:
         model: f.
@@ -114,8 +114,8 @@ def trajectory_loss(
 ) -> Tensor:
     """Mean of w(t_i)·(√(‖f(x_i, t_i) − x‖² + c²) − c)/√d over points x_i of the ODE that starts at a noisy x.
 
-    f learns to take each point of a real image's trajectory back to that image: the latents that restore an image are
-    those to which the denoiser's own ODE leads. w, c and d are those of :func:`consistency_loss`.
+    f learns to map each point of a real image's trajectory back to that image. The latents that restore an image are
+    then those to which the denoiser's ODE leads. w, c and d are those of :func:`consistency_loss`.
 
     Args:
         model: f.
@@ -123,7 +123,7 @@ def trajectory_loss(
         x: clean images in [-1, 1], (N, C, H, W).
         noise: standard normal, (N, C, H, W); the trajectory starts at x + t_0·n.
         levels: rising t, (n + 1,).
-        tuned_from: points at lower levels are only passed through.
+        tuned_from: points at lower levels do not contribute to the loss.
         huber: c.
     """
     rising = levels[:, None].expand(-1, len(x))

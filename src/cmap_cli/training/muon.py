@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""a, b, c of a·X + b·(XXᵀ)X + c·(XXᵀ)²X, which takes singular values in (0, 1] to about 1."""
+"""a, b, c of a·X + b·(XXᵀ)X + c·(XXᵀ)²X, which maps singular values in (0, 1] to about 1."""
 ADAM_RMS = 0.2
 """Root mean square of Adam's updates; with it one learning rate suits both (Liu et al. 2025, arXiv 2502.16982)."""
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def optimisers_of(backbone: nn.Module, schedule: Schedule) -> dict[str, torch.optim.Optimizer]:
-    """Adam, and beside it Muon for the convolutions inside the network if the recipe has Muon."""
+    """Adam; and if the recipe has Muon, Muon for the convolutions inside the network."""
     inside = {
         name
         for name, weight in backbone.named_parameters()
@@ -78,12 +78,12 @@ class TrainingRun(Generic[TrainedModel]):
 
     Attributes:
         config: the recipe.
-        model: what is trained.
-        averages: of its weights, by name.
-        optimisers: by name.
-        folder: for the checkpoint and the log.
+        model: the trained model.
+        averages: averages of its weights, by name.
+        optimisers: optimisers by name.
+        folder: folder of the checkpoint and the log.
         changeable: fields of the recipe that may differ when the run is continued.
-        facts: what else must be equal then.
+        facts: further values that must be equal then.
     """
 
     config: Recipe

@@ -19,7 +19,7 @@ from cmap_cli.training.photo_recipe import PhotoConfig
 from cmap_cli.training.photos import PhotoSet, draw_crops
 
 CHANGEABLE = ("iterations", "decay", "checkpoint_every", "stages")
-"""What may differ when a run is continued: its length, and the size of its crops from now on."""
+"""Fields that may differ when a run is continued: its length, and the size of later crops."""
 HELD_OUT_SIDE = 192
 HELD_OUT_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)
 HELD_OUT_SEED = 1_000_000
@@ -41,7 +41,7 @@ class PhotoBatch:
 
 
 def photo_batch(photos: PhotoSet, config: PhotoConfig, model: PhotoConsistency, iteration: int) -> PhotoBatch:
-    """Crops, noise and levels of an iteration, on the CPU; a function of seed and iteration: a resume is exact."""
+    """Crops, noise and levels of an iteration, on the CPU; functions of seed and iteration: resuming is exact."""
     stage = config.stage_at(iteration)
     x = draw_crops(photos, stage.batch_size, stage.side, (config.seed, iteration))
     generator = Generator().manual_seed(config.seed * 1_000_003 + iteration)
@@ -81,21 +81,21 @@ def train_photo(
     compiled: bool = False,
     initial: PhotoConsistency | None = None,
 ) -> tuple[PhotoConsistency, dict[str, dict[float, float]], float]:
-    """Train, with a checkpoint in ``folder`` from which the same call continues, as does one with more iterations.
+    """Train. The same call, or one with more iterations, continues from the checkpoint in ``folder``.
 
     Args:
-        photos: every 40th is held out to measure with.
+        photos: the photographs; every 40th is held out to measure with.
         config: the recipe.
-        folder: for ``checkpoint.safetensors`` and ``training.jsonl``.
+        folder: folder of ``checkpoint.safetensors`` and ``training.jsonl``.
         on_progress: called after every iteration.
-        device: to train on.
-        dtype: of autocast.
+        device: device to train on.
+        dtype: data type of autocast.
         compiled: whether torch.compile fuses the kernels.
-        initial: weights to begin with, without a checkpoint.
+        initial: weights to begin with if there is no checkpoint.
 
     Returns:
-        The average with the best mean PSNR on the held-out photographs; the PSNR of each average by level; the
-        seconds of all runs that made it.
+        The average of the weights with the best mean PSNR on the held-out photographs; the PSNR in dB of each average
+        by level; the seconds of training of all runs.
 
     Raises:
         SettingsMismatchError: the checkpoint is of another recipe.
@@ -127,7 +127,7 @@ def iterations(
     *,
     compiled: bool,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Do what is left of a run; ``resumed`` are the iterations that are done, and the seconds that they took.
+    """Run the remaining iterations; ``resumed`` is the number of finished iterations and their seconds.
 
     Yields:
         The number of iterations done, the loss, and the seconds of training so far.

@@ -10,7 +10,7 @@ from cmap_cli.choices import LossWeight, Optimiser, TrainingPreset
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What iterations from ``start`` on are made of, until the next stage.
+    """Size and number of crops from iteration ``start`` on, until the next stage.
 
     Attributes:
         start: first iteration, from 0.
@@ -31,8 +31,8 @@ class PhotoConfig:
     on how many iterations there will be, so a run can be made longer.
 
     Attributes:
-        iterations: how many optimiser steps there are.
-        decay: the last so many of them lower the learning rate.
+        iterations: number of optimiser steps.
+        decay: number of last steps during which the learning rate falls.
         stages: sizes of crops and batches, the first from iteration 0.
         widths: channels of each level of the network.
         blocks: residual blocks of each level but the last, down and up.
@@ -44,8 +44,8 @@ class PhotoConfig:
         level_std: its standard deviation.
         uniform: share of levels that are instead log-uniform between t_min and t_max.
         weight: of the squared error at a level.
-        half_lives: of the two averages of the weights, in iterations.
-        seed: of weights, crops, levels and noise.
+        half_lives: half-lives of the two averages of the weights, in iterations.
+        seed: seed of weights, crops, levels and noise.
         checkpoint_every: iterations between checkpoints.
     """
 
@@ -81,7 +81,7 @@ class PhotoConfig:
         return max((stage for stage in self.stages if stage.start <= iteration), key=lambda stage: stage.start)
 
     def images_until(self, iteration: int) -> int:
-        """How many crops the first ``iteration`` iterations see."""
+        """Number of crops in the first ``iteration`` iterations."""
         ends = [*(stage.start for stage in self.stages[1:]), iteration]
         return sum(
             max(0, min(end, iteration) - stage.start) * stage.batch_size
@@ -111,4 +111,4 @@ PHOTO_RECIPES: dict[TrainingPreset, PhotoConfig] = {
         checkpoint_every=1000,
     ),
 }
-"""``bundled`` made the weights in the wheel, on a CPU; ``accelerator`` is its network with the budget of a GPU."""
+"""``bundled`` is the recipe of the weights in the package, for a CPU; ``accelerator`` trains it longer, for a GPU."""

@@ -1,4 +1,4 @@
-"""Train the photograph model from files and write it: the work of ``cmap train --kind photo``."""
+"""Trains the photograph model from files and writes it, for ``cmap train --kind photo``."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def run_photo_training(
     """Train, or continue from the checkpoint in the folder, and write model.safetensors and a model card.
 
     Args:
-        plan: what to do, and where.
+        plan: settings, photographs, device and folder.
         config: the recipe of the plan.
-        command: for the model card.
+        command: command line, for the model card.
         report: called after each photograph and each iteration.
         on_failure: called for each photograph that cannot be read.
 

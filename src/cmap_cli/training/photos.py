@@ -27,7 +27,7 @@ INDEX = "photos.json"
 LARGEST_FACTOR = 4.0
 """Crops are reduced by up to this factor."""
 UNSCALED = 0.4
-"""Share of crops that are not reduced: soft full-size photographs."""
+"""Share of crops that are not reduced."""
 MIRRORED = 0.5
 HELD_OUT_EVERY = 40
 
@@ -41,7 +41,7 @@ class PhotoSet:
     Attributes:
         pixels: uint8, all values of all photographs one after the other, each (height, width, 3).
         shapes: height and width of each.
-        starts: where each begins in ``pixels``.
+        starts: index in ``pixels`` at which each photograph begins.
     """
 
     pixels: Photo
@@ -77,10 +77,10 @@ def read_photos(
     """All readable photographs, decoded into ``folder`` unless an earlier call decoded the same files.
 
     Args:
-        sources: the photographs.
-        folder: for photos.u8 (as many bytes as there are values) and photos.json.
-        on_image: called after each.
-        on_failure: called for each that cannot be read.
+        sources: files of the photographs.
+        folder: folder of photos.u8 (one byte per value) and photos.json.
+        on_image: called after each photograph.
+        on_failure: called for each photograph that cannot be read.
     """
     names = [f"{source} {source.path.stat().st_size} {source.path.stat().st_mtime_ns}" for source in sources]
     index = folder / INDEX
@@ -119,7 +119,7 @@ def read_index(path: Path) -> PhotoIndex | None:
 
 
 def pixels_fit(path: Path, shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether a file of decoded photographs has as many bytes as it should."""
+    """Whether a file of decoded photographs has the expected number of bytes."""
     return path.exists() and path.stat().st_size == sum(3 * height * width for height, width in shapes)
 
 
@@ -132,10 +132,10 @@ def mapped(path: Path, shapes: Sequence[Sequence[int]]) -> PhotoSet:
 
 
 def draw_crops(photos: PhotoSet, count: int, side: int, seed: Sequence[int]) -> Tensor:
-    """Random square parts of random photographs, some of them reduced, some mirrored; a function of ``seed`` alone.
+    """Random square parts of random photographs, some reduced, some mirrored; they depend only on ``seed``.
 
-    The factor of reduction is 1 for 40 % of the crops, for the others log-uniform between 1 and 4, less where a
-    photograph is too small; reduced with an antialiasing bicubic filter. A photograph smaller than a crop is enlarged.
+    The factor of reduction is 1 for 40 % of the crops, and log-uniform between 1 and 4 for the others (less if a
+    photograph is too small), with an antialiasing bicubic filter. A photograph smaller than a crop is enlarged.
 
     Returns:
         (count, 3, side, side) in [-1, 1].

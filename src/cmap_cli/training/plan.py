@@ -1,4 +1,4 @@
-"""What will be trained: everything that can be checked before images are read."""
+"""The plan of a training: checks everything that can be checked before images are read."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from cmap_cli.training.settings import TrainSettings
 
 FEWEST_IMAGES = 2
 ENOUGH_IMAGES = 500
-"""Of a gaussian or unet: docs/how-to/own-model.md has the measurements."""
+"""Fewer training images of a gaussian or unet cause a warning; measurements: docs/lab/training.md."""
 Recipe = TrainingConfig | PhotoConfig | AdaptationConfig
 R = TypeVar("R", TrainingConfig, PhotoConfig, AdaptationConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """What will be trained: the checked settings, the images that were found, the device.
+    """The plan of a training: the checked settings, the images that were found, the device.
 
     Attributes:
-        settings: as given.
-        kind: of the model.
-        recipe: with the changes of the settings; None for a gaussian, which has a closed form.
-        found: the images, and what could not be found of them.
+        settings: settings of the caller.
+        kind: kind of the model.
+        recipe: the recipe, changed by the settings; None for a gaussian, which has a closed form.
+        found: the images that were found, and problems with the others.
         chosen: the device.
         out: the model's folder.
-        parts: of the adaptation of a classifier, loaded.
+        parts: the loaded parts of the adaptation of a classifier; None for other kinds.
     """
 
     settings: TrainSettings
@@ -73,11 +73,11 @@ class TrainPlan:
 
     @property
     def has_few_images(self) -> bool:
-        """Whether there are too few images for a model that restores others too; a photograph gives many crops."""
+        """Whether there are too few images to restore other images; a photo model gets many crops per photograph."""
         return self.kind in ("gaussian", "unet") and len(self.found.sources) < ENOUGH_IMAGES
 
     def document(self, time: Span | None = None) -> TrainPlanDocument:
-        """The plan as ``--dry-run --json`` prints it, with the time that it will take."""
+        """The plan as ``--dry-run --json`` prints it, with an estimate of the time."""
         return TrainPlanDocument(
             kind=self.kind,
             images=len(self.found.sources),
@@ -121,7 +121,7 @@ def plan_training(
 
 
 def plan_problems(out: str | Path, settings: TrainSettings) -> list[CmapError]:
-    """What is wrong with the settings and the output folder."""
+    """The errors in the settings and the output folder."""
     problems = settings.problems()
     if not unusable_values(settings):
         recipe = recipe_of(settings)
@@ -163,7 +163,7 @@ def plan_adaptation(images: Sequence[str], folder: Path, settings: TrainSettings
 
 
 def recipe_of(settings: TrainSettings) -> Recipe | None:
-    """The recipe of the preset with what the settings change; None for a gaussian."""
+    """The recipe of the preset with the changes of the settings; None for a gaussian."""
     changes: dict[str, Any] = {"lr": settings.lr, "seed": settings.seed}
     preset = settings.preset or "bundled"
     match settings.model_kind:
@@ -181,7 +181,7 @@ def recipe_of(settings: TrainSettings) -> Recipe | None:
 
 
 def changed_recipe(recipe: R, changes: dict[str, Any]) -> R:
-    """A recipe with some fields changed; None is no change."""
+    """A recipe with some fields changed; None leaves a field unchanged."""
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -193,7 +193,7 @@ def training_split(settings: TrainSettings) -> list[str]:
 
 
 def check_image_size(image_size: int, levels: int) -> None:
-    """Refuse sizes that a unet cannot halve at each level (UsageError)."""
+    """Refuse an image size that cannot be halved at each level of a unet (UsageError)."""
     multiple = 2**levels
     if image_size % multiple:
         raise UsageError(
@@ -202,7 +202,7 @@ def check_image_size(image_size: int, levels: int) -> None:
 
 
 def refuse_finished(kind: ModelKind, folder: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a model (UsageError); one whose checkpoint is there can be trained for longer."""
+    """Refuse to replace a model (UsageError), unless its checkpoint exists, so that it can be trained for longer."""
     longer = kind != "gaussian" and (folder / CHECKPOINT).exists()
     file, what = (CLASSIFIER_FILE, "classifier") if kind == "classifier" else (MODEL_FILE, "model")
     if (folder / file).exists() and not overwrite and not longer:

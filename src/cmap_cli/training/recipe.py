@@ -1,4 +1,4 @@
-"""How a U-Net is trained: schedules, and the recipes behind ``cmap train --preset``."""
+"""The recipes of the U-Net for ``cmap train --preset``, and their schedules."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cmap_cli.choices import LossWeight, Optimiser, Preconditioning, TrainingPre
 class TrainingConfig:
     """Denoising pre-training, then consistency tuning, in one run with one learning-rate schedule.
 
-    Tuning continues denoising with a part of each batch, so that ``denoise`` stays what it was, and tunes f above a
-    level only; below it f is the closed form with the denoiser's correction.
+    During the tuning a part of each batch is still used for denoising, so that ``denoise`` stays as good as before. f
+    is tuned only above a level; below it f is the closed form with the denoiser's correction.
 
     The learning rate is constant after the warm-up and falls linearly to 0 at the end. Before the tuning and the fall
     begin, nothing depends on how many images will be seen, so a run can be made longer.
 
     Attributes:
-        images: how many training images are seen in all.
+        images: total number of training images that are used, with repetitions.
         denoising: share of them that pre-trains the denoiser.
-        tuning_denoising: share of each batch of the tuning that still denoises.
+        tuning_denoising: share of each batch of the tuning that is used for denoising.
         decay: share of the iterations, at the end, over which the learning rate falls.
         batch_size: images per iteration.
         widths: channels of each level of the U-Net.
@@ -30,22 +30,22 @@ class TrainingConfig:
         optimiser: "muon" (for the convolutions inside; Adam for the rest) or "adam".
         lr: peak learning rate.
         warmup: iterations of the linear warm-up.
-        weight: of the denoiser's squared error at a level.
-        denoising_mean: mean of ln t where the network denoises; t is clamped to [t_min, t_max].
+        weight: weight of the denoiser's squared error at a level.
+        denoising_mean: mean of ln t for denoising; t is clamped to [t_min, t_max].
         denoising_std: its standard deviation.
         uniform: share of these levels that are instead log-uniform between t_min and t_max.
         consistency_mean: mean of ln t in consistency tuning.
         consistency_std: its standard deviation.
         tuned_from: lowest t of consistency tuning.
-        tuning: "consistency" (f agrees with itself at two levels of the same noise) or "trajectory" (f takes points of
-            the denoiser's ODE, upwards from a real image, back to the image).
-        trajectory_steps: "trajectory": points per image; an iteration has as many fewer images.
+        tuning: "consistency" (f gives the same result at two levels of the same noise) or "trajectory" (f maps points
+            of the denoiser's ODE that starts at a real image back to this image).
+        trajectory_steps: "trajectory": points per image; an iteration has fewer images by this factor.
         trajectory_start: "trajectory": level at which the ODE begins.
         ratio_start: q of the first iteration of tuning; pairs are (t, r) with r = t·(1 − 1/q).
-        ratio_end: q of the last iteration; it grows geometrically between.
+        ratio_end: q of the last iteration; q grows geometrically in between.
         huber: c of the pseudo-Huber loss √(‖Δ‖² + c²) − c.
-        half_lives: of the two averages of the weights, in images.
-        seed: of weights, order, levels, noise and flips.
+        half_lives: half-lives of the two averages of the weights, in images.
+        seed: seed of weights, order, levels, noise and flips.
         checkpoint_every: iterations between checkpoints.
     """
 

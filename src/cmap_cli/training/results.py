@@ -1,4 +1,4 @@
-"""What a training run reports, and what it writes: the model, a sheet of its samples, a model card."""
+"""Progress and result of a training run, and its files: the model, a sheet of its samples, a model card."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ certificate of robustness. The weights inherit whatever terms the training image
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """How far training is.
+    """The progress of a training.
 
     Attributes:
         unit: "images read", then "iterations".
-        done: how many.
-        total: of how many.
-        loss: of the iteration, on the device; None while images are read.
+        done: number of finished units.
+        total: number of all units.
+        loss: loss of the iteration, a tensor on the device; None while images are read.
     """
 
     unit: str
@@ -55,11 +55,11 @@ OnTrainProgress = Callable[[TrainProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run made.
+    """The result of a training run.
 
     Attributes:
-        path: of the model's file.
-        model: on the CPU; a classifier where one was adapted.
+        path: path of the model's file.
+        model: the model, on the CPU; a classifier for the kind "classifier".
         document: the facts that the model card lists.
         failures: the images that could not be read.
     """

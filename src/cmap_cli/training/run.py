@@ -1,4 +1,4 @@
-"""Train a consistency model of the user's images: what ``cmap train`` does, as a function."""
+"""The function behind ``cmap train``: trains a consistency model of the user's images."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def train(
     """Train a consistency model of your images, or continue from the checkpoint in the folder, and write it.
 
     Args:
-        images: a file, folder, pattern, an array such as ``cifar10.npz:x_train``, or several; with a preset of a unet,
-            if there are none, the training split of CIFAR-10. For a classifier one data set with labels, as
-            ``cmap certify --dataset`` takes it, by default the training split of CIFAR-10.
+        images: a file, folder, pattern, an array such as ``cifar10.npz:x_train``, or several of them. If empty, with a
+            preset of a unet: the training split of CIFAR-10. For a classifier one data set with labels, a value of
+            ``cmap certify --dataset``, by default the training split of CIFAR-10.
         out: folder for model.safetensors or classifier.safetensors, README.md, and depending on the kind samples.png
             and the checkpoint.
-        settings: what to train.
-        command: for the model card.
-        on_plan: called with what will be done, before images are read.
+        settings: settings of the training; None for the defaults.
+        command: command line, for the model card.
+        on_plan: called with the plan before images are read.
         on_progress: called after each image and each iteration.
         on_failure: called for each image that cannot be read; the others are used.
         options: fields of :class:`~cmap_cli.training.settings.TrainSettings`, instead of those of ``settings``.
 
     Returns:
-        The model and where it is.
+        The model, its path and the facts of its card.
 
     Raises:
         UsageError: the settings, the images or the folder cannot be used.
@@ -92,7 +92,7 @@ def run_training(
     on_progress: OnTrainProgress | None = None,
     on_failure: Callable[[ImageError], None] | None = None,
 ) -> TrainResult:
-    """Do what was planned; arguments and errors as of :func:`train`."""
+    """Run a plan; arguments and errors are those of :func:`train`."""
     began = time.monotonic()
     make_folder(plan.out)
     sweep_temporaries(plan.out)
@@ -138,7 +138,7 @@ def read_images(plan: TrainPlan, report: OnTrainProgress, on_failure: Callable[[
 def fit_model(
     plan: TrainPlan, recipe: TrainingConfig | None, data: Tensor, command: str, report: OnTrainProgress, began: float
 ) -> tuple[Stored, TrainDocument]:
-    """Fit a gaussian, and with a recipe a unet on top of it, and write it; ``began`` is the time of the start."""
+    """Fit and write a gaussian, or with a recipe a unet on top of it; ``began`` is the time of the start."""
     kept = min(plan.settings.directions or DIRECTIONS[plan.kind], data[0].numel(), len(data) - 1)
     initial = None if recipe is None else initial_unet(plan, recipe)
     base = initial.base if initial else fit_gaussian(data, kept, keep_residual=recipe is not None)
@@ -173,7 +173,7 @@ def fit_unet(
     initial: UNetConsistency | None,
     report: OnTrainProgress,
 ) -> tuple[Stored, dict[str, dict[float, float]], float]:
-    """The U-Net on the CPU, its averages' PSNR by level, and the seconds of all runs that made it."""
+    """The U-Net on the CPU, the PSNR of its averages by level, and the seconds of training of all runs."""
 
     def on_progress(progress: TrainingStep) -> None:
         report(TrainProgress("iterations", progress.iteration, progress.iterations, progress.loss))

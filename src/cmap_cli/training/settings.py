@@ -38,14 +38,14 @@ KINDS_OF: Mapping[str, tuple[ModelKind, ...]] = {
     "model": ("classifier",),
     "sigma": ("classifier",),
 }
-"""The kinds of model for which a field has a meaning, if not for all."""
+"""The kinds of model for which a field has a meaning; fields that are not listed have one for all kinds."""
 OPTIONS = {"compiled": "--compile"}
-"""Options of the command line that are not called as the field is."""
+"""Options of the command line whose name differs from the field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """What to train; names and defaults are those of the command line.
+    """The settings of a training; names and defaults are those of the command line.
 
     Attributes:
         kind: gaussian, unet, photo or classifier; by default unet if there is a preset, else gaussian.
@@ -53,23 +53,23 @@ class TrainSettings:
         image_size: side of the model's images, pixels; for a unet a multiple of 2 to the number of widths.
         channels: 3 for RGB, 1 for grey.
         directions: principal directions of the Gaussian that are kept; 600, for a unet 800.
-        images_seen: unet, classifier: training images seen in all, instead of the recipe's.
+        images_seen: unet, classifier: total number of training images that are used, instead of the recipe's.
         batch_size: unet, classifier: images per iteration, instead of the recipe's.
         widths: channels of a unet's levels, multiples of 16, instead of the recipe's.
         lr: peak learning rate, instead of the recipe's.
         preconditioning: what a unet is added to, instead of the recipe's.
-        iterations: photo: optimiser steps in all, instead of the recipe's.
-        tuning: unet: how f is trained after the denoiser, instead of the recipe's; "trajectory" needs ``init``, whose
-            denoiser it uses, and begins with the tuning.
+        iterations: photo: total number of optimiser steps, instead of the recipe's.
+        tuning: unet: how f is trained after the denoiser, instead of the recipe's; "trajectory" uses the denoiser of
+            ``init``, which it needs, and begins with the tuning.
         init: name, file or folder of the model of the same kind whose weights training begins with.
-        classifier: classifier: the one whose weights training begins with.
-        model: classifier: whose denoiser makes the images.
+        classifier: classifier: name or folder of the classifier whose weights training begins with.
+        model: classifier: name of the model whose denoiser is used.
         sigma: classifier: standard deviations of the noise, for images in [0, 1], instead of the recipe's.
-        seed: of weights, order, levels, noise and flips.
+        seed: seed of weights, order, levels, noise and flips.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        precision: what the network computes in; "auto" is bf16 where the hardware has it.
+        precision: data type of the network; "auto" is bf16 if the hardware has it.
         compiled: whether torch.compile fuses the kernels; by default on CUDA.
-        overwrite: replace the model in the folder, and start again.
+        overwrite: whether to discard the model in the folder and start again.
         weights_dir: folder of downloaded weights and data; None for the user's cache.
     """
 
@@ -102,7 +102,7 @@ class TrainSettings:
         return self.kind or ("unet" if self.preset else "gaussian")
 
     def problems(self) -> list[CmapError]:
-        """What is wrong with the values, as far as it can be seen without reading anything."""
+        """The errors in the values, as far as they can be found without reading files."""
         if found := unusable_values(self):
             return found
         least = {"image_size": 4, "directions": 1, "images_seen": 1, "batch_size": 1, "iterations": 1}
