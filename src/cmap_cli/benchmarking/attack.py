@@ -1,4 +1,4 @@
-"""Runs an attack on the module that its access names."""
+"""Runs an attack on the module that its access determines."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class AttackOutcome:
     """The result of an attack on a batch.
 
     Attributes:
-        method: the attack with its settings.
+        method: name of the attack with its settings.
         x_adv: (B, C, H, W) in [0, 1], inside the ball.
         reported_success: whether the attack itself reports success, (B,) bool on the CPU.
         gradient: diagnostics of its gradients; None if it has none or does not report them.
         flags: its warnings.
-        passes: images that went through the attacked module, forward and backward.
+        passes: number of images that went through the attacked module, forward and backward.
     """
 
     method: str
@@ -52,15 +52,15 @@ def attack_images(
     """Attack a batch of images.
 
     Args:
-        defenses: deployed.
+        defenses: the deployed defences.
         spec: the attack and its access.
         threat: the ball.
-        defense: the one that it goes through; None if the attack does not depend on it.
-        budget: how much it may try.
+        defense: name of the attacked defence; None if the attack does not depend on it.
+        budget: steps, draws and queries of the attack.
         x: images in [0, 1], (B, C, H, W), on the classifier's device.
         y: their classes, (B,) int64.
-        on_target: called with the module that is attacked, before it is.
-        compare: whether two draws of the gradient are compared as well, where the attack does that.
+        on_target: called with the attacked module before the attack.
+        compare: whether two draws of the gradient are compared, if the attack can do that.
     """
     target = defenses.target(spec.access, defense, unroll=budget.unroll, smoothing=budget.smoothing)
     if on_target is not None:

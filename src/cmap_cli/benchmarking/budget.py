@@ -1,4 +1,4 @@
-"""Images, steps and draws for a given time on this device, and what they buy."""
+"""Chooses images, steps and draws for a given time on this device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cmap_cli.runs.shard import WHOLE, Shard
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 RESERVE = 10.0
-"""Seconds that are kept for reading the records and writing the report."""
+"""Seconds that are reserved for reading the records and writing the report."""
 SMALLEST = {
     "n": 2,
     "control_images": 2,
@@ -74,20 +74,20 @@ LADDER: tuple[tuple[str, int], ...] = (
     ("queries", REFERENCE_QUERIES),
     ("n", 500),
 )
-"""What is increased in turn while the time suffices: first images, for the interval, then the attacks' strength."""
+"""Settings in the order in which they are increased while there is time: first images, then the attacks' strength."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimePlan:
-    """Settings that were chosen for a time, and what they buy.
+    """Settings that were chosen for a time, and the precision that they give.
 
     Attributes:
-        seconds: the time.
-        chosen: the settings, by the names of their fields; of the images as many as the time can suffice for.
-        least: images that it suffices for even if all takes as long as the estimate allows; None if their number is
-            not chosen.
-        widths: of the 95 % interval in points: if no image stays correct, and if half of them do.
-        weak: what the report will call weak whatever its outcome, a sentence each.
+        seconds: the given time.
+        chosen: the settings, by field name; ``n`` is the largest number of images that the time may be enough for.
+        least: number of images that the time is enough for even at the upper end of the estimate; None if n is given
+            by the user.
+        widths: width of the 95 % interval in points, if no image stays correct and if half of them do.
+        weak: budgets that the report will call weak whatever the results, a sentence each.
     """
 
     seconds: float
@@ -106,7 +106,7 @@ def parse_duration(text: str) -> float:
 
 
 def seconds_of(budget: str | float, shard: Shard) -> float:
-    """The time of a run (UsageError: it is none, or other processes do a part of the run)."""
+    """The time of a run in seconds (UsageError: not a duration, or other processes do a part of the run)."""
     if shard != WHOLE:
         raise UsageError(
             "--budget plans for one process, and this one does a part of a run",
@@ -116,26 +116,26 @@ def seconds_of(budget: str | float, shard: Shard) -> float:
 
 
 def chosen_by_user(settings: BenchmarkSettings) -> set[str]:
-    """The fields that may be planned but have another value than their default: the user has chosen them."""
+    """The fields that --budget could choose and that have another value than their default: chosen by the user."""
     return {name for name in SMALLEST if getattr(settings, name) != getattr(BenchmarkSettings(), name)}
 
 
 def plan_time(
     costs: CostModel, settings: BenchmarkSettings, fixed: Collection[str], seconds: float, left: float
 ) -> dict[str, int]:
-    """Choose what is not fixed so that the run ends in time, also if it takes as long as the estimate allows.
+    """Choose the settings that are not fixed so that the run ends in time, even at the upper end of the estimate.
 
-    If only the lower end of the smallest plan's estimate is in the time, that plan is chosen, and may be cut short.
+    If the smallest plan fits only at the lower end of its estimate, it is chosen, and the run may be cut short.
 
     Args:
-        costs: of a campaign with all images.
-        settings: of the user.
+        costs: times of a campaign with all images.
+        settings: settings of the user.
         fixed: fields that the user has chosen.
         seconds: the whole time.
-        left: of it, for attacks and evaluations.
+        left: the part of it that is left for attacks and evaluations.
 
     Raises:
-        UsageError: the smallest plan takes longer for certain.
+        UsageError: the smallest plan takes longer even at the lower end of its estimate.
     """
     available, used = len(costs.campaign.dataset), used_fields(costs)
     chosen = {name: value for name, value in SMALLEST.items() if name in used and name not in fixed}
@@ -170,7 +170,7 @@ def with_most_images(
 def with_possible_images(
     costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, int], left: float
 ) -> dict[str, int]:
-    """The settings with as many images as there can be time for, if all goes as quickly as the estimate allows."""
+    """The settings with as many images as there is time for at the lower end of the estimate."""
     if "n" not in chosen:
         return dict(chosen)
     available = len(costs.campaign.dataset)
@@ -230,13 +230,13 @@ def span_of(costs: CostModel, settings: BenchmarkSettings, chosen: Mapping[str, 
 
 
 def widths(n: int) -> tuple[float, float]:
-    """Points between the ends of the 95 % interval of n images: if none stays correct, and if half of them do."""
+    """Widths of the 95 % interval of n images, in points: if no image stays correct, and if half of them do."""
     none, half = (wilson_interval(right, n) for right in (0, n // 2))
     return 100 * (none[1] - none[0]), 100 * (half[1] - half[0])
 
 
 def plan_text(chosen: Mapping[str, Any]) -> str:
-    """The planned settings for people: "16 images, 20 PGD steps"."""
+    """The planned settings as text: "16 images, 20 PGD steps"."""
     words = {
         "n": ("image", "images"),
         "attack_steps": ("step of PGD", "steps of PGD"),
@@ -250,7 +250,7 @@ def plan_text(chosen: Mapping[str, Any]) -> str:
 
 
 def weak_plan(prepared: PreparedBenchmark) -> tuple[str, ...]:
-    """What a report of this run will call weak whatever its outcome."""
+    """The budgets that the report of this run will call weak whatever the results, a sentence each."""
     campaign = prepared.campaign
     attacks = [
         TriedAttack(name, item.spec.name, item.spec.access)
@@ -262,7 +262,7 @@ def weak_plan(prepared: PreparedBenchmark) -> tuple[str, ...]:
 
 
 def recorded_plan(folder: Path, seconds: float) -> dict[str, int] | None:
-    """The settings that an earlier run with the same time has chosen in a folder; None if it has none.
+    """The settings that an earlier run with the same time has chosen in a folder; None if there are none.
 
     Raises:
         UsageError: it had another time.
@@ -273,7 +273,7 @@ def recorded_plan(folder: Path, seconds: float) -> dict[str, int] | None:
 
 
 def chosen_before(provenance: Mapping[str, Any], folder: Path, seconds: float) -> dict[str, int] | None:
-    """What was chosen for a time, by a run's provenance; None if nothing was, UsageError if it was another time."""
+    """The settings chosen for a time, from a run's provenance; None if there are none, UsageError for another time."""
     plan = provenance.get("plan")
     if not isinstance(plan, dict) or not isinstance(plan.get("chosen"), dict):
         return None

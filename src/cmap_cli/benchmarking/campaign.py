@@ -1,4 +1,4 @@
-"""All that a benchmark does: which attacks on which defences and images, in which order."""
+"""The work of a benchmark: which attacks are run on which defences and images, in which order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONTROL_IMAGES = 16
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to do with every image: an attack at one eps, or nothing (the clean control).
+    """What is done with every image: an attack at one eps, or nothing (clean images).
 
     Attributes:
         spec: the attack; None for the clean images.
         threat: its ball; None for the clean images.
-        target: the defence that it goes through; None if its images are the same for all defences.
+        target: name of the attacked defence; None if the attacked images are the same for all defences.
     """
 
     spec: AttackSpec | None
@@ -34,7 +34,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Fit for a folder: ``pgd-white-box-Linf-8_255-cmap``."""
+        """The name as a folder name: ``pgd-white-box-Linf-8_255-cmap``."""
         if self.spec is None or self.threat is None:
             return "clean"
         control = ["control"] if self.spec.control else []
@@ -44,14 +44,14 @@ class Item:
 
     @property
     def cascade_key(self) -> tuple[object, ...] | None:
-        """What items of one cascade share; None for clean images and controls."""
+        """The properties that all items of a cascade share; None for clean images and controls."""
         if self.spec is None or self.spec.control:
             return None
         return self.spec.access, self.threat, self.target
 
     @property
     def title(self) -> str:
-        """For people: "pgd@white-box 8/255 on cmap", "control fgsm@bpda 8/255 on cmap", "clean images"."""
+        """The name for messages: "pgd@white-box 8/255 on cmap", "control fgsm@bpda 8/255 on cmap", "clean images"."""
         if self.spec is None or self.threat is None:
             return "clean images"
         control = "control " if self.spec.control else ""
@@ -60,33 +60,33 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One item with one image: the unit that is recorded, divided among shards and lost at most."""
+    """One item with one image: the unit of records and shards, and the most that an interruption loses per image."""
 
     item: Item
     image: int
 
     @property
     def key(self) -> tuple[str, int]:
-        """What identifies it in records: name of the item, and image."""
+        """The key of the task in the records: name of the item, and image."""
         return self.item.name, self.image
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """All that determines a benchmark's records, and how many images are attacked at once.
+    """Everything that determines the records of a benchmark, and how many images are attacked at once.
 
     Attributes:
         dataset: the images, all labelled.
-        classifier: undefended.
-        defenses: what stands before it.
+        classifier: the bare classifier.
+        defenses: the deployed defences.
         specs: the attacks.
         threats: the balls.
-        budget: of each attack.
-        reevaluations: how often each defence is asked again about each image, with fresh randomness.
-        chunk: images that are attacked at once; results do not depend on it, apart from rounding.
+        budget: budget of each attack.
+        reevaluations: number of evaluations of each defence per image, with fresh randomness.
+        chunk: number of images that are attacked at once; results do not depend on it, except for rounding.
         device: where to compute.
-        with_controls: whether attacks that only serve the masking checks run besides, on ``control_images`` images.
-        control_images: see ``with_controls``; of as many images two draws of a gradient are compared.
+        with_controls: whether controls, which only the masking checks use, are run on ``control_images`` images.
+        control_images: number of images of each control, and of images for which two draws of a gradient are compared.
         cascade: whether attacks skip images that an earlier one has broken, see :mod:`cmap_cli.benchmarking.cascade`.
     """
 
@@ -105,7 +105,7 @@ class Campaign:
 
     @property
     def ordered_specs(self) -> tuple[AttackSpec, ...]:
-        """The attacks in the order in which they are run: in a cascade, of those with one access the cheapest first."""
+        """The attacks in the order in which they are run: in a cascade the cheapest attack of each access first."""
         if not self.cascade:
             return tuple(self.specs)
         cheapest = {
@@ -115,13 +115,13 @@ class Campaign:
         return tuple(next(cheapest[spec.access]) for spec in self.specs)
 
     def passes(self, spec: AttackSpec) -> int:
-        """The passes and steps that an attack is planned to need; one with a gradient counts three times."""
+        """The planned passes and steps of an attack; a pass with a gradient counts three times."""
         plan = ATTACKS[spec.name].plan(self.budget, spec.access)
         return plan.forward + 2 * plan.backward + plan.steps
 
     @property
     def shares_access(self) -> bool:
-        """Whether several attacks have the same access, besides controls: only then a cascade changes anything."""
+        """Whether several attacks, without controls, have the same access: only then a cascade changes anything."""
         accesses = [spec.access for spec in self.specs if not spec.control]
         return len(set(accesses)) < len(accesses)
 
@@ -131,7 +131,7 @@ class Campaign:
         return self.cascade and self.shares_access
 
     def earlier(self, item: Item, items: Sequence[Item]) -> tuple[Item, ...]:
-        """Of all items, those before an item in its cascade: the same access, ball and attacked defence."""
+        """The items before an item in its cascade: those with the same access, ball and attacked defence."""
         if not self.cascade or item.cascade_key is None:
             return ()
         return tuple(one for one in items[: items.index(item)] if one.cascade_key == item.cascade_key)
@@ -141,7 +141,7 @@ class Campaign:
         return item.spec is not None and item.spec.access == "transfer"
 
     def items(self) -> Iterator[Item]:
-        """What is done with each image, in this order."""
+        """The items that are done with each image, in this order."""
         yield Item(None, None, None)
         for threat in self.threats:
             for spec in dict.fromkeys((*self.ordered_specs, *(controls(self.specs) if self.with_controls else ()))):
@@ -152,29 +152,28 @@ class Campaign:
             yield from self.items_of(large, parse_threat(norm, LARGE[norm]))
 
     def items_of(self, spec: AttackSpec, threat: ThreatModel) -> Iterator[Item]:
-        """One item, or one for each defence that the attack has to go through."""
+        """One item, or one per defence if the attack depends on the defence."""
         if spec.is_defense_agnostic:
             yield Item(spec, threat, None)
         else:
             yield from (Item(spec, threat, name) for name in self.defenses.names if spec.applies_to(name))
 
     def images(self, item: Item) -> range:
-        """The images of an item: all of them; a few for a control that the user did not ask for."""
+        """The images of an item: all images; a few for a control that was added for the checks."""
         control = item.spec is not None and item.spec.control and item.spec not in self.specs
         return range(min(len(self.dataset), self.control_images) if control else len(self.dataset))
 
     def evaluated(self, item: Item) -> list[str]:
-        """The defences that are shown what an item makes."""
+        """The defences that are evaluated on the images of an item."""
         if item.target is not None:
             return [item.target]
         return [name for name in self.defenses.names if item.spec is None or item.spec.applies_to(name)]
 
     def tasks(self, shard: Shard = WHOLE) -> list[Task]:
-        """What a shard does, in the order in which one process does it: all items of the first image, then of the next.
+        """The tasks of a shard in the order of one process: all items of the first image, then of the next image.
 
-        Tasks are dealt out, not hashed: their numbers are the same wherever the settings are, and what is dealt out by
-        item and image gives each shard as much of an expensive attack as the others. In a cascade all attacks on an
-        image belong to one shard.
+        Tasks are divided by their number, which follows from the settings. Dividing by item and image gives each shard
+        the same amount of an expensive attack. In a cascade all attacks on an image belong to one shard.
         """
         listed = [
             Task(item, image)

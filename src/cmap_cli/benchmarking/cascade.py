@@ -1,8 +1,7 @@
-"""A cascade: an attack skips the images that an earlier one with the same access and ball has broken for good.
+"""A cascade: an attack skips the images that an earlier attack with the same access and ball has broken.
 
-Broken for good means that the defence is wrong in every re-evaluation. Vote, average and worst draw of such an image
-are then as low as they can be, so the worst case over the attacks with one access is the same with and without a
-cascade.
+An image is broken if the defence is wrong in every re-evaluation. Vote, average and worst draw of this image cannot
+become lower, so the worst case over the attacks with one access is the same with and without a cascade.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from cmap_cli.benchmarking.documents import BenchmarkRecord
 
 @dataclass
 class Cascade:
-    """What earlier attacks have broken, learnt from their records.
+    """The images that earlier attacks have broken, from their records.
 
-    Whether an image is skipped depends on its own records alone, so shards, chunks and resuming change nothing.
+    Whether an image is skipped depends only on its own records, so shards, chunks and resuming change nothing.
 
     Attributes:
-        campaign: what is run.
-        broken: (item, defence, image) where every re-evaluation is wrong.
-        bare: (item, image) where the bare classifier is wrong.
+        campaign: the benchmark.
+        broken: all (item, defence, image) where every re-evaluation is wrong.
+        bare: all (item, image) where the bare classifier is wrong.
         images: the first record of each image, for its key and label.
-        earlier: the items before an item, by its name.
+        earlier: the items before an item in its cascade, by name.
     """
 
     campaign: Campaign
@@ -35,12 +34,12 @@ class Cascade:
     earlier: dict[str, tuple[Item, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """List the items before each item once."""
+        """Compute the items before each item."""
         items = list(self.campaign.items())
         self.earlier = {item.name: self.campaign.earlier(item, items) for item in items}
 
     def learn(self, records: Iterable[BenchmarkRecord]) -> None:
-        """Take in the results of attacks."""
+        """Add the records of attacks."""
         for record in records:
             if record.broken_by is not None or record.item not in self.earlier:
                 continue
@@ -51,10 +50,10 @@ class Cascade:
                 self.bare.add((record.item, record.image))
 
     def broken_by(self, task: Task) -> dict[str, str] | None:
-        """The earlier item that broke the image, for each defence that this task would evaluate; None to attack it.
+        """The earlier item that broke the image, for each defence that this task would evaluate; None: attack it.
 
-        An attack on the bare classifier also counts for what is reported of the classifier without a defence, so it is
-        skipped only where the classifier is wrong as well.
+        The report also uses attacks on the bare classifier for the accuracy without a defence, so such an attack skips
+        an image only if the bare classifier is wrong, too.
         """
         before = self.earlier[task.item.name]
         if not before:
@@ -70,7 +69,7 @@ class Cascade:
         return found
 
     def divide(self, group: Sequence[Task]) -> tuple[list[Task], list[BenchmarkRecord]]:
-        """The tasks that are left to do, and the records of the others."""
+        """The tasks to run, and the records of the tasks that are skipped."""
         left: list[Task] = []
         records: list[BenchmarkRecord] = []
         for task in group:

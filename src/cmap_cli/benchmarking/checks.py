@@ -1,7 +1,7 @@
-"""Signs that a defence hides its gradients rather than resists (Athalye et al. 2018, Carlini et al. 2019).
+"""Checks for masked gradients, with which a defence looks robust (Athalye et al. 2018, Carlini et al. 2019).
 
-Functions on counts: what contradicts the order that honest attacks keep among themselves is a flag. The last ones apply
-them to the report of a run.
+The first functions take counts and raise a flag if, for example, a stronger attack leaves more images correct than a
+weaker one. The last functions apply them to the report of a run.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from cmap_cli.runs.journal import read_lines
 from cmap_cli.runs.settings import SETTINGS_FILE
 
 CERTIFICATES = "certificates"
-"""The check that no attack breaks a certificate; where it fires, no condition can be met."""
+"""The check that no attack breaks a certificate; if it fires, no condition can be met."""
 SMOOTHED = "smoothed"
 DEFAULT_CLASSES = 10
 WHITE: tuple[Access, ...] = ("white-box", "bpda", "adaptive")
 Z = 1.645
-"""One-sided 95 %: differences that chance explains as well do not fire."""
+"""Normal quantile for one-sided 95 %: a check does not fire for differences that chance can explain."""
 NEAR_CHANCE = 1.5
-"""Accuracy at a very large eps may be this many times chance before it is called above chance."""
+"""Accuracy at a very large eps counts as above chance if it is larger than chance by this factor."""
 ZERO_SHARE = 0.2
-"""Share of entries of exactly 0 from which gradients are called vanished; honest networks stay far below it."""
+"""Share of zero entries from which gradients count as vanished; networks without masking are far below it."""
 NOISE_COSINE = 0.05
-"""Mean cosine between two draws below which gradients are called noise; random vectors of 3072 entries have ±0.02."""
+"""Mean cosine between two draws below which gradients count as noise; random vectors of 3072 entries have ±0.02."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One attack at one radius: how many of n images the defence still gets right.
+    """The result of one attack at one radius, for the checks.
 
     Attributes:
-        attack: its name.
-        role: what it is to the checks; "other" for anything that is neither plain PGD, FGSM nor noise.
-        access: what it knew of the defence.
-        eps: the radius, in one norm for all that are compared.
-        correct: images classified correctly under it.
-        n: images, the same ones for all.
-        diagnostics: of its gradients.
+        attack: name of the attack.
+        role: how the checks use it; "other" for anything that is neither plain PGD, FGSM nor noise.
+        access: what the attacker knows of the defence.
+        eps: the radius; all compared attacks have the same norm.
+        correct: number of images that are classified correctly under the attack.
+        n: number of images; the same images for all attacks.
+        diagnostics: diagnostics of its gradients.
     """
 
     attack: str
@@ -68,7 +68,7 @@ class Measurement:
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
+        """The accuracy in [0, 1]."""
         return self.correct / self.n
 
     def __str__(self) -> str:
@@ -81,9 +81,9 @@ class Flag:
     """The outcome of one check.
 
     Attributes:
-        name: of the check, fit as a key.
+        name: key of the check.
         fired: whether it found a sign of masking.
-        what: a sentence: what was found, that nothing was, or what is missing to tell.
+        what: a sentence: what was found, that nothing was found, or what is missing for the check.
         checked: whether there was anything to check.
     """
 
@@ -104,9 +104,9 @@ def masking_flags(measurements: Sequence[Measurement], classes: int, large_eps: 
     """All checks of docs/explanation/evaluation.md, each with its outcome.
 
     Args:
-        measurements: of one defence and one norm, on the same images.
-        classes: of the data; chance is 1 / classes.
-        large_eps: radius from which an attack can make any image of any other, 0.5 for Linf.
+        measurements: results on one defence in one norm, on the same images.
+        classes: number of classes of the data; chance is 1 / classes.
+        large_eps: radius from which an attack can turn any image into any other, 0.5 for Linf.
     """
     runs = list(measurements)
     pairs = list(product(runs, runs))
@@ -148,7 +148,7 @@ def _radii(runs: Sequence[Measurement]) -> list[float]:
 
 
 def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: str, needed: str) -> Flag:
-    """The first of each pair has to leave no more right than the second."""
+    """Of each pair the first attack must not leave more images correct than the second."""
     if not pairs:
         return Flag(name, False, f"needs {needed}", checked=False)
     for first, second in pairs:
@@ -158,7 +158,7 @@ def _order(name: str, pairs: Sequence[tuple[Measurement, Measurement]], wrong: s
 
 
 def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag:
-    """At a radius where nothing of the image is left, nothing above chance may be left of the accuracy."""
+    """At a radius at which an attack can replace the whole image, accuracy must not be above chance."""
     large = [run for run in runs if run.eps >= large_eps and run.role == "iterative"]
     if not large:
         return Flag("chance", False, f"needs PGD at eps {large_eps:.4g} or more", checked=False)
@@ -171,7 +171,7 @@ def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag
 
 
 def _gradients(runs: Sequence[Measurement]) -> Iterator[Flag]:
-    """Zero entries, entries that are no numbers, and draws that do not agree."""
+    """Gradients with many zero entries, with NaN or infinite entries, or with draws that do not agree."""
     for name, defect in GRADIENT_DEFECTS.items():
         defects = {str(run): defect(run.diagnostics) for run in runs if run.diagnostics is not None}
         if not defects:
@@ -220,7 +220,7 @@ def write_checked_report(folder: Path) -> Report:
 
 
 def autoattack_flags(folder: Path) -> Iterator[Flag]:
-    """What AutoAttack warned of, once for each attack."""
+    """AutoAttack's warnings, one flag per attack and warning."""
     seen: dict[str, None] = {}
     for record in read_lines(folder / RECORDS_FILE, BenchmarkRecord):
         for text in record.flags:
@@ -252,7 +252,7 @@ def certificate_flags(folder: Path, report: Report) -> Iterator[Flag]:
 
 
 def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:
-    """The masking checks on one defence, in each norm; those that had nothing to check are left out."""
+    """The masking checks on one defence, in each norm, without checks that had nothing to check."""
     classes = len(report.provenance.get("classes") or ()) or DEFAULT_CLASSES
     for norm in dict.fromkeys(threat.norm for threat in defense.threats):
         measured = [
@@ -266,10 +266,10 @@ def defense_flags(report: Report, defense: DefenseResult) -> Iterator[Flag]:
 
 
 def measurement(result: AttackRow, eps: float) -> Measurement:
-    """An attack's outcome as the checks want it.
+    """The result of an attack in the form that the checks need.
 
-    Images that a cascade skipped count as wrong: the count is that of the attack and the earlier ones together, which
-    may be compared with attackers who know less, but not as what PGD alone achieves.
+    Images that a cascade skipped count as wrong: the count is that of the attack and the earlier attacks together. It
+    may be compared with attacks that know less, but it is not the result of PGD alone.
     """
     gradient = result.gradient
     found = None

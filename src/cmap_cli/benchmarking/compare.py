@@ -21,7 +21,7 @@ ALPHA = 0.05
 SAME_IMAGES = ("dataset", "split", "n", "indices")
 """Settings that determine which images are used."""
 SAME_ATTACKS = ("norm", "budget", "reevaluations", "seed", "protocol")
-"""Settings of the attacks; a difference in them is no difference of the defence."""
+"""Settings of the attacks: if they differ, a difference in accuracy is not one of the defences."""
 WORST_CASE = "worst case"
 CLEAN = "clean"
 
@@ -31,11 +31,11 @@ class Condition:
     """What an accuracy is measured under: clean images, one attack, or the worst case over the attacks in a ball.
 
     Attributes:
-        defense: which.
-        attack: its name, "clean" or "worst case".
-        access: of the attack.
-        norm: of the ball.
-        eps: of the ball, as written.
+        defense: name of the defence.
+        attack: name of the attack, "clean" or "worst case".
+        access: access of the attack.
+        norm: norm of the ball.
+        eps: radius of the ball, as written by the user.
         of: the attacks that a worst case is taken over.
     """
 
@@ -47,7 +47,7 @@ class Condition:
     of: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """As in pgd@white-box, Linf 8/255, cmap."""
+        """The condition as text, such as "pgd@white-box, Linf 8/255, cmap"."""
         if self.of:
             return f"{self.attack} of {len(self.of)} attacks, {self.norm} {self.eps}, {self.defense}"
         attack = self.attack if self.access is None else f"{self.attack}@{self.access}"
@@ -60,17 +60,17 @@ class ComparedRow:
     """One condition in both runs.
 
     Attributes:
-        condition: which.
-        n: images.
-        base: images that the first run has right.
-        new: images that the second run has right.
-        lost: right in the first run only.
-        gained: right in the second run only.
-        difference: accuracy of the second minus that of the first.
+        condition: the condition.
+        n: number of images.
+        base: number of images that are right in the first run.
+        new: number of images that are right in the second run.
+        lost: number of images that are right in the first run only.
+        gained: number of images that are right in the second run only.
+        difference: accuracy of the second run minus that of the first.
         low: lower end of the 95 % interval of the difference.
-        high: its upper end.
-        p: two-sided exact McNemar test.
-        p_adjusted: the same, adjusted for the number of rows (Holm).
+        high: upper end of this interval.
+        p: p value of the two-sided exact McNemar test.
+        p_adjusted: the p value adjusted for the number of rows (Holm).
         regression: whether the second run is significantly worse.
         improvement: whether it is significantly better.
     """
@@ -94,15 +94,15 @@ class Comparison(Document, frozen=True, kw_only=True):
     """Two runs, condition by condition; what ``cmap compare --json`` prints.
 
     Attributes:
-        exit_code: of ``cmap compare``; absent inside other documents, as is ``failures``.
+        exit_code: exit code of ``cmap compare``; absent inside other documents, as is ``failures``.
         failures: why the second run does not pass with --fail-on-regression, a sentence each.
         base: folder or report of the first run.
-        new: of the second.
+        new: folder or report of the second run.
         alpha: level of the tests.
-        rows: conditions that both have.
-        only_base: conditions that only the first has; a comparison does not cover them.
-        only_new: conditions that only the second has.
-        problems: why the comparison cannot pass a gate: incomplete runs, missing conditions, other attack budgets.
+        rows: conditions that both runs have.
+        only_base: conditions that only the first run has; the comparison does not cover them.
+        only_new: conditions that only the second run has.
+        problems: why the comparison cannot pass in CI: incomplete runs, missing conditions, other attack budgets.
     """
 
     schema: str = "cmap.compare/1"
@@ -127,7 +127,7 @@ def compare(base: Path, new: Path, *, alpha: float = ALPHA) -> Comparison:
 
     Args:
         base: folder of a run, or its report.json.
-        new: of the run to judge.
+        new: folder or report.json of the run that is tested.
         alpha: level of the tests, for all conditions together (Holm).
 
     Raises:
@@ -171,13 +171,13 @@ def left_out(report: Report, condition: Condition) -> str:
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuse what is no level of a test (UsageError)."""
+    """Refuse a level of the tests that is not between 0 and 1 (UsageError)."""
     if not 0 < alpha < 1:
         raise UsageError(f"--alpha {alpha:g} is not between 0 and 1", "--alpha 0.05")
 
 
 def refuse_missing(place: Path) -> None:
-    """Refuse a report that is not there (UsageError)."""
+    """Refuse a report that does not exist (UsageError)."""
     if not place.exists():
         raise UsageError(f"{place} does not exist", "name a folder of cmap benchmark, or its report.json")
 
@@ -191,7 +191,7 @@ def read_report(place: Path) -> Report:
 
 
 def refuse_other_images(base: Path, new: Path, first: Report, second: Report) -> None:
-    """Both runs must be on the same images (UsageError)."""
+    """Refuse two runs that are not on the same images (UsageError)."""
     changed = [name for name in SAME_IMAGES if first.settings.get(name) != second.settings.get(name)]
     if changed:
         raise UsageError(
@@ -201,10 +201,10 @@ def refuse_other_images(base: Path, new: Path, first: Report, second: Report) ->
 
 
 def rights(report: Report) -> Iterator[tuple[Condition, list[bool]]]:
-    """Whether each image is right, for every condition that all images have reached.
+    """Whether each image is right, for every condition that has results for all images.
 
     Raises:
-        UsageError: the report does not say which images are wrong.
+        UsageError: the report does not contain which images are wrong.
     """
     for one in report.defenses:
         if one.clean is not None:
@@ -213,9 +213,9 @@ def rights(report: Report) -> Iterator[tuple[Condition, list[bool]]]:
 
 
 def attacked_rights(one: DefenseResult) -> Iterator[tuple[Condition, list[bool]]]:
-    """The attacks on a defence, and the worst case over them where there are several.
+    """The attacks on a defence, and if there are several, the worst case over them.
 
-    An attack that left out images, in a cascade, has no result of its own to compare; the worst case does not need it.
+    An attack that skipped images, in a cascade, has no accuracy of its own to compare; the worst case does not need it.
     """
     for threat in one.threats:
         found = []
@@ -252,7 +252,7 @@ def right_images(n: int, right: int, wrong: tuple[int, ...]) -> list[bool]:
 def align_defenses(
     one: Mapping[Condition, list[bool]], two: Mapping[Condition, list[bool]]
 ) -> tuple[dict[Condition, list[bool]], dict[Condition, list[bool]]]:
-    """Where each run has one defence, compare these two even if their names differ."""
+    """If each run has one defence, compare these two even if their names differ."""
     names, others = {each.defense for each in one}, {each.defense for each in two}
     if len(names) == len(others) == 1 and names != others:
         joint = f"{next(iter(names))} → {next(iter(others))}"
@@ -266,7 +266,7 @@ def renamed(condition: Condition, defense: str) -> Condition:
 
 
 def compare_rows(found: Mapping[Condition, tuple[list[bool], list[bool]]], alpha: float) -> tuple[ComparedRow, ...]:
-    """The tests, adjusted for their number."""
+    """The rows with their tests, adjusted for the number of tests."""
     pairs = {condition: count_pairs(*each) for condition, each in found.items()}
     p_values = [mcnemar(each.lost, each.gained) for each in pairs.values()]
     rows = []

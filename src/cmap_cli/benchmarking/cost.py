@@ -1,4 +1,4 @@
-"""What a benchmark will take: a few short passes are timed, the rest is arithmetic. Nothing else estimates it."""
+"""Estimates the time of a benchmark: a few short passes are timed, the rest is computed from them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ THOROUGH_IMAGES = 500
 THOROUGH_DRAWS = 20
 THOROUGH = Budget(steps=100, restarts=1, eot=20, queries=5000)
 QUICK = 0.2
-"""A pass that takes more seconds than this is not timed a second time."""
+"""A pass that takes more seconds than this is timed only once."""
 FURTHER_STEPS = 3
-"""Optimisation steps that are timed beside one: the more, the less an unsteady machine distorts their mean."""
+"""Number of further optimisation steps that are timed; more steps make the mean less sensitive to disturbances."""
 WITHOUT_GRADIENTS: tuple[Access, ...] = ("black-box", "adaptive")
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds, estimated.
+    """Estimated times of a run, in seconds.
 
     Attributes:
-        remaining: of what the run still has to do.
-        thorough: of 500 images, 100 steps, 20 draws in every gradient, 5000 queries and 20 re-evaluations.
+        remaining: time of the tasks that are not finished.
+        thorough: time with 500 images, 100 steps, 20 draws per gradient, 5000 queries and 20 re-evaluations.
     """
 
     remaining: Span
@@ -46,34 +46,34 @@ class PassSeconds:
     """Seconds per image of one pass of a module whose purification takes one step, and of each further step.
 
     Attributes:
-        first: with one step.
-        step: of a further one.
+        first: seconds with one step.
+        step: seconds of a further step.
     """
 
     first: float
     step: float
 
     def at(self, steps: int) -> float:
-        """With that many steps."""
+        """Seconds per image with this number of steps."""
         return self.first + max(0, steps - 1) * self.step
 
 
 @dataclass
 class CostModel:
-    """The seconds of every task of a campaign; each kind of pass is timed when it is first asked for.
+    """The seconds of every task of a campaign; each kind of pass is timed when it is first needed.
 
-    What optimises is timed with one step and with a few more: the others are extrapolated, so that this takes a few
-    seconds however many there are.
+    A pass with optimisation steps is timed with one step and with a few more, and extrapolated to the real number, so
+    that timing takes a few seconds for any number of steps.
 
     Attributes:
-        campaign: what is run; images and budgets may change later, see :meth:`task`.
+        campaign: the benchmark; images and budgets may change later, see :meth:`task`.
     """
 
     campaign: Campaign
     timed: dict[tuple[str, ...], PassSeconds] = field(default_factory=dict)
 
     def task(self, item: Item, budget: Budget, reevaluations: int) -> Span:
-        """One image under one attack, or clean, and its evaluations."""
+        """Seconds of one image under one attack, or clean, with its evaluations."""
         total = measured(self.evaluation("none"))  # the bare classifier looks at every image
         for name in self.campaign.evaluated(item):
             draws = reevaluations if DEFENSES[name].is_randomised else 1
@@ -90,11 +90,11 @@ class CostModel:
         return Span(0.0, total.high) if skips else total
 
     def evaluation(self, defense: str) -> float:
-        """One draw of a deployed defence."""
+        """Seconds of one draw of a deployed defence."""
         return self.time("evaluation", defense).at(self.steps)
 
     def passes(self, item: Item, unroll: int | None) -> tuple[float, float]:
-        """The module that an item attacks: forward, and forward with the gradient."""
+        """Seconds of the module that an item attacks: forward, and forward with the gradient."""
         assert item.spec is not None
         access, target = item.spec.access, item.target or ""
         one = self.time("evaluation", target) if target else self.time("forward", access, target)
@@ -106,11 +106,11 @@ class CostModel:
 
     @property
     def steps(self) -> int:
-        """Optimisation steps of the purification."""
+        """Number of optimisation steps of the purification."""
         return self.campaign.defenses.purifier.config.steps
 
     def time(self, kind: str, *where: str) -> PassSeconds:
-        """One pass, timed once in the life of this object."""
+        """Seconds of one pass, timed once per object."""
         key = (kind, *where)
         if key not in self.timed:
             batch = self.campaign.dataset.batch(0, min(self.campaign.chunk, len(self.campaign.dataset)))
@@ -150,7 +150,7 @@ def with_steps(defenses: Defenses, steps: int) -> Defenses:
 
 
 def timed_pass(run: Callable[[], object], images: int) -> float:
-    """Seconds per image: of the quicker of two passes; the first one may allocate memory and choose kernels."""
+    """Seconds per image of the quicker of two passes; the first may allocate memory and choose kernels."""
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
@@ -186,7 +186,7 @@ def forecast_of(costs: CostModel, tasks: Iterable[Task]) -> Forecast:
 
 
 def thorough_span(costs: CostModel) -> Span:
-    """What a thorough run of the same attacks takes."""
+    """The time of a thorough run of the same attacks."""
     campaign, total = costs.campaign, Span()
     for item in campaign.items():
         count = len(campaign.images(item))

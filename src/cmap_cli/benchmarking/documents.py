@@ -15,12 +15,12 @@ BENCHMARK_SCHEMA = "cmap.benchmark/1"
 
 
 class GradientRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gradients of an attack looked like.
+    """Diagnostics of the gradients of an attack.
 
     Attributes:
         zero: share of entries that were exactly 0.
         not_finite: entries that were NaN or infinite.
-        cosine: between two draws of the gradient at the clean images; None beyond the first ``control_images``.
+        cosine: cosine of two draws of the gradient at the clean image; None after the first ``control_images`` images.
     """
 
     zero: float | None
@@ -36,33 +36,33 @@ class BenchmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of records.jsonl ("cmap.record/1"): one image under one attack, or clean, in front of one defence.
 
     Attributes:
-        image: its number in the data set of the run, from 0.
-        key: its stable name, "cifar10/test/17".
-        label: its class.
-        label_is_prediction: it has no label; the classifier's prediction on the clean image stands in for it.
-        item: the attack with access, ball and attacked defence, as its folder below adversarial/ is called; "clean".
+        image: number of the image in the data set of the run, from 0.
+        key: stable name of the image, "cifar10/test/17".
+        label: class of the image.
+        label_is_prediction: the image has no label; ``label`` is the classifier's prediction for the clean image.
+        item: the attack with access, ball and attacked defence (the name of its folder below adversarial/), or "clean".
         method: the attack with its settings, "PGD-100+EOT20".
         attack: "pgd", "clean", ...
-        access: of the attacker; None for clean images, as are norm, eps and eps_value.
-        norm: of the ball.
-        eps: its radius as the user wrote it, "8/255".
-        eps_value: its radius as a number.
-        control: the attack serves a masking check only.
-        distance: between the attacked image and the clean one, in the norm of the ball.
-        reported_success: the attack's own claim.
-        unchanged: the attack returned the clean image.
-        gradient: what its gradients looked like; None for an attack without gradients.
-        flags: what the attack warned of.
-        forward: passes of the attacked model per image, and those with a gradient in ``backward``.
-        seconds: per image.
+        access: access of the attacker; None for clean images, as are norm, eps and eps_value.
+        norm: norm of the ball.
+        eps: radius of the ball as the user wrote it, "8/255".
+        eps_value: radius of the ball as a number.
+        control: the attack is used only by a masking check.
+        distance: distance between the attacked image and the clean one, in the norm of the ball.
+        reported_success: whether the attack itself reports success.
+        unchanged: whether the attack returned the clean image.
+        gradient: diagnostics of its gradients; None for an attack without gradients.
+        flags: warnings of the attack.
+        forward: passes of the attacked model per image; passes with a gradient are in ``backward``.
+        seconds: seconds per image.
         file: the safetensors file with the attacked image, relative to the folder of the run; None for clean images.
-        row: its row there.
+        row: row of the image in this file.
         defense: the defence that was evaluated.
-        undefended: the class that the bare classifier sees in the attacked image; None for a skipped image.
-        draws: the class that the defended classifier sees, once per re-evaluation; empty for a skipped image.
-        votes: of the defence "smoothed", how many noisy samples have each class, once per re-evaluation.
-        l2: the distance between the attacked image and the clean one in ℓ2, whatever the ball.
-        broken_by: the attack was not run, because an earlier one has broken the image for good: that one's ``item``.
+        undefended: class that the bare classifier predicts for the attacked image; None for a skipped image.
+        draws: class that the defended classifier predicts, once per re-evaluation; empty for a skipped image.
+        votes: only for the defence "smoothed": number of noisy samples per class, once per re-evaluation.
+        l2: ℓ2 distance between the attacked image and the clean one, whatever the norm of the ball.
+        broken_by: for a skipped image: the ``item`` of the earlier attack that broke it.
     """
 
     image: int
@@ -106,7 +106,7 @@ class StoredFlag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JudgedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that a report relies on; others are only shown."""
+    """The settings that a report is computed with; other settings are only shown."""
 
     n: int | None = None
     defenses: tuple[str, ...] = ()
@@ -116,12 +116,12 @@ class JudgedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchmarkDocument(Document, frozen=True, kw_only=True):
-    """benchmark.json: the settings of a run, and what is known of its circumstances.
+    """benchmark.json: the settings of a run, and its provenance.
 
     Attributes:
-        settings: what determines the records; a run resumes only with equal ones.
-        provenance: versions, device, weights, command; of the first start.
-        flags: checks beside those that are computed from the records.
+        settings: everything that determines the records; a run continues only with equal settings.
+        provenance: versions, device, weights and command line of the first start.
+        flags: checks in addition to those that are computed from the records.
     """
 
     schema: Literal["cmap.benchmark/1"]
@@ -135,13 +135,13 @@ class AttackLine(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: name of the clean image.
-        label: its class; ``label_is_prediction`` as in :class:`BenchmarkRecord`.
-        attack: its name; access, norm, eps and distance as in :class:`BenchmarkRecord`.
-        file: the safetensors file with the floats, and its ``row``.
-        classifier: the class that the bare classifier sees in the floats.
-        defense: the defence; ``defended`` are the classes that it sees in the floats.
-        success: whether the floats deceive the classifier, in ``success_defended`` the defended one.
-        png: the PNG file, with its distance and successes after rounding to 8 bits.
+        label: class of the image; ``label_is_prediction`` as in :class:`BenchmarkRecord`.
+        attack: name of the attack; access, norm, eps and distance as in :class:`BenchmarkRecord`.
+        file: the safetensors file with the image as floats; ``row`` is its row there.
+        classifier: class that the bare classifier predicts for the floats.
+        defense: name of the defence; ``defended`` are the classes that it predicts for the floats.
+        success: whether the bare classifier is wrong on the floats; ``success_defended``: the defended classifier.
+        png: the PNG file; distance and successes after rounding to 8 bits.
     """
 
     key: str
@@ -166,7 +166,7 @@ class AttackLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Successes(msgspec.Struct, frozen=True, kw_only=True):
-    """How many images of ``cmap attack`` deceive the classifier and the defended classifier, as floats and as PNG."""
+    """How many images of ``cmap attack`` the bare and the defended classifier get wrong, as floats and as PNG."""
 
     images: int
     success: int
@@ -186,16 +186,16 @@ class BenchmarkShardOutput(Document, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run will take on this device.
+    """The estimated time of a run on this device.
 
     Attributes:
-        remaining: of the tasks that are not done yet.
-        thorough: of 500 images, 100 steps, 20 draws in every gradient, 5000 queries and 20 re-evaluations.
-        tasks: of this process: an image under one attack, or clean.
-        done: of these, finished by earlier runs in the output folder.
-        chosen: the settings that ``--budget`` chose; of the images as many as the time can suffice for.
-        least_images: images that it suffices for even if all takes as long as estimated; null if --n was given.
-        weak: what the report will call weak whatever its outcome; with ``--budget``.
+        remaining: time of the tasks that are not finished.
+        thorough: time with 500 images, 100 steps, 20 draws per gradient, 5000 queries and 20 re-evaluations.
+        tasks: number of tasks of this process; a task is an image under one attack, or clean.
+        done: number of these that earlier runs have finished in the output folder.
+        chosen: settings that ``--budget`` chose; ``n`` is the largest number of images that the time may be enough for.
+        least_images: images that the time is enough for at the upper end of the estimate; null if --n was given.
+        weak: with ``--budget``: budgets that the report will call weak whatever the results.
     """
 
     remaining: Seconds
@@ -251,7 +251,7 @@ class AttackShardOutput(Document, frozen=True, kw_only=True):
 
 
 def read_benchmark(folder: Path) -> BenchmarkDocument:
-    """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
+    """The settings and provenance of a run (UsageError: the file is missing, damaged or of another program)."""
     path = folder / SETTINGS_FILE
     hint = "name the folder of a run of cmap benchmark or cmap attack"
     document = read_document(path, BenchmarkDocument, UsageError, hint)

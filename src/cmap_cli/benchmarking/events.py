@@ -1,4 +1,4 @@
-"""What a benchmark reports while it runs: frozen records for the callbacks ``on_plan`` and ``on_progress``."""
+"""The events of a running benchmark: frozen dataclasses for the callbacks ``on_plan`` and ``on_progress``."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What will be done, and about how long it takes on this device.
+    """The plan of a benchmark, and its estimated time on this device.
 
     Attributes:
         prepared: the run, with its settings and device.
-        folder: where it is written.
-        shard: of this process.
-        tasks: of this shard, an image under one attack or clean; ``all_tasks`` of the run.
-        done: tasks of this shard that are finished already.
-        cost: of what remains of this shard.
-        time: what was chosen for --budget; None without it.
+        folder: output folder.
+        shard: shard of this process.
+        tasks: number of tasks of this shard (an image under one attack, or clean); ``all_tasks``: of the whole run.
+        done: number of tasks of this shard that are already finished.
+        cost: estimated time of the remaining tasks of this shard.
+        time: settings that --budget chose; None without --budget.
     """
 
     prepared: PreparedBenchmark
@@ -42,20 +42,20 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkProgress:
-    """Something has happened: the loop begins, a network was called, a task is done.
+    """Progress of a benchmark: reported when the loop begins, when a network was called, and when a task is done.
 
     Attributes:
-        done: tasks that are finished, those of earlier runs included.
-        total: all tasks of this process.
-        left: how long the rest will take.
-        item: what is in work, "pgd@white-box 8/255"; "" before and between tasks.
-        image: the number of its first image, from 1.
-        images: how many are attacked at once.
-        stage: "attack", or "evaluation" of what it made.
-        passes: passes of the attacked module per image, or evaluations, that are done.
-        planned: how many there will be, if the attack does not end early.
-        step: calls of the consistency model within the pass, which are its optimisation steps and what follows them.
-        steps: optimisation steps of a purification.
+        done: number of finished tasks, including those of earlier runs.
+        total: number of all tasks of this process.
+        left: estimated time of the rest.
+        item: the current attack, "pgd@white-box 8/255"; "" before and between tasks.
+        image: number of the first image in work, from 1.
+        images: number of images that are attacked at once.
+        stage: "attack", or "evaluation" of the attacked images.
+        passes: number of finished passes of the attacked module per image, or of finished evaluations.
+        planned: number of passes or evaluations in all, if the attack does not end early.
+        step: number of calls of the consistency model within the pass: optimisation steps and the calls after them.
+        steps: number of optimisation steps of a purification.
     """
 
     done: int
@@ -76,16 +76,16 @@ OnProgress = Callable[[BenchmarkProgress], None]
 OnMessage = Callable[[str], None]
 """Called with a warning."""
 OnPhase = Callable[[str], None]
-"""Called when something begins that cannot be counted, with what it is: "writing the report"."""
+"""Called at the start of work whose progress cannot be counted, with its name: "writing the report"."""
 
 
 def ignore(_: object) -> None:
-    """Do nothing: the callback for callers that gave none."""
+    """Do nothing: the default callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Functions of the caller that are called before and between the work."""
+    """Functions of the caller that are called before and during the work."""
 
     on_plan: OnPlan | None
     on_message: OnMessage | None

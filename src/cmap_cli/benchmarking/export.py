@@ -1,4 +1,4 @@
-"""What ``cmap attack`` writes besides the floats: 8-bit images, evaluated after rounding, and a manifest."""
+"""Writes the 8-bit images of ``cmap attack``, evaluated after rounding, and the manifest."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SHOWN = 24
 
 
 def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[AttackLine]:
-    """Write every adversarial image of the folder's shard as PNG and its manifest.jsonl, one line an image.
+    """Write every adversarial image of the folder's shard as PNG, and manifest.jsonl with one line per image.
 
-    Rounding to 8 bits can undo a small perturbation, so the written image is shown to the classifier and the defence
-    anew; it can also leave the ball by half a level, so its distance is measured anew.
+    Rounding to 8 bits can remove a small perturbation, so the rounded image is classified again, with and without the
+    defence. It can also be outside the ball by half a level of 8 bits, so its distance is measured again.
 
     Yields:
-        The manifest's lines.
+        The lines of the manifest.
     """
     manifest = Journal(folder.folder, MANIFEST, folder.shard)
     manifest.rewrite([])
@@ -56,7 +56,7 @@ def export_images(campaign: Campaign, folder: BenchmarkFolder) -> Iterator[Attac
 
 
 def export_image(campaign: Campaign, folder: Path, record: BenchmarkRecord) -> AttackLine:
-    """Write the attacked image of a record as PNG, score it anew, and return its line of the manifest."""
+    """Write the attacked image of a record as PNG, classify it, and return its line of the manifest."""
     assert record.file is not None and record.row is not None and record.undefended is not None
     x, x_adv = read_pair(folder / inside(record.file), record.row)
     relative = Path(IMAGES) / safe_relative(record.key)
@@ -117,7 +117,7 @@ def safe_relative(key: str) -> Path:
 
 
 def count_successes(folder: Path) -> Successes:
-    """How many of the images in a folder's manifest.jsonl deceive what, as floats and as PNG."""
+    """Count the successes in a folder's manifest.jsonl, as floats and as PNG."""
     lines = list(Journal(folder, MANIFEST).read(AttackLine))
     return Successes(
         images=len(lines),
@@ -133,7 +133,7 @@ def write_sheet(folder: Path, classes: Sequence[str]) -> None:
 
     Args:
         folder: the output folder.
-        classes: their names, as far as they have any.
+        classes: names of the classes; empty if they have none.
     """
 
     def name(label: int) -> str:

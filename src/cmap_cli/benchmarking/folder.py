@@ -1,4 +1,4 @@
-"""The output folder of ``cmap benchmark`` and ``cmap attack``: settings, records and attacked images; it resumes."""
+"""The output folder of ``cmap benchmark`` and ``cmap attack``: settings, records, attacked images, and resuming."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ ADVERSARIAL = "adversarial"
 class BenchmarkFolder(RecordFolder):
     """benchmark.json (settings, provenance) and records.jsonl of a run.
 
-    Records of a task are appended together after its adversarial image is in place, so after a kill the file never
-    claims too much; what is incomplete is taken out and done again. Several processes can work on one folder, each with
-    a shard and records of its own; what any of them has done is done.
+    The records of a task are appended together after its adversarial image is written, so after a kill there is no
+    record without its image. Incomplete tasks are removed and done again. Several processes can work on one folder,
+    each with its own shard and records; no process repeats the finished tasks of another one.
     """
 
     settings_file = SETTINGS_FILE
     schema = BENCHMARK_SCHEMA
 
     def discard(self) -> None:
-        """Remove the results that are there, of all shards."""
+        """Remove the results of all shards."""
         forget_parts(self.journal, MANIFEST)
         shutil.rmtree(self.folder / ADVERSARIAL, ignore_errors=True)
 
     def resume(self, campaign: Campaign) -> set[tuple[str, int]]:
-        """The keys of finished tasks, see :func:`finished_tasks`; what is incomplete is taken out of the own file."""
+        """The keys of finished tasks, see :func:`finished_tasks`; removes incomplete tasks from this process's file."""
         complete = finished_tasks(self.journal.paths(), campaign)
         if self.journal.path.exists():  # also when nothing is incomplete: a half line may be at its end
             own = finished_tasks([self.journal.path], campaign)
@@ -56,23 +56,23 @@ class BenchmarkFolder(RecordFolder):
             yield from read_lines(path, BenchmarkRecord)
 
     def append(self, records: Sequence[BenchmarkRecord]) -> None:
-        """Add the records of tasks (OutOfSpaceError when the disk is full)."""
+        """Append the records of tasks (OutOfSpaceError if the disk is full)."""
         self.journal.append(records)
 
     def whole_images(self, campaign: Campaign) -> int:
-        """How many of the first images have everything that is done with them."""
+        """The number of first images for which all tasks are finished."""
         finished, items = finished_tasks(self.journal.paths(), campaign), list(campaign.items())
         images = range(len(campaign.dataset))
         wanted = [[(item.name, image) for item in items if image in campaign.images(item)] for image in images]
         return next((image for image, keys in enumerate(wanted) if not finished.issuperset(keys)), len(images))
 
     def keep_first(self, images: int, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Forget all but the first images: the run becomes one that was started with these alone.
+        """Keep only the first images: the run becomes one that was started with these images alone.
 
         Args:
-            images: how many are kept.
-            settings: of the run with these.
-            provenance: of it.
+            images: number of images that are kept.
+            settings: settings of the run with these images.
+            provenance: provenance of this run.
         """
         dropped = [record.file for record in self.records() if record.image >= images and record.file]
         self.journal.rewrite(record for record in self.records() if record.image < images)
@@ -88,7 +88,7 @@ class BenchmarkFolder(RecordFolder):
 
 
 def find_finished_tasks(folder: Path, settings: Mapping[str, Any], campaign: Campaign) -> set[tuple[str, int]]:
-    """The keys of the finished tasks of a folder, which is not touched (SettingsMismatchError for other settings)."""
+    """The keys of the finished tasks of a folder, without changing it (SettingsMismatchError for other settings)."""
     path = folder / SETTINGS_FILE
     if not path.exists():
         return set()
@@ -97,7 +97,7 @@ def find_finished_tasks(folder: Path, settings: Mapping[str, Any], campaign: Cam
 
 
 def finished_tasks(paths: Iterable[Path], campaign: Campaign) -> set[tuple[str, int]]:
-    """The (item, image) of every task whose records are all there, in one of these files."""
+    """The (item, image) of every task all of whose records are in these files."""
     expected = {task.key: len(campaign.evaluated(task.item)) for task in campaign.tasks()}
     complete = set()
     for path in paths:

@@ -13,13 +13,13 @@ from cmap_cli.benchmarking.thresholds import Gate, missed_by, missed_clean
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Something measured on a defence.
+    """A test case: one accuracy of a defence.
 
     Attributes:
-        name: as in "pgd@white-box, Linf 8/255".
-        text: its figures.
-        seconds: that the attack took.
-        missed: thresholds that the figures miss, a sentence each.
+        name: name such as "pgd@white-box, Linf 8/255".
+        text: the accuracy with its interval and n.
+        seconds: time of the attack.
+        missed: thresholds that the accuracy misses, a sentence each.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Case:
 
 
 def junit(report: Report, failures: Sequence[str], gate: Gate) -> str:
-    """JUnit XML: a suite for each defence, a case for each attack, access and eps; a suite of checks and of conditions.
+    """JUnit XML: a suite per defence with a case per attack, access and eps; suites of the checks and the conditions.
 
     A threshold that is missed is a failure of the condition, and of each case whose own figure is below it.
 
     Args:
-        report: of a run.
+        report: report of a run.
         failures: conditions of the user that are not met, a sentence each; each is a failed case.
-        gate: these conditions.
+        gate: the conditions of the user.
     """
     root = ElementTree.Element("testsuites", name="cmap benchmark")
     for one in report.defenses:
@@ -66,14 +66,14 @@ def junit(report: Report, failures: Sequence[str], gate: Gate) -> str:
 
 
 def add_failures(case: ElementTree.Element, sentences: Sequence[str]) -> None:
-    """Let a case fail, if there are reasons; one element for all, because some readers take no more."""
+    """Mark a case as failed if there are reasons; all in one element, because some readers accept only one."""
     if sentences:
         text = "\n".join(sentences)
         ElementTree.SubElement(case, "failure", message="; ".join(sentences), type="threshold").text = text
 
 
 def measured_cases(report: Report, one: DefenseResult, gate: Gate) -> Iterator[Case]:
-    """Everything measured on a defence."""
+    """One case per accuracy of a defence."""
     if one.clean is not None:
         yield Case("clean", figures(one.clean.vote), missed=missed_clean(report, gate, one))
     for threat in one.threats:
@@ -86,7 +86,7 @@ def measured_cases(report: Report, one: DefenseResult, gate: Gate) -> Iterator[C
 
 
 def row_figures(row: AttackRow) -> str:
-    """The figures of an attack; of one that skipped images only the counts, which are no accuracy."""
+    """The accuracy under an attack; only counts if the attack skipped images, because they are no accuracy."""
     if not row.skipped:
         return figures(row.defended.vote) if row.defended else "not run"
     right = row.defended.vote.right if row.defended else 0
@@ -94,7 +94,7 @@ def row_figures(row: AttackRow) -> str:
 
 
 def case_name(row: AttackRow, threat: ThreatResult) -> str:
-    """As in pgd@white-box, Linf 8/255."""
+    """The name of a case, such as "pgd@white-box, Linf 8/255"."""
     return f"{row.attack}@{row.access}, {threat.norm} {threat.eps}"
 
 

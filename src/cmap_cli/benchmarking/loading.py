@@ -29,11 +29,11 @@ def load_benchmark_parts(
     """The model, the classifier, and the images in the size that is attacked, labelled by the classifier's numbers.
 
     Args:
-        names: of data sets.
-        settings: of the run; the model "auto" is chosen by the size that is attacked.
+        names: names of data sets.
+        settings: settings of the run; the model "auto" is chosen by the size of the attacked images.
         chosen: the device.
-        all_images: without n take all there are.
-        through_model: whether images go through the model, whose size then counts.
+        all_images: whether all images are used if the settings have no n.
+        through_model: whether images go through the model; its size is then used.
 
     Raises:
         UsageError: a part does not fit the others.
@@ -59,7 +59,7 @@ def load_benchmark_parts(
 
 
 def load_rgb_model(name: str, chosen: DeviceChoice, weights_dir: Path | None) -> LoadedModel:
-    """A consistency model of RGB images, which attacks and certificates need.
+    """Load a consistency model of RGB images, as attacks and certificates need it.
 
     Raises:
         UsageError: the model's images do not have three channels.
@@ -101,13 +101,13 @@ def run_provenance(
     classifier: LoadedClassifier,
     dataset: Dataset,
 ) -> dict[str, Any]:
-    """What a reader needs to repeat a run, besides its settings.
+    """The provenance of a run: what is needed to repeat it besides its settings.
 
     Args:
-        packages: whose versions are of interest.
+        packages: packages whose versions are included.
         chosen: the device.
         loaded: the consistency model, if one is used.
-        classifier: of the images.
+        classifier: the classifier.
         dataset: the images.
     """
     weights = {each.name: each.sha256 for each in (loaded, classifier) if each is not None}

@@ -1,4 +1,4 @@
-"""The resumable loop of attacks and re-evaluations: one line of records.jsonl for each image, attack and defence."""
+"""The resumable loop of attacks and re-evaluations: one line of records.jsonl per image, attack and defence."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def run_campaign(
     costs: CostModel | None = None,
     deadline: float | None = None,
 ) -> int:
-    """Do what is not done yet of the folder's shard.
+    """Do the tasks of the folder's shard that are not finished.
 
     Args:
-        campaign: what.
-        folder: where the records go.
-        on_progress: called with the progress, at every call of a network.
-        costs: what the tasks take, for a forecast.
-        deadline: of ``time.monotonic()``, when the work has to end; what is in work then is not recorded.
+        campaign: the benchmark.
+        folder: folder for the records.
+        on_progress: called with the progress at every call of a network.
+        costs: times of the tasks, for the estimate of the time left.
+        deadline: time by ``time.monotonic()`` at which the work ends; the current tasks are then not recorded.
 
     Returns:
-        Tasks that are not done because the deadline came first.
+        The number of tasks that are not done because of the deadline.
 
     Raises:
-        OutOfSpaceError: nothing more can be written; the same call continues later.
+        OutOfSpaceError: the disk is full; the same call continues later.
         ImageError: an image cannot be read.
     """
     own = campaign.tasks(folder.shard)
@@ -71,10 +71,10 @@ def run_campaign(
 
 
 def groups(campaign: Campaign, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
-    """Tasks of the same item, at most ``campaign.chunk`` together, in the order of their first images.
+    """Groups of at most ``campaign.chunk`` tasks of the same item, in the order of their first images.
 
-    In a cascade an attack on an image comes after all earlier ones on it: the images are divided into chunks, and all
-    items are done with one chunk before the next.
+    In a cascade an attack on an image must come after all earlier attacks on it: the images are divided into chunks,
+    and all items are done with one chunk before the next chunk.
     """
     size, order = campaign.chunk, {item: number for number, item in enumerate(campaign.items())}
     of_item: dict[tuple[int, Item], list[Task]] = {}
@@ -151,7 +151,7 @@ def do_tasks(campaign: Campaign, folder: BenchmarkFolder, group: Sequence[Task],
 
 
 def vote_counts(votes: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """The classes that have votes, and how many."""
+    """The number of votes of each class that has any."""
     return ((str(label), count) for label, count in enumerate(votes) if count)
 
 
@@ -184,7 +184,7 @@ def attack_fields(item: Item, found: AttackOutcome, x: Tensor, row: int) -> dict
 
 
 def predicted_classes(classifier: nn.Module, x: Tensor) -> list[int]:
-    """The classes that a classifier sees."""
+    """The classes that a classifier predicts."""
     with torch.no_grad():
         classes: list[int] = classifier(x).argmax(-1).tolist()
     return classes

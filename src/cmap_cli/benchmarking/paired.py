@@ -1,4 +1,4 @@
-"""Statistics of two runs on the same images: each image is its own control."""
+"""Paired statistics of two runs on the same images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from statistics import NormalDist
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """How two runs did on the same images.
+    """Counts of images by the results of two runs.
 
     Attributes:
-        both: images that both have right.
-        lost: images that the first has right and the second wrong.
-        gained: images that the first has wrong and the second right.
-        neither: images that both have wrong.
+        both: images that are right in both runs.
+        lost: images that are right in the first run only.
+        gained: images that are right in the second run only.
+        neither: images that are wrong in both runs.
     """
 
     both: int
@@ -36,10 +36,10 @@ class Pairs:
 
 
 def count_pairs(first: Sequence[bool], second: Sequence[bool]) -> Pairs:
-    """Count the four cases; the sequences are of the same images in the same order.
+    """Count the four cases; both sequences have the same images in the same order.
 
     Raises:
-        ValueError: there are no images, or not as many in both.
+        ValueError: there are no images, or the sequences differ in length.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} images are not pairs")
@@ -55,8 +55,8 @@ def mcnemar(lost: int, gained: int) -> float:
     Only images on which the two runs differ count (McNemar 1947).
 
     Args:
-        lost: right in the first run only.
-        gained: right in the second run only.
+        lost: number of images that are right in the first run only.
+        gained: number of images that are right in the second run only.
     """
     n = lost + gained
     tail = sum(math.comb(n, k) for k in range(min(lost, gained) + 1))
@@ -83,10 +83,10 @@ def difference_interval(pairs: Pairs, confidence: float = 0.95) -> tuple[float, 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979): below alpha with a false alarm in at most alpha of all families.
+    """P values adjusted for their number (Holm 1979): any false alarm at level alpha has probability alpha at most.
 
     Args:
-        p_values: of the tests of one family.
+        p_values: p values of all tests.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, highest = [0.0] * len(p_values), 0.0

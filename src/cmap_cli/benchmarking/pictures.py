@@ -1,4 +1,4 @@
-"""The images of a benchmark, in the size that is attacked: the picture that the classifier or the model gets."""
+"""The images of a benchmark, in the size that is attacked: that of the model or of the classifier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cmap_cli.errors import UsageError
 from cmap_cli.models.preprocessing import InputSize
 
 WITHOUT_MODEL = ("none", "jpeg")
-"""How the names of defences begin that do not use the consistency model."""
+"""Beginnings of the names of defences that do not use the consistency model."""
 CHUNK = {"cpu": 1, "mps": 16, "cuda": 64}
 """Images attacked at once. On a CPU one alone takes about a third longer, and an interruption loses no more than it."""
 CHUNK_SIDE = 224
@@ -28,23 +28,24 @@ def default_chunk(device: str, size: tuple[int, int]) -> int:
 
 
 def uses_model(defenses: Sequence[str], specs: Sequence[AttackSpec]) -> bool:
-    """Whether images go through the consistency model, of a defence or of an attack's stand-in for one."""
+    """Whether images go through the consistency model, in a defence or in the surrogate of an attack."""
     return any(not name.startswith(WITHOUT_MODEL) for name in defenses) or any(s.access == "surrogate" for s in specs)
 
 
 def attacked_size(dataset: Dataset, declared: InputSize | None, model: ConsistencyModel | None) -> InputSize:
     """The size of the pictures that are attacked, purified and classified.
 
-    A model of one size decides. Otherwise it is what the classifier declares; images that are all smaller, of the
-    same shape, stay as they are, and so do all images if it declares nothing.
+    It is the size of the model, if the model takes one size only. Otherwise it is the size that the classifier
+    declares; but if all images have one size, which is smaller and of the same shape, they are not resized. If the
+    classifier declares no size, images of one size are not resized.
 
     Args:
-        dataset: the images, unchanged.
-        declared: by the classifier.
-        model: that images go through; None if there is none.
+        dataset: the images in their own sizes.
+        declared: size that the classifier declares; None if it declares none.
+        model: the model that images go through; None if there is none.
 
     Raises:
-        UsageError: the images have different sizes, and nothing says which one to bring them to.
+        UsageError: the images have different sizes, and neither model nor classifier has a size.
     """
     if model is not None and not isinstance(model, TakesAnySize):
         return InputSize(*model.image_shape[1:])
@@ -52,7 +53,7 @@ def attacked_size(dataset: Dataset, declared: InputSize | None, model: Consisten
     if common is None:
         if declared is None:
             raise UsageError(
-                f"the images of {dataset.name} have different sizes, and the classifier does not say which it takes",
+                f"the images of {dataset.name} have different sizes, and the classifier declares none",
                 "give images of one size, or a classifier that declares its own (a name of cmap list classifiers)",
             )
         return declared
@@ -93,7 +94,7 @@ def load_images(names: Sequence[str], settings: AnySettings | CertifySettings, *
 
 
 def refuse_unlabelled(dataset: Dataset, measured: str) -> None:
-    """Refuse images without labels, which what is measured needs (UsageError)."""
+    """Refuse images without labels; ``measured`` is what needs the labels, for the message (UsageError)."""
     if not dataset.labelled:
         raise UsageError(
             f"{dataset.name} has no labels, and {measured} needs them",

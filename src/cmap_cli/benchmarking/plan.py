@@ -1,4 +1,4 @@
-"""What a benchmark will do and how long it takes, before the work; with ``--budget``, chosen for a time."""
+"""The plan of a benchmark and its estimated time; with ``--budget`` the settings are chosen for a time."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ RESIZED = "images of another size are resized and cropped"
 
 @dataclass(frozen=True)
 class PlannedBenchmark:
-    """A benchmark before its work.
+    """A planned benchmark.
 
     Attributes:
-        prepared: what is run.
+        prepared: the checked run with everything loaded.
         team: the processes of the job.
-        folder: of the output.
-        plan: what was reported; None if it was not asked for.
-        costs: measured for it; None if nothing was.
-        deadline: of ``time.monotonic()``, when the work has to end; None without a budget.
-        settings: with what the budget chose; None if it leaves the number of images to the user.
+        folder: output folder.
+        plan: the plan that was reported; None if none was requested.
+        costs: measured times of the tasks; None if nothing was measured.
+        deadline: time by ``time.monotonic()`` at which the work ends; None without a budget.
+        settings: settings with the choices of the budget; None if the user has set the number of images.
     """
 
     prepared: PreparedBenchmark
@@ -63,7 +63,7 @@ class PlannedBenchmark:
     settings: BenchmarkSettings | None = None
 
     def reduced(self, dataset: str, images: int) -> PreparedBenchmark:
-        """The run with the first images alone: those that the time sufficed for (``settings`` are there)."""
+        """The run with only the first images, those that were finished in time (``settings`` must not be None)."""
         assert self.settings is not None
         chosen = dataclasses.replace(self.settings, n=images)
         prepared, plan = with_settings(self.prepared, [dataset], chosen), self.prepared.provenance["plan"]
@@ -82,15 +82,15 @@ def plan_benchmark(
     dry_run: bool,
     tell: Callbacks,
 ) -> PlannedBenchmark:
-    """Load everything, choose what a budget leaves open, and report the plan; arguments as of ``benchmark``.
+    """Load everything, choose settings for the budget, and report the plan; arguments as of ``benchmark``.
 
     Args:
-        dataset: its name.
-        settings: of the run.
+        dataset: name of the data set.
+        settings: settings of the run.
         fixed: names of the settings that a budget does not choose.
-        shard: of this process.
-        out: the output folder; None for one of the user's cache.
-        budget: the time; None for as long as it takes.
+        shard: shard of this process.
+        out: the output folder; None for one in the user's cache.
+        budget: the time; None for no limit.
         overwrite: whether the results in the folder are discarded.
         dry_run: whether only the plan is wanted.
         tell: the callbacks.
@@ -117,7 +117,7 @@ def announce_plan(
     dry_run: bool,
     tell: Callbacks,
 ) -> tuple[BenchmarkPlan | None, CostModel | None]:
-    """Measure the cost of the run and report it; only in the first process, and only if it is wanted.
+    """Measure the cost of the run and report it; only in the first process, and only for a dry run or with on_plan.
 
     Raises:
         SettingsMismatchError: the folder holds records of other settings.
@@ -143,7 +143,7 @@ def announce_costs(
     time_plan: TimePlan | None = None,
     deadline: float = math.inf,
 ) -> BenchmarkPlan:
-    """Report to the caller what will be done and how long it takes, which is no longer than until the deadline."""
+    """Report the plan and its time to the caller; the time is at most that until the deadline."""
     campaign = prepared.campaign
     finished = set() if overwrite else find_finished_tasks(folder, prepared.settings, campaign)
     own = campaign.tasks(shard)
@@ -166,19 +166,19 @@ def plan_within(
     overwrite: bool,
     tell: Callbacks,
 ) -> PlannedBenchmark:
-    """Choose images, steps and draws for a time, or take what an earlier run in the folder has chosen for it.
+    """Choose images, steps and draws for a time, or take those that an earlier run in the folder has chosen.
 
     Args:
-        run: with all images, and the deadline.
-        dataset: its name.
-        settings: of the user.
+        run: the run with all images, and the deadline.
+        dataset: name of the data set.
+        settings: settings of the user.
         fixed: names of the settings that are not changed.
         seconds: the time, which ends at the deadline.
         overwrite: whether the results in the folder are discarded.
         tell: the callbacks.
 
     Raises:
-        UsageError: the time is too short, or the folder was planned for another.
+        UsageError: the time is too short, or the folder was planned for another time.
     """
     assert run.deadline is not None
     tell.on_phase(MEASURING)
@@ -200,13 +200,13 @@ def plan_within(
 
 
 def with_plan(prepared: PreparedBenchmark, plan: dict[str, Any]) -> PreparedBenchmark:
-    """The run with what was chosen for a time in its provenance."""
+    """The run with the choices for a time in its provenance."""
     about = {**prepared.provenance, **planned(prepared.campaign), "plan": plan}
     return dataclasses.replace(prepared, provenance=about)
 
 
 def with_settings(prepared: PreparedBenchmark, names: Sequence[str], settings: AnySettings) -> PreparedBenchmark:
-    """The same models with other images, budgets and re-evaluations."""
+    """The run with the same models and other images, budgets and re-evaluations."""
     campaign, before = prepared.campaign, prepared.campaign.dataset
     dataset = dataclasses.replace(
         load_images(names, settings),

@@ -1,4 +1,4 @@
-"""``benchmark`` and ``attack``: settings in, one result out; the command line only renders them."""
+"""``benchmark`` and ``attack``: take settings, return one result; the command line prints it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ REPORTING, EXPORTING = "writing the report", "writing and scoring PNG files"
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a benchmark wrote.
+    """The result of a benchmark.
 
     Attributes:
-        folder: with records, attacked images and report.
-        settings: as benchmark.json holds them.
-        report: None for a dry run, for a shard, and in all processes of torchrun but the first.
-        plan: of a dry run; None if it was not asked for.
-        shard: of this process.
-        tasks: of this shard: an image under one attack, or clean.
+        folder: folder of records, attacked images and report.
+        settings: the settings as in benchmark.json.
+        report: the report; None for a dry run, for a shard, and in all processes of torchrun but the first.
+        plan: the plan of a dry run; None otherwise, unless ``on_plan`` was given.
+        shard: shard of this process.
+        tasks: number of tasks of this shard; a task is an image under one attack, or clean.
         records: the file of this shard's records; None for a dry run.
         team: the processes of the job.
-        unfinished: tasks for which the time of ``budget`` was too short.
+        unfinished: number of tasks for which the time of ``budget`` was too short.
     """
 
     folder: Path
@@ -58,12 +58,12 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class AttackRunResult:
-    """What an attack on a data set wrote.
+    """The result of an attack on a data set.
 
     Attributes:
-        folder: with images, floats and manifest.
-        settings: as benchmark.json holds them.
-        successes: None where ``report`` of :class:`BenchmarkResult` is.
+        folder: folder of images, floats and manifest.
+        settings: the settings as in benchmark.json.
+        successes: counts of successes; None in the same cases as ``report`` of :class:`BenchmarkResult`.
         images: PNG files of this shard, relative to the folder.
         plan: as in :class:`BenchmarkResult`, as are shard and team.
     """
@@ -96,14 +96,14 @@ def benchmark(
 
     Args:
         dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
-        settings: the options of ``cmap benchmark``.
-        out: the output folder; None for one of the user's cache that these settings always get.
-        budget: time for this call, "10m" or seconds; chooses what keeps its default among images, steps and draws.
-        shard: of the work; None for all of it, or the shard that torchrun gives this process.
+        settings: the options of ``cmap benchmark``; None for the defaults.
+        out: the output folder; None for a folder in the user's cache whose name follows from these settings.
+        budget: time for this call, "10m" or seconds; chooses images, steps and draws that have their default values.
+        shard: shard of the work; None for all of it, or the shard that torchrun gives this process.
         overwrite: discard the results in ``out`` and start again.
-        dry_run: only estimate how long it takes.
-        on_plan: called before the work starts with what will be done; estimating takes a few seconds.
-        on_progress: called at every call of a network with what is in work, and how long the rest takes.
+        dry_run: only estimate the time.
+        on_plan: called with the plan before the work starts; estimating its time takes a few seconds.
+        on_progress: called at every call of a network with the current work and the time left.
         on_message: called with warnings.
         on_phase: called when a phase begins whose progress cannot be counted.
         **options: fields of :class:`~cmap_cli.benchmarking.settings.BenchmarkSettings` to change in ``settings``.
@@ -142,7 +142,7 @@ def benchmark(
 def keep_whole_images(
     result: BenchmarkResult, results: BenchmarkFolder, run: PlannedBenchmark, dataset: str, on_phase: OnPhase
 ) -> BenchmarkResult:
-    """Make the run one of the images that its time sufficed for, unless they are too few."""
+    """Reduce the run to the images that were finished in time, unless they are too few."""
     images = results.whole_images(run.prepared.campaign)
     if images < SMALLEST["n"]:
         return result
@@ -172,14 +172,14 @@ def attack(
     Args:
         images: data sets, files, folders or patterns, as ``cmap attack`` takes them.
         out: the output folder.
-        settings: the options of ``cmap attack``.
-        shard: as in :func:`benchmark`, as are overwrite, dry_run, on_plan, on_progress and on_message.
-        overwrite: see ``shard``.
-        dry_run: see ``shard``.
-        on_plan: see ``shard``.
-        on_progress: see ``shard``.
-        on_message: see ``shard``.
-        on_phase: see ``shard``.
+        settings: the options of ``cmap attack``; None for the defaults.
+        shard: as in :func:`benchmark`.
+        overwrite: as in :func:`benchmark`.
+        dry_run: as in :func:`benchmark`.
+        on_plan: as in :func:`benchmark`.
+        on_progress: as in :func:`benchmark`.
+        on_message: as in :func:`benchmark`.
+        on_phase: as in :func:`benchmark`.
         on_image: called with the name of each PNG file, relative to ``out``.
         **options: fields of :class:`~cmap_cli.benchmarking.settings.AttackSettings` to change in ``settings``.
 
@@ -214,7 +214,7 @@ def attack(
 
 
 def merge_attack(result: AttackRunResult) -> AttackRunResult:
-    """Gather what all processes wrote, if this one does that, and draw the sheet."""
+    """Merge the results of all processes and draw the sheet, if this process is the one that does it."""
     if result.team.partial or not result.team.leads:
         return result
     merge_folder(result.folder, final=True)
@@ -225,7 +225,7 @@ def merge_attack(result: AttackRunResult) -> AttackRunResult:
 def open_folder(
     prepared: PreparedBenchmark, folder: Path, shard: Shard, team: Team, *, overwrite: bool
 ) -> BenchmarkFolder:
-    """The output folder, which the leading process makes first."""
+    """Open the output folder; the first process creates it."""
     with team.leader_first():
         return BenchmarkFolder(
             folder, prepared.settings, prepared.provenance, overwrite=team.forgets(overwrite), shard=shard

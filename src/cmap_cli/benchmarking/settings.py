@@ -28,16 +28,16 @@ UNCOMPARED = {
     "chunk": "how many images are attacked at once; each has random numbers of its own",
     "weights_dir": "where weights are kept; the weights themselves are compared by their SHA-256",
 }
-"""The settings that do not change results, and why: a run resumes with other values of these, and of no others."""
+"""The settings that do not change results, and why: only these may differ when a run is continued."""
 DEFAULT_IMAGES = 8
 REPEATED = ("attack", "access", "eps", "defense")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What ``cmap attack`` and ``cmap benchmark`` share; the help of the commands describes each.
+    """The options that ``cmap attack`` and ``cmap benchmark`` share; the help of the commands describes them.
 
-    Attributes are the options of the same names. Options that can be repeated take a name or a sequence of names.
+    Attributes have the names of the options. Options that can be repeated take a name or a sequence of names.
     """
 
     split: Split = "subset"
@@ -77,7 +77,7 @@ class RunSettings:
     weights_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Bring repeated options to tuples."""
+        """Convert repeated options to tuples."""
         for name in REPEATED:
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
@@ -88,11 +88,11 @@ class BenchmarkSettings(RunSettings):
     """The options of ``cmap benchmark``.
 
     Attributes:
-        n: images; None for 8, or all there are if they are fewer.
+        n: number of images; None for 8, or all images if there are fewer.
         protocol: "end-to-end", or "paper".
-        reevaluations: evaluations of each defence per image, with fresh randomness.
-        control_images: images of each control, an attack that only serves a check.
-        cascade: whether attacks skip images that an earlier attack with the same access and ball has broken for good.
+        reevaluations: number of evaluations of each defence per image, with fresh randomness.
+        control_images: number of images of each control, an attack that only the checks use.
+        cascade: whether attacks skip images that an earlier attack with the same access and ball has broken.
     """
 
     protocol: Protocol | None = "end-to-end"
@@ -106,7 +106,7 @@ class AttackSettings(RunSettings):
     """The options of ``cmap attack``: one attack with one access.
 
     Attributes:
-        n: images; None for all.
+        n: number of images; None for all.
     """
 
     attack: Sequence[str] = ("autoattack",)

@@ -1,4 +1,4 @@
-"""From the settings of ``cmap benchmark`` and ``cmap attack`` to what they run: checked and loaded."""
+"""Checks the settings of ``cmap benchmark`` and ``cmap attack`` and loads what they name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULT_EPS: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Settings as far as they can be understood before anything is loaded."""
+    """Settings that were parsed before anything is loaded."""
 
     defenses: tuple[str, ...]
     specs: tuple[AttackSpec, ...]
@@ -51,9 +51,9 @@ class PreparedBenchmark:
     """A checked run with everything loaded.
 
     Attributes:
-        campaign: what is run.
-        settings: what determines its records.
-        provenance: versions, device and other circumstances of the run.
+        campaign: the benchmark.
+        settings: the settings that determine its records.
+        provenance: versions, device and command line of the run.
         chosen: the device.
         loaded: the consistency model.
     """
@@ -65,14 +65,14 @@ class PreparedBenchmark:
     loaded: LoadedModel
 
     def default_folder(self, seconds: float | None = None) -> Path:
-        """A folder of the user's cache that these settings always get; another one for every time of --budget."""
+        """The folder in the user's cache for these settings; each time of --budget has a folder of its own."""
         known = self.settings if seconds is None else {**self.settings, "budget_seconds": seconds}
         attacks = dict.fromkeys(spec.name for spec in self.campaign.specs)
         return default_folder("benchmarks", (self.campaign.dataset.name, *attacks), known)
 
 
 def parse_budget(settings: AnySettings) -> Budget:
-    """How much attacks may try (all problems at once as UsageError)."""
+    """The budget of the attacks (all problems at once as UsageError)."""
     problems: list[CmapError] = []
     least = {"attack_steps": 1, "restarts": 1, "eot": 1, "queries": 1, "disruption_steps": 5, "reevaluations": 1}
     least |= dict.fromkeys(("n", "steps", "num_latents", "batch_size", "chunk", "samples", "control_images"), 1)
@@ -103,7 +103,7 @@ def parse_budget(settings: AnySettings) -> Budget:
 
 
 def parse_threats(settings: AnySettings) -> tuple[ThreatModel, ...]:
-    """The balls, each once (all problems at once as UsageError)."""
+    """The balls, without repetitions (all problems at once as UsageError)."""
     problems: list[CmapError] = []
     threats: list[ThreatModel] = []
     norm = NORMS.get(settings.norm.lower(), "Linf")
@@ -149,10 +149,10 @@ def prepare_benchmark(
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:
-        names: of data sets.
-        settings: of the run.
-        shard: of this process.
-        all_images: without n take all there are.
+        names: names of data sets.
+        settings: settings of the run.
+        shard: shard of this process.
+        all_images: whether all images are used if the settings have no n.
 
     Raises:
         UsageError: a setting is wrong, or images have no labels.
@@ -236,6 +236,6 @@ def recorded_benchmark_settings(settings: AnySettings, campaign: Campaign, loade
 
 
 def planned(campaign: Campaign) -> dict[str, Any]:
-    """The items of a run in their order, and how many records each of them makes: with fewer a run is not complete."""
+    """The items of a run in their order, and the number of records of each: with fewer, a run is not complete."""
     counts = {item.name: len(campaign.images(item)) * len(campaign.evaluated(item)) for item in campaign.items()}
     return {"items": list(counts), "records": counts}

@@ -1,4 +1,4 @@
-"""Which attacks run, with which access: ``NAME@ACCESS``, the protocols, and what is allowed together."""
+"""Parses attacks and their access: ``NAME@ACCESS``, the protocols, and which combinations are allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, sugges
 THROUGH_THE_DEFENSE: frozenset[Access] = frozenset({"bpda", "white-box", "adaptive", "black-box"})
 DEFENSE_AGNOSTIC: frozenset[Access] = frozenset({"transfer", "surrogate"})
 COMPANIONS = ("pgd@bpda", "pgd@white-box")
-"""What the end-to-end protocol adds where nothing that was asked for goes through the defence."""
+"""Attacks that the end-to-end protocol adds if no requested attack goes through the defence."""
 
 PROTOCOLS: dict[Protocol, tuple[str, ...]] = {
     "end-to-end": ("autoattack@transfer", "pgd@surrogate", "pgd@bpda", "pgd@white-box", "square@black-box"),
@@ -24,14 +24,14 @@ PROTOCOLS: dict[Protocol, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class AttackSpec:
-    """An attack and what its attacker sees.
+    """An attack and its access.
 
     Attributes:
-        name: of :data:`~cmap_cli.attacks.table.ATTACKS`.
+        name: a name of :data:`~cmap_cli.attacks.table.ATTACKS`.
         access: transfer: the bare classifier; surrogate: a one-step denoiser before it; bpda: the defence, its
             gradient replaced by the identity; white-box: the defence, differentiated; adaptive: the purification's
             own objective; black-box: the defence's scores.
-        control: whether it only serves a masking check.
+        control: whether it is used only by a masking check.
     """
 
     name: str
@@ -53,22 +53,22 @@ class AttackSpec:
         return self.access in THROUGH_THE_DEFENSE and not self.control
 
     def applies_to(self, defense: str) -> bool:
-        """Whether there is such an attack on a defence; what controls make is shown to every defence."""
+        """Whether this attack is possible on a defence; every defence is evaluated on the images of controls."""
         return self.access in DEFENSES[defense].accesses or (self.control and self.is_defense_agnostic)
 
 
 LARGE: dict[Norm, str] = {"Linf": "0.5", "L2": "28", "L1": "1536"}
-"""Radius at which an attack can make any image of any other: half the range at every pixel of 32×32."""
+"""Radius at which an attack can turn any image into any other: half the range at every pixel of 32×32."""
 
 
 def controls(specs: Sequence[AttackSpec]) -> tuple[AttackSpec, ...]:
-    """Attacks that must be weaker than those asked for; if they are not, something is masked."""
+    """Attacks that must be weaker than the requested ones; if they are not, gradients are masked."""
     single = [AttackSpec("fgsm", spec.access, control=True) for spec in specs if spec.name == "pgd"]
     return (AttackSpec("noise", "transfer", control=True), *dict.fromkeys(single))
 
 
 def large_control(specs: Sequence[AttackSpec]) -> AttackSpec | None:
-    """The cheapest attack through the defence, for a radius at which nothing may be left of the accuracy."""
+    """The cheapest attack through the defence, for a very large radius, at which accuracy must not be above chance."""
     through = [spec for spec in specs if spec.name == "pgd" and spec.access in THROUGH_THE_DEFENSE]
     cheapest = min(through, key=lambda spec: spec.access != "bpda", default=None)
     return None if cheapest is None else replace(cheapest, control=True)
@@ -77,17 +77,17 @@ def large_control(specs: Sequence[AttackSpec]) -> AttackSpec | None:
 def parse_attacks(
     attacks: Sequence[str], accesses: Sequence[str], protocol: Protocol | None, defenses: Sequence[str]
 ) -> tuple[AttackSpec, ...]:
-    """What the options ask for.
+    """The attacks that the options request.
 
     Args:
-        attacks: names, or NAME@ACCESS; nothing: the protocol's own.
-        accesses: for names without one; nothing: the attack's default, and under the end-to-end protocol the
-            companions, if no attack goes through the defence.
-        protocol: which; None for exactly the attacks given.
-        defenses: what is attacked.
+        attacks: names, or NAME@ACCESS; if empty, those of the protocol.
+        accesses: accesses for names without ``@``; if empty, the default of each attack, and under the end-to-end
+            protocol also the companions, if no attack goes through the defence.
+        protocol: the protocol; None for exactly the given attacks.
+        defenses: names of the attacked defences.
 
     Raises:
-        UsageError: an unknown name, or an access that the attack cannot be given; all problems at once.
+        UsageError: an unknown name, or an access that the attack does not support; all problems at once.
     """
     problems: list[CmapError] = []
     known = get_args(Access)
@@ -109,12 +109,12 @@ def parse_attack(text: str, accesses: Sequence[str], protocol: Protocol | None) 
     """One NAME or NAME@ACCESS: an attack for each access.
 
     Args:
-        text: of the user.
-        accesses: for a name without one.
-        protocol: "paper" attacks the surrogate only.
+        text: text of the user.
+        accesses: accesses for a name without ``@``.
+        protocol: the protocol; "paper" attacks only the surrogate.
 
     Raises:
-        UsageError: an unknown name, or an access that the attack cannot be given.
+        UsageError: an unknown name, or an access that the attack does not support.
     """
     name, at, given = text.partition("@")
     if name not in ATTACKS:
@@ -138,7 +138,7 @@ def parse_attack(text: str, accesses: Sequence[str], protocol: Protocol | None) 
 
 
 def parse_defenses(names: Sequence[str]) -> tuple[str, ...]:
-    """The defences by name, each once (UsageError for names that there are not)."""
+    """The names of the defences, without repetitions (UsageError for unknown names)."""
     raise_all(
         [
             UsageError(f"there is no defence {name!r}", suggestion(name, DEFENSES))

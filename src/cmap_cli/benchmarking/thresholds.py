@@ -1,4 +1,4 @@
-"""The conditions of a CI job on a run: whatever is missing fails them."""
+"""The conditions of a CI job on a run; a condition is not met if the run lacks what it needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cmap_cli.defenses.table import DEFENSES
 from cmap_cli.errors import CmapError, UsageError, collecting, raise_all, suggestion
 
 ALWAYS_FATAL = ("certificates",)
-"""Checks without which no run passes: a certificate that an attack breaks means that the program is wrong."""
+"""Checks that always fail a run if they fire: a certificate that an attack breaks means that the program has a bug."""
 CLASS = "class:"
 CLEAN = "defended clean accuracy"
 HINT = "write 0.5, white-box=0.3, white-box@4/255=0.2 or 8/255@class:cat=0.1"
@@ -28,9 +28,9 @@ class Threshold:
 
     Attributes:
         value: in [0, 1].
-        access: of the attacks that are judged; None for all.
-        eps: of the ball, as a number; None for the largest.
-        label: name or number of the class that is judged; None for all.
+        access: access of the attacks that it applies to; None for all.
+        eps: radius of the ball, as a number; None for the largest.
+        label: name or number of the class that it applies to; None for all.
         spelled: as the user wrote it.
     """
 
@@ -52,12 +52,12 @@ class Gate:
     """The conditions of a CI job.
 
     Attributes:
-        fail_under: thresholds of the robust accuracy: the vote over re-evaluations, in the worst case over attacks.
+        fail_under: thresholds of robust accuracy: the vote over re-evaluations, in the worst case over attacks.
         fail_under_clean: lowest accuracy of the defended classifier on clean images.
         fail_on: "estimate", or "interval" for the lower end of the Wilson interval.
-        fail_on_flags: whether a masking check that fired is a failure.
-        fail_on_weak: whether a weak budget is.
-        require_access: accesses without which a run fails.
+        fail_on_flags: whether a run fails if a masking check fires.
+        fail_on_weak: whether a run fails if a budget is weak.
+        require_access: accesses that the attacks of a run must include.
         accept_access: accesses that are enough for a threshold although they do not attack the defence.
     """
 
@@ -86,7 +86,7 @@ def parse_gate(
     require_access: Sequence[str],
     accept_access: Sequence[str],
 ) -> Gate:
-    """The conditions that options ask for (all problems at once as UsageError)."""
+    """The conditions that the options set (all problems at once as UsageError)."""
     problems: list[CmapError] = []
     thresholds: list[Threshold] = []
     for text in fail_under:
@@ -125,7 +125,7 @@ def parse_threshold(text: str) -> Threshold:
 
 
 def number_of(eps: str) -> float:
-    """A radius as a number (ValueError if it is none)."""
+    """A radius as a number (ValueError if the text is not a number)."""
     number, slash, divisor = eps.partition("/")
     return float(number) / (float(divisor) if slash else 1.0)
 
@@ -152,9 +152,9 @@ def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -
     """The conditions that a run does not meet, one sentence each; a run that is not complete meets none.
 
     Args:
-        report: of the run.
+        report: report of the run.
         gate: the conditions.
-        missing: what a merge did not find.
+        missing: shards and images that a merge did not find.
     """
     if not gate.judges:
         return []
@@ -178,7 +178,7 @@ def failed_conditions(report: Report, gate: Gate, missing: Sequence[str] = ()) -
 
 
 def judged_threats(report: Report) -> list[ThreatResult]:
-    """The balls of the defence in the headline in which attacks count."""
+    """The balls of the headline's defence that have attacks other than controls."""
     headline = report.headline
     defense = headline.defense if headline else None
     return [threat for one in report.defenses if one.defense == defense for threat in one.threats if threat.attacks]
@@ -201,7 +201,7 @@ def failed_thresholds(report: Report, gate: Gate) -> list[str]:
 
 
 def judged_rate(report: Report, headline: Headline, threshold: Threshold) -> Rate | None:
-    """The robust accuracy that a threshold judges; None if it was not measured."""
+    """The robust accuracy that a threshold applies to; None if it was not measured."""
     radius = headline.eps_value if threshold.eps is None else threshold.eps
     threats = [
         threat
@@ -260,7 +260,7 @@ def row_rate(row: AttackRow) -> Rate | None:
 
 
 def below(found: Rate | None, limit: float, what: str, fail_on: FailOn) -> list[str]:
-    """A sentence with figure, limit, n and interval if an accuracy is below its limit, or was not measured."""
+    """A sentence with accuracy, limit, n and interval if an accuracy is below its limit or was not measured."""
     if found is None:
         return [f"there is no {what} to compare with {limit:g}"]
     value = found.low if fail_on == "interval" else found.value

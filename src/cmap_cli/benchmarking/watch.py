@@ -1,4 +1,4 @@
-"""Watches a benchmark at work: which attack, image, pass and step; ends it when its time is over."""
+"""Reports the progress of a benchmark (attack, image, pass, step), and ends it when its time is over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cmap_cli.runs.forecast import Forecast, Span
 
 
 class OutOfTimeError(Exception):
-    """The time that a run was given is over."""
+    """The time of a run is over."""
 
 
 @dataclass
@@ -26,12 +26,12 @@ class Watch:
     """Reports progress to ``on_progress`` at the calls of the networks.
 
     Attributes:
-        campaign: what is run.
-        total: tasks of this process; ``done`` of them are finished.
-        done: see ``total``.
-        forecast: of the tasks that remain; None without ``on_progress``.
+        campaign: the benchmark.
+        total: number of tasks of this process.
+        done: number of finished tasks.
+        forecast: forecast of the remaining tasks; None without ``on_progress``.
         on_progress: called at every call of a network.
-        deadline: of ``time.monotonic()``; None for none.
+        deadline: time by ``time.monotonic()`` at which the run ends; None for no limit.
     """
 
     campaign: Campaign
@@ -51,7 +51,7 @@ class Watch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listen to the consistency model; a model that is no module is not heard."""
+        """Within the context, report calls of the consistency model if it is a torch module."""
         model = self.campaign.defenses.purifier.model
         hook = model.register_forward_hook(lambda *_: self.tick()) if isinstance(model, nn.Module) else None
         try:
@@ -63,7 +63,7 @@ class Watch:
 
     @property
     def left(self) -> Span:
-        """How long the rest will take, without what was spent on the tasks in work."""
+        """The time of the rest, less the time already spent on the current tasks."""
         if self.forecast is None:
             return Span()
         now, left = time.monotonic(), self.forecast.left()
@@ -72,7 +72,7 @@ class Watch:
         return rest if self.deadline is None else rest.within(max(0.0, self.deadline - now))
 
     def begin(self, group: tuple[Task, ...]) -> None:
-        """Tasks of one item are attacked at once from now on (OutOfTimeError if they would end too late)."""
+        """Start tasks of one item that are attacked together (OutOfTimeError if they would end too late)."""
         item = group[0].item
         if self.deadline is not None:
             left = self.deadline - time.monotonic()
@@ -84,24 +84,24 @@ class Watch:
         self.began = time.monotonic()
 
     def attack(self, target: AttackedModule) -> None:
-        """This module is attacked from now on."""
+        """Report the calls of this module, which is now attacked."""
         self.passes = target.passes
         target.eval().register_forward_hook(lambda *_: self.tick(model=False))
 
     def evaluate(self, number: int, draws: int) -> None:
-        """Evaluation ``number`` of ``draws`` begins."""
+        """Report that evaluation ``number`` of ``draws`` begins."""
         self.stage, self.evaluations, self.planned, self.step = "evaluation", number, draws, 0
         self.tell()
 
     def skip(self, item: Item, count: int) -> None:
-        """Images are recorded that an attack is not run on."""
+        """Count tasks that are recorded without running the attack."""
         if self.forecast is not None:
             self.forecast.finish(item.name, 0.0, count)
         self.done += count
         self.tell()
 
     def finish(self) -> None:
-        """The tasks in work are recorded."""
+        """Count the current tasks as finished."""
         if self.forecast is not None:
             seconds = time.monotonic() - self.began
             self.forecast.finish(self.group[0].item.name, seconds, len(self.group))
@@ -110,7 +110,7 @@ class Watch:
         self.tell()
 
     def tick(self, *, model: bool = True) -> None:
-        """A network was called (OutOfTimeError when the time is over)."""
+        """Report a call of a network (OutOfTimeError if the time is over)."""
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTimeError
         if self.passes.forward != self.seen:
@@ -119,7 +119,7 @@ class Watch:
         self.tell()
 
     def tell(self) -> None:
-        """Report how far the work is."""
+        """Call ``on_progress`` with the current progress."""
         if self.on_progress is None:
             return
         if not self.group:

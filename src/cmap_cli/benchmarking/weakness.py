@@ -1,4 +1,4 @@
-"""Which budgets of a run are weak: a defence that withstands them may still fall to a stronger attack."""
+"""Weak budgets of a run: a defence that withstands them may not withstand a stronger attack."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def weak_points(report: Report) -> tuple[str, ...]:
 
 
 def weak_settings(attacks: list[TriedAttack], defenses: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
-    """What is weak whatever the outcome.
+    """The budgets that are weak whatever the results, a sentence each.
 
     Args:
-        attacks: that are tried.
-        defenses: that are evaluated.
-        settings: as benchmark.json holds them.
+        attacks: the attacks of the run.
+        defenses: names of the evaluated defences.
+        settings: the settings as in benchmark.json.
     """
     budget, found = settings.get("budget"), list[str]()
     if isinstance(budget, Mapping):
@@ -64,19 +64,19 @@ def weak_settings(attacks: list[TriedAttack], defenses: Sequence[str], settings:
 
 
 def weak_interval(rate: Rate) -> Iterator[str]:
-    """Too few images."""
+    """A sentence if there are too few images."""
     if rate.high - rate.low > WIDE:
         images = "1 image gives" if rate.n == 1 else f"{rate.n} images give"
         yield f"{images} an interval that is {100 * (rate.high - rate.low):.0f} points wide (--n)"
 
 
 def is_randomised(defense: str) -> bool:
-    """Whether another seed gives another result; a defence that is not known may be."""
+    """Whether another seed gives another result; an unknown defence counts as randomised."""
     return defense not in DEFENSES or DEFENSES[defense].is_randomised
 
 
 def weak_attacks(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterator[str]:
-    """Attacks that try little."""
+    """A sentence for each attack with few steps or queries."""
     names = {each.attack for each in attacks}
     limits = (
         ("pgd", "steps", FEW_STEPS, REFERENCE_STEPS, "steps", "--attack-steps"),
@@ -95,7 +95,7 @@ def weak_attacks(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Itera
 
 
 def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterator[str]:
-    """Gradients of one draw on a randomised defence."""
+    """A sentence for each attack on a randomised defence with one draw per gradient."""
     if budget.get("paper") or budget.get("eot") != 1:
         return
     single = [

@@ -31,7 +31,7 @@ def log_wealth(successes: int, n: int, p: float) -> float:
 
         W_n(p) = B(k + ½, n − k + ½) / B(½, ½) / (p^k (1 − p)^(n−k)).
 
-    Where p is the true probability, W is a martingale that starts at 1 and never is negative. By Ville's inequality
+    If p is the true probability, W is a martingale that starts at 1 and is never negative. By Ville's inequality
     P(W_n(p) ≥ 1/α for any n) ≤ α: the p with W_n(p) < 1/α are a confidence set that holds for all n at once.
 
     Args:
@@ -46,8 +46,8 @@ def log_wealth(successes: int, n: int, p: float) -> float:
 def exceeds(successes: int, n: int, p: float, alpha: float) -> bool:
     """Whether the probability is known to be above p: k/n > p, and W_n(p) ≥ 1/α.
 
-    W_n falls on [0, k/n], so that all smaller p are excluded too. If the true probability is q, this is ever true for
-    some p ≥ q only where W_n(q) ≥ 1/α: with probability α at most, for all p together.
+    W_n falls on [0, k/n], so all smaller p are excluded, too. If the true probability is q, the result can be true for
+    a p ≥ q only if W_n(q) ≥ 1/α. This has probability at most α, for all p and all n together.
     """
     return successes > n * p and log_wealth(successes, n, p) >= -math.log(alpha)
 
@@ -58,7 +58,7 @@ def falls_below(successes: int, n: int, p: float, alpha: float) -> bool:
 
 
 def sequence_lower(successes: int, n: int, alpha: float) -> float:
-    """The lower end of the confidence set {p : W_n(p) < 1/α}; the highest over all n so far is a lower bound, too."""
+    """The lower end of the confidence set {p : W_n(p) < 1/α}; its maximum over all n so far is also a lower bound."""
     if successes == 0:
         return 0.0
     peak = min(successes / n, 1 - 1e-16)
@@ -75,19 +75,19 @@ def certified_radius(lower: float, sigma: float) -> float:
     """R = σ·Φ⁻¹(p): no change of ℓ2 norm below R changes the smoothed class (theorem 1 of Cohen et al. 2019).
 
     Args:
-        lower: a lower bound of the probability of the class under noise. Nothing is certified at one half or less.
+        lower: a lower bound of the probability of the class under noise. At one half or less the radius is 0.
         sigma: standard deviation of the noise, for images in [0, 1].
     """
     return sigma * float(ndtri(lower)) if lower > 0.5 else 0.0
 
 
 def needed_probability(radius: float, sigma: float) -> float:
-    """Φ(r/σ): what the probability must exceed for the radius r."""
+    """Φ(r/σ): the probability must exceed this value for the radius r."""
     return float(ndtr(radius / sigma))
 
 
 def reachable_radius(samples: int, alpha: float, sigma: float) -> float:
-    """The radius that the confidence sequence certifies after so many samples if all are successes."""
+    """The radius that the confidence sequence certifies after ``samples`` samples that are all successes."""
     return certified_radius(sequence_lower(samples, samples, alpha), sigma)
 
 
@@ -100,8 +100,8 @@ def most_wrong(n: int, alpha: float, confidence: float) -> int:
 
 
 def set_lower(certified: int, n: int, alpha: float, confidence: float) -> float:
-    """A lower bound of the share of the images on which the smoothed classifier really is correct and robust.
+    """A lower bound of the true share of the images on which the smoothed classifier is correct and robust.
 
-    It holds for these n images, not for others like them, and holds with probability ``confidence``.
+    It holds only for these n images, with probability ``confidence``.
     """
     return max(0, certified - most_wrong(n, alpha, confidence)) / n

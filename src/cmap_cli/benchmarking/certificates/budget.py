@@ -1,4 +1,4 @@
-"""Images and samples of ``cmap certify`` for a given time on this device, and what they buy."""
+"""Chooses images and samples of ``cmap certify`` for a given time on this device."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from cmap_cli.errors import UsageError
 from cmap_cli.runs.settings import CERTIFY_FILE
 
 SLOWER = 1.25
-"""What the time of a sample may be more than measured, and the plan still ends in time."""
+"""The plan still ends in time if a sample takes longer than measured by up to this factor."""
 FEWEST_IMAGES = 10
 FEWEST_SAMPLES: dict[Procedure, int] = {"sequential": 200, "cohen": 500}
 LADDER: dict[Procedure, tuple[tuple[str, int], ...]] = {
     "sequential": (("n", 25), ("samples", 300), ("n", 50), ("samples", 500), ("n", 100), ("samples", 1000), ("n", 500)),
     "cohen": (("n", 25), ("samples", 1000), ("n", 100), ("samples", 10_000), ("n", 500), ("samples", 100_000)),
 }
-"""What is increased in turn while the time suffices."""
+"""Settings in the order in which they are increased while there is time."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertifyTimePlan:
-    """Settings that were chosen for a time, and what they buy.
+    """Settings that were chosen for a time, and the precision that they give.
 
     Attributes:
-        seconds: the time.
-        deadline: of ``time.monotonic()``, when the samples have to end.
-        chosen: "n" and "samples", where the user has not given them.
-        longest: seconds that the samples take at most, if none takes longer than measured.
-        widths: of the 95 % interval in points: if no image is certified, and if half of them are.
-        reach: for each noise level the radius that an image gets whose samples all have its class.
+        seconds: the given time.
+        deadline: time by ``time.monotonic()`` at which sampling ends.
+        chosen: "n" and "samples", unless the user has given them.
+        longest: longest time of all samples in seconds, at the measured speed.
+        widths: width of the 95 % interval in points, if no image is certified and if half of them are.
+        reach: for each noise level, the radius of an image all of whose samples have the same class.
     """
 
     seconds: float
@@ -51,17 +51,17 @@ class CertifyTimePlan:
 def plan_certify_time(
     settings: CertifySettings, available: int, samples_per_second: float, seconds: float, left: float
 ) -> dict[str, int]:
-    """Choose n and samples, where they are not given, so that the run ends in time even if no image is easy.
+    """Choose n and samples, unless they are given, so that the run ends in time even if every image needs all samples.
 
     Args:
-        settings: of the user.
-        available: images.
-        samples_per_second: measured.
+        settings: settings of the user.
+        available: number of images of the data set.
+        samples_per_second: measured speed.
         seconds: the whole time.
-        left: of it, for samples.
+        left: the part of it that is left for samples.
 
     Raises:
-        UsageError: not even the fewest images and samples take that little.
+        UsageError: even the fewest images and samples take longer.
     """
     chosen: dict[str, int] = {}
     if settings.n is None:
@@ -92,7 +92,7 @@ def plan_certify_time(
 
 
 def fewest_samples(settings: CertifySettings) -> int:
-    """The fewest samples that can decide each radius that the default number can."""
+    """The fewest samples that can decide each radius that the default number of samples can decide."""
     usual, values = SAMPLES[settings.procedure], FEWEST_SAMPLES[settings.procedure]
     if settings.procedure == "cohen":
         return values
@@ -110,7 +110,7 @@ def fewest_samples(settings: CertifySettings) -> int:
 
 
 def longest(settings: CertifySettings, chosen: Mapping[str, int], available: int, samples_per_second: float) -> float:
-    """Seconds of all samples, if each image takes the most."""
+    """Seconds of all samples, if each image needs the largest number."""
     n, samples = chosen.get("n", settings.n or available), chosen.get("samples", settings.bound_samples)
     return n * len(settings.sigma) * (settings.selection_samples + samples) / samples_per_second
 
@@ -123,7 +123,7 @@ def describe_time(
     seconds: float,
     deadline: float,
 ) -> CertifyTimePlan:
-    """What chosen settings buy, with n images."""
+    """The plan of the chosen settings, with n images."""
     samples = chosen.get("samples", settings.bound_samples)
     if settings.procedure == "sequential":
         reach = [(sigma, reachable_radius(samples, settings.alpha, sigma)) for sigma in settings.sigma]
@@ -135,7 +135,7 @@ def describe_time(
 
 
 def text_of(settings: CertifySettings, chosen: Mapping[str, int], available: int) -> str:
-    """The plan for people: "100 images with 500 samples each"."""
+    """The plan as text: "100 images with 500 samples each"."""
     n, samples = chosen.get("n", settings.n or available), chosen.get("samples", settings.bound_samples)
     levels = f" for each of {len(settings.sigma)} noise levels" if len(settings.sigma) > 1 else ""
     most = "at most " if settings.procedure == "sequential" else ""
@@ -143,13 +143,13 @@ def text_of(settings: CertifySettings, chosen: Mapping[str, int], available: int
 
 
 def with_chosen(settings: CertifySettings, chosen: Mapping[str, int]) -> CertifySettings:
-    """The settings of the user with what was chosen for the time."""
+    """The settings of the user with the choices for the time."""
     options: dict[str, Any] = dict(chosen)
     return dataclasses.replace(settings, **options)
 
 
 def recorded_certify_plan(folder: Path, seconds: float) -> dict[str, int] | None:
-    """The settings that an earlier run with the same time has chosen in a folder; None if it has none.
+    """The settings that an earlier run with the same time has chosen in a folder; None if there are none.
 
     Raises:
         UsageError: it had another time.

@@ -15,7 +15,7 @@ CERTIFY_SCHEMA = "cmap.certify-run/1"
 
 
 class RadiusDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one radius: certified, refuted (sequential only), undecided, or out of reach of the samples."""
+    """The decision for one radius: certified, refuted (sequential only), undecided, or out of reach of the samples."""
 
     radius: float
     decision: Literal["certified", "refuted", "undecided", "out of reach"]
@@ -25,20 +25,20 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of records.jsonl of ``cmap certify`` ("cmap.certificate/1"): one image with one noise level.
 
     Attributes:
-        image: its number in the data set of the run, from 0.
-        index: its number in the whole data set.
-        key: its stable name, "cifar10/test/17".
-        label: its class.
+        image: number of the image in the data set of the run, from 0.
+        index: number of the image in the whole data set.
+        key: stable name of the image, "cifar10/test/17".
+        label: class of the image.
         sigma: standard deviation of the noise, for images in [0, 1].
-        selected: the class that the first samples chose.
+        selected: the most frequent class of the first samples.
         predicted: the class of the smoothed classifier; None if it abstains.
         radius: certified ℓ2 radius around the image; 0 if it abstains.
         correct: whether ``predicted`` is the label.
-        lower: lower bound of the probability of ``selected`` under noise; wrong with probability alpha at most.
-        successes: samples of class ``selected`` among ``trials``, without those that chose it.
-        trials: how many there were.
-        decisions: of each radius that was asked for, for the class ``selected``.
-        seconds: of this image.
+        lower: lower bound of the probability of ``selected`` under noise; wrong with probability at most alpha.
+        successes: number of later samples with the class ``selected``.
+        trials: number of later samples.
+        decisions: decision for each requested radius, for the class ``selected``.
+        seconds: time of this image.
     """
 
     image: int
@@ -62,11 +62,11 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertifyDocument(Document, frozen=True, kw_only=True):
-    """certify.json: the settings of a run of ``cmap certify``, and what is known of its circumstances.
+    """certify.json: the settings of a run of ``cmap certify``, and its provenance.
 
     Attributes:
-        settings: what determines the records; a run resumes only with equal ones.
-        provenance: versions, device, weights, command; of the first start.
+        settings: everything that determines the records; a run continues only with equal settings.
+        provenance: versions, device, weights and command line of the first start.
     """
 
     schema: Literal["cmap.certify-run/1"]
@@ -78,11 +78,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     """A share of the images.
 
     Attributes:
-        count: images.
-        n: of how many.
-        value: the share.
-        low: lower end of the Wilson 95 % interval, for images like these.
-        high: upper end.
+        count: number of images that are counted.
+        n: number of all images.
+        value: count / n.
+        low: lower end of the Wilson 95 % interval.
+        high: upper end of this interval.
     """
 
     count: int
@@ -97,11 +97,11 @@ class RadiusResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         radius: ℓ2, for images in [0, 1].
-        linf: the largest ℓ∞ change that is sure to be inside, radius / √d, in units of 1/255; None for images of
+        linf: largest ℓ∞ change that is always inside the radius, radius / √d, in units of 1/255; None for images of
             several sizes.
-        certified: images whose certificate covers the radius and whose class is right.
+        certified: share of images whose certificate covers the radius and whose class is right.
         set_low: lower bound of the true share on these images, all certificates together.
-        undecided: images of which nothing was decided at this radius.
+        undecided: number of images without a decision for this radius.
     """
 
     radius: float
@@ -115,14 +115,14 @@ class SigmaResult(msgspec.Struct, frozen=True, kw_only=True):
     """The results of a run for one noise level.
 
     Attributes:
-        sigma: standard deviation, for images in [0, 1].
-        images: that have records.
-        abstained: images without a class.
-        wrong: images with a wrong class.
-        radii: those that were asked for.
-        curve: (radius, share of images that are certified and right), where it falls.
-        mean_samples: per image, those that chose the class included.
-        seconds: per image.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        images: number of images that have records.
+        abstained: number of images for which the classifier abstains.
+        wrong: number of images with a wrong class.
+        radii: results for the requested radii.
+        curve: (radius, share of images that are certified and right) at each step of the curve.
+        mean_samples: mean number of samples per image, including those that choose the class.
+        seconds: mean time per image.
     """
 
     sigma: float
@@ -136,13 +136,13 @@ class SigmaResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OtherCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """Certificates of another program, from a file of Cohen's columns.
+    """Certificates of another program, from a file with the columns of Cohen's program.
 
     Attributes:
-        name: as the user gave it, or the file's.
-        images: how many lines it has.
-        shares: of the images that are certified and right, for each radius that was asked for.
-        curve: as of :class:`SigmaResult`.
+        name: name from the user, or the name of the file.
+        images: number of lines of the file.
+        shares: share of images that are certified and right, for each requested radius.
+        curve: as in :class:`SigmaResult`.
     """
 
     name: str
@@ -157,12 +157,12 @@ class CertificateReport(Document, frozen=True, kw_only=True):
     Attributes:
         complete: whether every image has a record for every noise level.
         sentence: the result in a sentence.
-        confidence: of ``set_low``.
-        results: by noise level.
-        limits: what the numbers do not say.
-        settings: of the run.
-        provenance: of the run.
-        others: certificates of other programs that were given to be compared with.
+        confidence: confidence of ``set_low``.
+        results: results, one per noise level.
+        limits: sentences about what the numbers do not show.
+        settings: settings of the run.
+        provenance: provenance of the run.
+        others: certificates of other programs, to compare with.
     """
 
     schema: str = "cmap.certificate-report/1"
@@ -200,9 +200,9 @@ class CertifyDryRunOutput(Document, frozen=True, kw_only=True):
     """What ``cmap certify --dry-run --json`` prints.
 
     Attributes:
-        settings: of the run.
-        seconds: estimate, from every image getting the fewest samples to every image getting the most.
-        chosen: what ``--budget`` chose, ``n`` and ``samples``.
+        settings: settings of the run.
+        seconds: estimated time, if every image needs the fewest samples and if every image needs the most.
+        chosen: ``n`` and ``samples`` that ``--budget`` chose.
     """
 
     schema: str = "cmap.certify/1"
@@ -213,7 +213,7 @@ class CertifyDryRunOutput(Document, frozen=True, kw_only=True):
 
 
 class NeededSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report needs of the settings in certify.json."""
+    """The settings in certify.json that a report needs."""
 
     dataset: str
     n: Annotated[int, msgspec.Meta(ge=1)]
@@ -226,7 +226,7 @@ class NeededSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_certify(folder: Path) -> CertifyDocument:
-    """The settings and provenance of a run (UsageError: no such file, or it is damaged or of another program)."""
+    """The settings and provenance of a run (UsageError: the file is missing, damaged or of another program)."""
     path, hint = folder / CERTIFY_FILE, "name the folder of a run of cmap certify"
     found = read_document(path, CertifyDocument, UsageError, hint)
     try:

@@ -1,4 +1,4 @@
-"""The output folder of ``cmap certify``: settings and records; it resumes."""
+"""The output folder of ``cmap certify``: settings, records, and resuming."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class CertificateFolder(RecordFolder):
     schema = CERTIFY_SCHEMA
 
     def resume(self) -> set[tuple[int, float]]:
-        """The (image, sigma) of all records, in the file of any shard; a half line of this process is removed."""
+        """The (image, sigma) of all records of all shards; removes an incomplete last line of this process's file."""
         own = list(self.journal.read(CertificateRecord))
         self.journal.rewrite(own)
         return {(record.image, record.sigma) for path in self.journal.paths() for record in read_records(path)}
 
     def append(self, records: Iterable[CertificateRecord]) -> None:
-        """Add records (OutOfSpaceError when the disk is full)."""
+        """Append records (OutOfSpaceError if the disk is full)."""
         self.journal.append(records)
 
 

@@ -26,7 +26,7 @@ REFERENCE_LOOK = 3
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A noise level's curve: corners of its steps in the unit square, y downwards, and marks at the radii asked for."""
+    """The curve of a noise level: corners of its steps in the unit square, y downwards, and marks at given radii."""
 
     name: str
     look: int
@@ -36,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class CertificateChart:
-    """Certified accuracy against radius; the description is for those who do not see it."""
+    """Certified accuracy against radius; the description is the text for screen readers."""
 
     curves: tuple[Curve, ...]
     references: tuple[tuple[Reference, Place], ...]
@@ -58,7 +58,7 @@ def markdown_page(report: CertificateReport) -> str:
 
 
 def values(report: CertificateReport) -> dict[str, Any]:
-    """What both pages show."""
+    """The values that both templates show."""
     settings = report.settings
     meta = {name: settings[name] for name in ("classifier", "model", "denoiser", "procedure", "alpha", "precision")
             if name in settings}  # fmt: skip
@@ -108,7 +108,7 @@ def bound_table(report: CertificateReport) -> ReportTable:
 
 
 def sample_table(report: CertificateReport) -> ReportTable:
-    """Abstentions, wrong classes, and what it cost."""
+    """Abstentions, wrong classes, samples and time."""
     rows = [
         TableRow((
             f"sigma {one.sigma:g}", str(one.images), str(one.abstained), str(one.wrong),
@@ -130,7 +130,7 @@ def reference_table(dataset: str) -> ReportTable:
 
 
 def other_table(report: CertificateReport) -> ReportTable:
-    """The files of other programs that were given."""
+    """Certificates of other programs."""
     rows = tuple(
         TableRow((each.name, str(each.images), *(percent(share) for share in each.shares))) for each in report.others
     )
@@ -139,7 +139,7 @@ def other_table(report: CertificateReport) -> ReportTable:
 
 
 def chart(report: CertificateReport) -> CertificateChart:
-    """The curves of all noise levels, an axis that ends behind the last step."""
+    """The curves of all noise levels; the axis ends after the last step."""
     quoted = references(report.settings["dataset"])
     steps = [*(one.curve for one in report.results), *(each.curve for each in report.others)]
     ends = [radius for each in steps for radius, _ in each]
@@ -161,13 +161,13 @@ def chart(report: CertificateReport) -> CertificateChart:
 
 
 def curve(one: SigmaResult, number: int, largest: float) -> Curve:
-    """The steps of one noise level, the number of which chooses its look."""
+    """The curve of one noise level; the number of the level determines its style."""
     marks = tuple((each.radius / largest, 1 - each.certified.value) for each in one.radii if one.images)
     return Curve(f"sigma {one.sigma:g}", look_of(number), corners_of(one.curve, largest), marks)
 
 
 def look_of(number: int) -> int:
-    """The look of a curve: that of the published figures is left out."""
+    """The style number of a curve, without the style that published figures use."""
     return (look := number % LOOKS) + (look >= REFERENCE_LOOK)
 
 

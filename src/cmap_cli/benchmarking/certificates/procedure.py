@@ -1,4 +1,4 @@
-"""From the classes of noisy samples to a certificate: from a fixed number of samples, or from as few as it takes."""
+"""Computes a certificate from the classes of noisy samples: a fixed number, or only as many as are needed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from cmap_cli.choices import Procedure
 
 Decision = Literal["certified", "refuted", "undecided", "out of reach"]
 LOOK = 16
-"""Samples between two looks of the sequential procedure; no decision depends on how samples are batched."""
+"""Samples between two tests of the sequential procedure; decisions do not depend on the batches of samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many samples an image gets, and what is decided.
+    """The procedure: number of samples per image, and the radii to decide.
 
     Attributes:
-        procedure: "cohen": ``samples`` of them, then one Clopper-Pearson bound. "sequential": as many as it takes to
-            decide all ``radii``, at most ``samples``.
-        selection: samples that choose the class, and are not used for the bound.
-        samples: see above.
+        procedure: "cohen": ``samples`` samples, then one Clopper-Pearson bound. "sequential": as many samples as are
+            needed to decide all ``radii``, at most ``samples``.
+        selection: number of samples that choose the class and are not used for the bound.
+        samples: number of samples for the bound, see ``procedure``.
         alpha: probability that the certificate of one image is wrong.
-        radii: ℓ2, in the units of [0, 1].
+        radii: ℓ2 radii, for images in [0, 1].
     """
 
     procedure: Procedure
@@ -48,13 +48,13 @@ class Tally:
     """The votes of the samples of one image with one noise level so far.
 
     Attributes:
-        plan: of the run.
-        sigma: standard deviation of the noise.
-        taken: samples seen, those of the selection included.
-        selected: the class that most samples of the selection have, the lower one of two; None before.
-        successes: later samples of this class; ``trials`` is how many there were.
-        lower: lower bound of its probability; the highest that any look has found.
-        decisions: of each radius.
+        plan: the procedure.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        taken: number of samples so far, including those of the selection.
+        selected: most frequent class of the selection, in a tie the lower one; None before the selection is complete.
+        successes: number of later samples with this class; ``trials`` is the number of all later samples.
+        lower: lower bound of the probability of this class; the highest of all tests so far.
+        decisions: decision for each radius.
     """
 
     plan: Plan
@@ -68,14 +68,14 @@ class Tally:
     decisions: dict[float, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A radius that not even unanimous samples could certify does not hold up the others."""
+        """Mark radii that even unanimous samples cannot certify, so that they need no samples."""
         self.decisions = dict.fromkeys(self.plan.radii, "undecided")
         if self.plan.procedure == "sequential":
             most = reachable_radius(self.plan.samples, self.plan.alpha, self.sigma)
             self.decisions |= {radius: "out of reach" for radius in self.plan.radii if radius > most}
 
     def wanted(self) -> int:
-        """How many samples are needed before anything is decided; 0 when all is."""
+        """The number of samples that are needed until the next test; 0 if all radii are decided."""
         if self.taken < self.plan.selection:
             return self.plan.selection - self.taken
         left = self.plan.samples - self.trials
@@ -86,7 +86,7 @@ class Tally:
         return min(left, LOOK - self.trials % LOOK)
 
     def observe(self, classes: Sequence[int]) -> None:
-        """Take in the classes of the next samples, no more than are wanted."""
+        """Count the classes of the next samples, at most ``wanted`` of them."""
         if self.taken < self.plan.selection:
             self.votes.update(classes)
             self.taken += len(classes)
@@ -114,7 +114,7 @@ class Tally:
                     self.decisions[radius] = "refuted"
 
     def conclude(self) -> None:
-        """One bound from all samples (Cohen)."""
+        """Compute one bound from all samples (Cohen)."""
         self.lower = clopper_pearson_lower(self.successes, self.trials, self.plan.alpha)
         for radius in self.decisions:
             if self.lower > needed_probability(radius, self.sigma):
@@ -122,11 +122,11 @@ class Tally:
 
     @property
     def predicted(self) -> int | None:
-        """The class of the smoothed classifier; None where the bound is one half or less: it abstains."""
+        """The class of the smoothed classifier; None if it abstains, because the bound is one half or less."""
         return self.selected if self.lower > 0.5 else None
 
     @property
     def radius(self) -> float:
-        """The certified radius, 0 where it abstains; no less than the radii that are certified."""
+        """The certified radius, 0 if the classifier abstains; at least as large as every certified radius."""
         certified = [radius for radius, decision in self.decisions.items() if decision == "certified"]
         return max([certified_radius(self.lower, self.sigma), *certified]) if self.lower > 0.5 else 0.0

@@ -1,4 +1,4 @@
-"""Published certified accuracies, shown beside those of a run; quoted, not measured here."""
+"""Published certified accuracies, which the report shows beside those of a run; they were not measured here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A published figure: name, ℓ2 radius, certified accuracy, and where it stands."""
+    """A published result: name, ℓ2 radius, certified accuracy, and its source."""
 
     name: str
     radius: float
@@ -25,5 +25,5 @@ NOTE = "Quoted from the papers: other test images, larger networks, 100,000 samp
 
 
 def references(dataset: str) -> tuple[Reference, ...]:
-    """The figures for a data set."""
+    """The published results for a data set."""
     return CIFAR10 if dataset == "cifar10" else ()

@@ -30,7 +30,7 @@ from cmap_cli.files import write_text
 from cmap_cli.runs.settings import RECORDS
 
 CONFIDENCE = 0.999
-"""Of the bounds for the whole set of images."""
+"""Confidence of the bounds for the whole set of images."""
 
 
 def write_certificate_report(folder: Path, references: Sequence[str] = ()) -> CertificateReport:
@@ -38,10 +38,10 @@ def write_certificate_report(folder: Path, references: Sequence[str] = ()) -> Ce
 
     Args:
         folder: the output folder of the run; its records are in one file.
-        references: FILE or NAME=FILE, certificates of other programs to show beside.
+        references: FILE or NAME=FILE, certificates of other programs to show in the report.
 
     Raises:
-        CmapError: a file is missing, is not what it should be, or cannot be written.
+        CmapError: a file is missing, has other contents than expected, or cannot be written.
     """
     records = list(read_records(folder / f"{RECORDS}.jsonl"))
     report = build_certificate_report(folder, records, references)
@@ -78,7 +78,7 @@ def build_certificate_report(
 
 
 def other_curve(reference: str, radii: Sequence[float]) -> OtherCurve:
-    """The certificates in a file, given as FILE or NAME=FILE (UsageError if it has not Cohen's columns)."""
+    """The certificates in a file, given as FILE or NAME=FILE (UsageError if it lacks Cohen's columns)."""
     name, _, file = reference.rpartition("=")
     path = Path(reference) if Path(reference).exists() else Path(file)
     rows = read_tsv(path)
@@ -92,14 +92,14 @@ def other_curve(reference: str, radii: Sequence[float]) -> OtherCurve:
 
 
 def falling_curve(right: Sequence[float], n: int) -> tuple[tuple[float, float], ...]:
-    """(radius, share of n images that are certified beyond it) from the radii of those that are right."""
+    """Pairs (radius, share of n images certified beyond it), from the radii of the images that are right."""
     curve = [(0.0, len(right) / n if n else 0.0)]
     curve += [(radius, (len(right) - 1 - rank) / n) for rank, radius in enumerate(sorted(right))]
     return tuple(curve)
 
 
 def share_with_interval(count: int, n: int) -> Share:
-    """A share with its Wilson 95 % interval; everything is possible without images."""
+    """A share with its Wilson 95 % interval, which is [0, 1] without images."""
     if not n:
         return Share(count=0, n=0, value=0.0, low=0.0, high=1.0)
     low, high = wilson_interval(count, n)
@@ -154,7 +154,7 @@ def sentence(results: Sequence[SigmaResult]) -> str:
 
 
 def limits(settings: dict[str, Any]) -> tuple[str, ...]:
-    """What the numbers do not show."""
+    """Sentences about what the numbers do not show."""
     alpha, sigmas = settings["alpha"], len(settings["sigma"])
     shape = settings.get("image_shape")
     of_pixels = ""

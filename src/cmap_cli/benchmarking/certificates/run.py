@@ -1,4 +1,4 @@
-"""``certify``: settings in, one result out; the command line only renders it."""
+"""``certify``: takes settings and returns one result, which the command line prints."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ RESIZED = "images of another size are resized and cropped to the model's; certif
 
 @dataclass(frozen=True)
 class CertifyPlan:
-    """What will be done, and about how long it takes on this device.
+    """The plan of a run, and its estimated time on this device.
 
     Attributes:
         prepared: the run, with its settings and device.
-        folder: where it is written.
-        shard: of this process.
-        certificates: of this shard; ``all_certificates`` of the run.
-        samples_per_second: measured.
-        seconds: of this shard, if every image gets the fewest samples, and if every image gets the most.
-        time: what was chosen for a budget; None without one.
+        folder: output folder.
+        shard: shard of this process.
+        certificates: number of certificates of this shard; ``all_certificates``: of the whole run.
+        samples_per_second: measured speed.
+        seconds: time of this shard, if every image needs the fewest samples and if every image needs the most.
+        time: settings that were chosen for a budget; None without a budget.
     """
 
     prepared: PreparedCertification
@@ -61,18 +61,18 @@ class CertifyPlan:
 
 @dataclass(frozen=True)
 class CertifyResult:
-    """What ``cmap certify`` wrote.
+    """The result of a run of ``cmap certify``.
 
     Attributes:
-        folder: with records, TSV files and report.
-        settings: as certify.json holds them.
-        report: None for a dry run, for a shard, and in all processes of torchrun but the first.
-        plan: of a dry run; None if it was not asked for.
-        shard: of this process.
-        certificates: of this shard.
+        folder: folder of records, TSV files and report.
+        settings: the settings as in certify.json.
+        report: the report; None for a dry run, for a shard, and in all processes of torchrun but the first.
+        plan: the plan of a dry run; None otherwise, unless ``on_plan`` was given.
+        shard: shard of this process.
+        certificates: number of certificates of this shard.
         records: the file of this shard's records; None for a dry run.
         team: the processes of the job.
-        unfinished: certificates for which the time of ``budget`` was too short.
+        unfinished: number of certificates for which the time of ``budget`` was too short.
     """
 
     folder: Path
@@ -105,15 +105,15 @@ def certify(
 
     Args:
         dataset: "cifar10", "imagenet100:FOLDER", a folder of class folders, a CSV file with file,label, or arrays.
-        settings: the options of ``cmap certify``.
-        out: the output folder; None for one of the user's cache that these settings always get.
+        settings: the options of ``cmap certify``; None for the defaults.
+        out: the output folder; None for a folder in the user's cache whose name follows from these settings.
         budget: time for this call, "10m" or seconds; chooses images and samples that are not given.
-        shard: of the work; None for all of it, or the shard that torchrun gives this process.
-        references: FILE or NAME=FILE, certificates of other programs to show beside, in the columns of Cohen's program.
+        shard: shard of the work; None for all of it, or the shard that torchrun gives this process.
+        references: FILE or NAME=FILE, certificates of other programs for the report, in the columns of Cohen's program.
         overwrite: discard the results in ``out`` and start again.
-        dry_run: only estimate how long it takes.
-        on_plan: called before the work starts with what will be done.
-        on_progress: called after every batch with the number of certificates that are done, and of all.
+        dry_run: only estimate the time.
+        on_plan: called with the plan before the work starts.
+        on_progress: called after every batch with the number of finished certificates and of all certificates.
         on_message: called with warnings.
         **options: fields of :class:`~cmap_cli.benchmarking.certificates.settings.CertifySettings` to change.
 
@@ -153,7 +153,7 @@ def prepare_run(
     *,
     overwrite: bool,
 ) -> tuple[PreparedCertification, Team, Path, CertifyTimePlan | None]:
-    """Load everything, and choose what a budget leaves open; arguments and errors as of :func:`certify`."""
+    """Load everything, and choose settings for the budget; arguments and errors as of :func:`certify`."""
     began = time.monotonic()
     seconds = None if budget is None else seconds_of(budget, shard)
     prepared, team = prepare_certify(dataset, settings, shard, all_images=seconds is not None)
@@ -175,10 +175,10 @@ def write_records(
     on_progress: Callable[[int, int], None] | None,
     planned: CertifyTimePlan | None,
 ) -> tuple[Path, int]:
-    """Certify what is not done yet of a shard, and record it.
+    """Compute the certificates of a shard that are not finished, and write their records.
 
     Returns:
-        The file of the records, and how many certificates are not done because the deadline came first.
+        The file of the records, and the number of certificates that are not finished because of the deadline.
     """
     with team.leader_first():
         results = CertificateFolder(
@@ -214,19 +214,19 @@ def plan_certificates(
     *,
     overwrite: bool,
 ) -> tuple[PreparedCertification, CertifyTimePlan]:
-    """Choose images and samples for a time, or take what an earlier run in the folder has chosen for it.
+    """Choose images and samples for a time, or take those that an earlier run in the folder has chosen.
 
     Args:
-        prepared: with all images.
-        dataset: its name.
-        settings: of the user.
-        folder: of the output.
-        seconds: the time, which ends at ``deadline`` of ``time.monotonic()``.
-        deadline: see ``seconds``.
+        prepared: the run with all images.
+        dataset: name of the data set.
+        settings: settings of the user.
+        folder: output folder.
+        seconds: the time, in seconds.
+        deadline: the end of this time, by ``time.monotonic()``.
         overwrite: whether the folder's run is discarded.
 
     Raises:
-        UsageError: the time is too short, or the folder was planned for another.
+        UsageError: the time is too short, or the folder was planned for another time.
     """
     speed, available = measure_speed(prepared.run), len(prepared.run.dataset)
     chosen = None if overwrite else recorded_certify_plan(folder, seconds)
@@ -241,7 +241,7 @@ def plan_certificates(
 def estimate_certification(
     prepared: PreparedCertification, folder: Path, shard: Shard, count: int, planned: CertifyTimePlan | None = None
 ) -> CertifyPlan:
-    """Estimate how long the run takes at least and at most."""
+    """Estimate the shortest and the longest time of the run."""
     run = prepared.run
     speed = measure_speed(run)
     most = run.plan.selection + run.plan.samples

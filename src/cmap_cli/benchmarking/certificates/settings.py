@@ -27,15 +27,15 @@ SAMPLES = {"cohen": 10_000, "sequential": 1000}
 
 @dataclass(frozen=True, kw_only=True)
 class CertifySettings:
-    """The options of ``cmap certify``; the help of the command describes each.
+    """The options of ``cmap certify``; the help of the command describes them.
 
-    Attributes are the options of the same names.
+    Attributes have the names of the options.
 
     Attributes:
         sigma: standard deviations of the noise, one or several.
         radius: ℓ2 radii to report, and to decide (sequential); one or several.
-        selection: samples that choose the class; None for 100 (cohen) or 32 (sequential).
-        samples: further samples per image; None for 10,000 (cohen) or at most 1,000 (sequential).
+        selection: number of samples that choose the class; None for 100 (cohen) or 32 (sequential).
+        samples: number of further samples per image; None for 10,000 (cohen) or at most 1,000 (sequential).
     """
 
     split: Split = "subset"
@@ -58,7 +58,7 @@ class CertifySettings:
     weights_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Bring repeated options to tuples, each value once."""
+        """Convert repeated options to tuples without repeated values."""
         for name in ("sigma", "radius"):
             value = getattr(self, name)
             values = (value,) if isinstance(value, int | float) else value
@@ -66,17 +66,17 @@ class CertifySettings:
 
     @property
     def selection_samples(self) -> int:
-        """Samples that choose the class."""
+        """The number of samples that choose the class."""
         return SELECTION[self.procedure] if self.selection is None else self.selection
 
     @property
     def bound_samples(self) -> int:
-        """Samples that the bound is computed from, at most."""
+        """The largest number of samples that the bound is computed from."""
         return SAMPLES[self.procedure] if self.samples is None else self.samples
 
 
 def check(settings: CertifySettings) -> None:
-    """Refuse values that make no sense (all problems at once as UsageError)."""
+    """Refuse values that are out of range (all problems at once as UsageError)."""
     problems: list[CmapError] = unusable_values(settings)
     for name in ("n", "selection", "samples", "batch_size"):
         value = getattr(settings, name)
@@ -100,5 +100,5 @@ def check(settings: CertifySettings) -> None:
 
 
 def labels_digest(labels: bytes) -> str:
-    """Identifies labels of the user's own file."""
+    """A digest that identifies the labels of the user's own file."""
     return hashlib.sha256(labels).hexdigest()[:16]

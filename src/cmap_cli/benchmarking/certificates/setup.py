@@ -1,4 +1,4 @@
-"""From the settings of ``cmap certify`` to what it runs: checked and loaded."""
+"""Checks the settings of ``cmap certify`` and loads what they name."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PreparedCertification:
     """A checked run with everything loaded.
 
     Attributes:
-        run: what is done.
-        settings: what determines its records.
-        provenance: versions, device and other circumstances of the run.
+        run: the certification.
+        settings: the settings that determine its records.
+        provenance: versions, device and command line of the run.
         chosen: the device.
-        classifier: that is smoothed.
+        classifier: the classifier behind the denoiser.
         loaded: the model; None without a denoiser.
     """
 
@@ -48,7 +48,7 @@ class PreparedCertification:
     loaded: LoadedModel | None
 
     def default_folder(self, budget: float | None = None) -> Path:
-        """A folder of the user's cache that these settings always get; with a budget these settings but the chosen."""
+        """The folder in the user's cache for these settings, without those that a budget chooses."""
         named = self.settings
         if budget is not None:
             open_ones = ("n", "indices", "samples")
@@ -63,10 +63,10 @@ def prepare_certify(
     """Check all settings, meet the other processes of the job, then load what the settings name.
 
     Args:
-        name: of the data set.
-        settings: of the run.
-        shard: of this process.
-        all_images: take all images that there are instead of the default number, if none is given.
+        name: name of the data set.
+        settings: settings of the run.
+        shard: shard of this process.
+        all_images: whether all images are used if the settings have no n, instead of the default number.
 
     Raises:
         UsageError: a setting is wrong, or images have no labels.
@@ -131,7 +131,7 @@ def make_plan(settings: CertifySettings) -> Plan:
 def load_denoiser_and_images(
     name: str, settings: CertifySettings, chosen: DeviceChoice, *, all_images: bool
 ) -> tuple[LoadedModel | None, Dataset]:
-    """The model, which "auto" chooses by the images' size, and the images, at the model's size if it has one."""
+    """The model ("auto" chooses it by the size of the images) and the images, in the model's size if it has one."""
     dataset = load_images([name], settings, all_images=all_images)
     refuse_unlabelled(dataset, "certified accuracy")
     if settings.denoiser == "none":
@@ -145,7 +145,7 @@ def load_denoiser_and_images(
 
 
 def load_denoiser(model: str, settings: CertifySettings, chosen: DeviceChoice) -> LoadedModel:
-    """The model (UsageError if it is of no use here)."""
+    """Load the model that denoises (UsageError if it cannot be used)."""
     loaded = load_rgb_model(model, chosen, settings.weights_dir)
     if num_classes(loaded.model):
         raise UsageError(f"{loaded.name} is class-conditional, and the class of a noisy image is not known")

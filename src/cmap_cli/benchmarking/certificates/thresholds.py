@@ -1,4 +1,4 @@
-"""The conditions of a CI job on a run of ``cmap certify``: whatever is missing fails them."""
+"""The conditions of a CI job on a run of ``cmap certify``; not met if the run lacks what they need."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CertifyThreshold:
 
     Attributes:
         value: in [0, 1].
-        radius: ℓ2.
-        sigma: of the noise; None for the only one.
+        radius: ℓ2 radius, for images in [0, 1].
+        sigma: standard deviation of the noise; None for the only noise level of a run.
         spelled: as the user wrote it.
     """
 
@@ -88,7 +88,7 @@ def refuse_certify_thresholds(
 
 
 def find(values: Sequence[float], wanted: float) -> int | None:
-    """The place of a number among others."""
+    """The index of a number in a sequence."""
     return next((place for place, each in enumerate(values) if math.isclose(each, wanted, abs_tol=1e-12)), None)
 
 
@@ -98,10 +98,10 @@ def failed_certify_conditions(
     """The conditions that a run does not meet, one sentence each; a run that is not complete meets none.
 
     Args:
-        report: of the run.
+        report: report of the run.
         thresholds: the conditions.
         fail_on: "estimate", or "interval" for the lower end of the Wilson interval.
-        missing: what a merge did not find.
+        missing: shards and images that a merge did not find.
     """
     if not thresholds:
         return []

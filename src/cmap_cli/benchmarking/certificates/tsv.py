@@ -18,7 +18,7 @@ ABSTAINS = -1
 
 @dataclass(frozen=True, slots=True)
 class CertificateRow:
-    """A line of such a file: the image's number in its data set, its class, the predicted one or −1, the radius."""
+    """A line of such a file: number of the image in its data set, class, predicted class or −1, radius."""
 
     index: int
     label: int
@@ -47,7 +47,7 @@ def write_tsv(path: Path, records: Iterable[CertificateRecord]) -> None:
 
 
 def read_tsv(path: Path) -> list[CertificateRow]:
-    """Read a file with these columns, in any order, among others (UsageError for anything else)."""
+    """Read a file that has these columns, in any order, and maybe others (UsageError for anything else)."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t")

@@ -1,4 +1,4 @@
-"""Whether attacks break certificates: one that an attack undoes is an error of this program."""
+"""Checks whether attacks break certificates; if one does, this program has a bug."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cmap_cli.benchmarking.documents import BenchmarkRecord
 from cmap_cli.defenses.smoothing import ROUNDING
 
 LEVEL = 0.001
-"""Probability that a correct program shows a violation by chance, in a whole run."""
+"""Probability that a correct program shows a violation by chance, per run."""
 CLEAN = "clean"
 WIDEST: dict[str | None, Callable[[int], float]] = {"L2": lambda d: 1.0, "L1": lambda d: 1.0, "Linf": math.sqrt}
 """The ℓ2 norm of the longest change in a ball of radius 1, by the ball's norm and the number of values."""
@@ -22,13 +22,13 @@ WIDEST: dict[str | None, Callable[[int], float]] = {"L2": lambda d: 1.0, "L1": l
 
 @dataclass(frozen=True, slots=True)
 class ImageCertificate:
-    """What the clean records of an image certify.
+    """The certificate of an image, from its clean records.
 
     Attributes:
-        selected: the class that the first re-evaluation chose.
+        selected: the most frequent class of the first re-evaluation.
         lower: lower bound of its probability, from the other re-evaluations.
-        radius: certified ℓ2 radius, 0 if there is none.
-        correct: whether the class is the image's.
+        radius: certified ℓ2 radius for images in [0, 1]; 0 without a certificate.
+        correct: whether the class is the label of the image.
     """
 
     selected: str
@@ -39,14 +39,14 @@ class ImageCertificate:
 
 @dataclass(frozen=True, slots=True)
 class CertificateCheck:
-    """What came of it.
+    """The result of the check.
 
     Attributes:
-        images: that have votes on the clean image.
-        certified: of these, how many have a radius above 0.
-        comparisons: attacked images inside the radius of their certificate.
-        violations: a sentence each.
-        shares: of each ball, (name, images that are correct and certified in it, of how many).
+        images: number of images that have votes on the clean image.
+        certified: number of these that have a radius above 0.
+        comparisons: number of attacked images inside the radius of their certificate.
+        violations: violations, a sentence each.
+        shares: for each ball: (name, number of images that are correct and certified in it, number of images).
     """
 
     images: int
@@ -69,7 +69,7 @@ def image_certificate(
 
 
 def count_class(votes: Iterable[Mapping[str, int]], selected: str) -> tuple[int, int]:
-    """How many samples have a class, and how many there are."""
+    """The number of samples with this class, and the number of all samples."""
     total: Counter[str] = Counter()
     for each in votes:
         total.update(each)
@@ -77,21 +77,21 @@ def count_class(votes: Iterable[Mapping[str, int]], selected: str) -> tuple[int,
 
 
 def needed_after(lower: float, distance: float, sigma: float) -> float:
-    """Φ(Φ⁻¹(p) − d/σ): what is left of a class's probability, at least, at the distance d (Cohen et al. 2019)."""
+    """Φ(Φ⁻¹(p) − d/σ): the least probability of a class at the distance d (Cohen et al. 2019)."""
     return float(ndtr(ndtri(lower) - distance / sigma))
 
 
 def check_certificates(records: Iterable[BenchmarkRecord], sigma: float, values: int) -> CertificateCheck:
-    """Compare the votes on attacked images with what the certificates of the clean ones promise.
+    """Compare the votes on attacked images with the certificates of the clean images.
 
-    An attacked image inside the radius violates its certificate where an upper bound of the probability of the
-    certified class is below what theorem 1 of Cohen et al. leaves of it. All bounds together are wrong with probability
-    LEVEL at most.
+    An attacked image inside the radius violates its certificate if an upper bound of the probability of the certified
+    class is below the least probability by theorem 1 of Cohen et al. The probability that any of these bounds is wrong
+    is at most LEVEL.
 
     Args:
-        records: of the defence "smoothed", in any order.
-        sigma: of its noise.
-        values: of an image, C·H·W.
+        records: records of the defence "smoothed", in any order.
+        sigma: standard deviation of its noise, for images in [0, 1].
+        values: number of values of an image, C·H·W.
     """
     clean: dict[int, BenchmarkRecord] = {}
     attacked: list[BenchmarkRecord] = []
@@ -134,7 +134,7 @@ def check_certificates(records: Iterable[BenchmarkRecord], sigma: float, values:
 def certified_shares(
     attacked: Iterable[BenchmarkRecord], certificates: Collection[ImageCertificate], values: int
 ) -> tuple[tuple[str, int, int], ...]:
-    """For each ball: its name, how many images are correct and certified in all of it, and of how many."""
+    """For each ball: its name, number of images that are correct and certified in the whole ball, number of images."""
     balls = {
         f"{each.norm} {each.eps}": each.eps_value * WIDEST[each.norm](values)
         for each in attacked

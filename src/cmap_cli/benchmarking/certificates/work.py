@@ -1,4 +1,4 @@
-"""The resumable loop of ``cmap certify``: noisy samples of several images in one batch, one record for each image."""
+"""The resumable loop of ``cmap certify``: noisy samples of several images per batch, one record per image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PendingCertificate:
     """One image with one noise level, while it is being sampled.
 
     Attributes:
-        image: its number.
-        pixels: (C, H, W) in [0, 1].
-        label: its class.
-        key: of its noise.
+        image: number of the image.
+        pixels: the image, (C, H, W) in [0, 1].
+        label: class of the image.
+        key: key of its noise.
         tally: the votes of its samples.
-        seconds: spent on it.
+        seconds: time spent on it.
     """
 
     image: int
@@ -46,15 +46,15 @@ class PendingCertificate:
 
 @dataclass(frozen=True)
 class Certification:
-    """All that determines the records of a run.
+    """Everything that determines the records of a run.
 
     Attributes:
         dataset: the images, all labelled.
         classifier: the classifier of noisy images.
         sigmas: the noise levels.
         plan: the procedure.
-        seed: of the noise.
-        batch_size: samples that are worked on at once.
+        seed: seed of the noise.
+        batch_size: samples per batch.
         device: where to compute.
     """
 
@@ -86,22 +86,22 @@ class SampleBatch:
     """Samples of several pending certificates that are classified together.
 
     Attributes:
-        room: for more samples.
-        counts: how many samples each pending certificate has in it.
+        room: number of samples that can be added.
+        counts: number of samples of each pending certificate in the batch.
     """
 
     room: int
     counts: list[tuple[PendingCertificate, int]] = field(default_factory=list)
 
     def add(self, pending: PendingCertificate, count: int) -> None:
-        """Add samples of a pending certificate, as many as there is room for."""
+        """Add samples of a pending certificate, at most as many as fit."""
         count = min(count, self.room)
         if count:
             self.counts.append((pending, count))
             self.room -= count
 
     def fill(self) -> None:
-        """Fill the room that is left with more samples of each; samples that prove unnecessary are dropped."""
+        """Fill the batch with further samples of each certificate; samples that are not needed are discarded."""
         share = self.room // max(1, len(self.counts))
         for place, (pending, count) in enumerate(self.counts):
             most = pending.tally.plan.selection + pending.tally.plan.samples - pending.tally.taken - count
@@ -121,16 +121,16 @@ def certify_units(
     on_batch: Callable[[], object] | None = None,
     deadline: float | None = None,
 ) -> Iterator[CertificateRecord]:
-    """The records of units of work, each as soon as it is decided.
+    """Yield the record of each unit of work as soon as it is decided.
 
-    A pending certificate counts its samples in their order and no more than it needs, so that its record does not
-    depend on which other images are in the same batch.
+    A certificate counts its samples in their order, and no more than it needs, so its record does not depend on the
+    other images of a batch.
 
     Args:
-        run: what is done.
+        run: the certification.
         units: (image, sigma), see :meth:`Certification.work`.
         on_batch: called after every batch of samples.
-        deadline: of ``time.monotonic()``; images that are not decided then have no record.
+        deadline: time by ``time.monotonic()`` at which the work ends; images that are not decided then have no record.
     """
     waiting = start_certificates(run, units)
     active: list[PendingCertificate] = []
@@ -160,7 +160,7 @@ def certify_units(
 
 
 def classify_batch(run: Certification, batch: SampleBatch, began: float) -> None:
-    """Draw and classify a batch, give each pending certificate its classes and its share of the time."""
+    """Draw and classify a batch; add the classes and the share of the time to each pending certificate."""
     classes: dict[int, list[int]] = {}
     for shape in dict.fromkeys(pending.pixels.shape for pending, _ in batch.counts):
         alike = [(pending, count) for pending, count in batch.counts if pending.pixels.shape == shape]

@@ -1,4 +1,4 @@
-"""Accuracy by what the attacker knows, from clean images to attacks on the defence itself."""
+"""Accuracy by the attacker's knowledge, from clean images to attacks on the defence itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOOKS = {"clean": 0, "transfer": 1, "surrogate": 2, "bpda": 4, "white-box": 5, "
 
 @dataclass(frozen=True, slots=True)
 class AccessLevel:
-    """A bar.
+    """A bar of the chart.
 
     Attributes:
         name: "clean", an access, or the bare classifier.
         look: number of its colour in the style sheet.
-        rate: the vote in the worst case over the attacks with this access.
-        missing: why there is none.
+        rate: rate of the vote, in the worst case over the attacks with this access; None if not measured.
+        missing: why it was not measured.
     """
 
     name: str

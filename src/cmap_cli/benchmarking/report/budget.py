@@ -1,4 +1,4 @@
-"""How much the attackers of a run could try, as far as its settings say."""
+"""The budget of the attacks of a run, from its settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cmap_cli.benchmarking.report.words import counted
 
 
 def find_budget(report: Report) -> list[tuple[str, str]]:
-    """Names and values to show beside the headline: of the attacks it is taken over, and of the evaluation."""
+    """Names and values to show beside the headline: of its attacks, and of the evaluation."""
     head = report.headline
     budget = report.settings.get("budget") or {}
     rows = attack_budget(head, budget) if head else []

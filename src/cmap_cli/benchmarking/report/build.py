@@ -39,10 +39,10 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 
     Args:
         folder: the output folder of the run.
-        flags: checks beside those in benchmark.json.
+        flags: checks in addition to those in benchmark.json.
 
     Raises:
-        CmapError: a file is missing or is not what it should be.
+        CmapError: a file is missing or has other contents than expected.
     """
     run = read_benchmark(folder)
     settings, provenance = run.settings, run.provenance
@@ -85,21 +85,21 @@ def build_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 
 
 def with_flags(report: Report, flags: Iterable[Flag]) -> Report:
-    """The report with more flags; those that fired come first, those without anything to check last."""
+    """The report with more flags; flags that fired come first, flags that had nothing to check last."""
     more = (ReportFlag(one.name, one.fired, one.what, None, one.checked) for one in flags)
     ranks = {"fired": 0, "nothing found": 1, "not run": 2}
     return replace(report, flags=tuple(sorted((*report.flags, *more), key=lambda flag: ranks[flag.state])))
 
 
 def defense_names(gathered: GatheredRecords, settings: Mapping[str, Any]) -> list[str]:
-    """The defences that have records: as asked for, then any other by name."""
+    """The defences that have records, in the order of the command, then any others by name."""
     met = {one.defense for one in gathered.observed}
     asked = [str(name) for name in settings.get("defenses", ()) if name in met]
     return [*dict.fromkeys(asked), *sorted(met - set(asked))]
 
 
 def clean_of_classifier(gathered: GatheredRecords) -> Rate | None:
-    """The bare classifier on clean images, whichever defence they were read for."""
+    """The rate of the bare classifier on clean images, from the records of any defence."""
     rights: dict[int, bool] = {}
     for one, observed in gathered.observed.items():
         if one.attack == CLEAN:
@@ -124,7 +124,7 @@ def find_headline(
 def headline_of(
     defense: DefenseResult, threat: ThreatResult, undefended_clean: Rate | None, settings: Mapping[str, Any]
 ) -> Headline | None:
-    """A worst case with what must be said with it."""
+    """The headline of a worst case, with the values that belong to it."""
     if threat.worst_case is None:
         return None
     names = tuple(f"{attack.attack}@{attack.access}" for attack in threat.attacks)
@@ -148,7 +148,7 @@ def headline_of(
 
 
 def is_complete(gathered: GatheredRecords, settings: Mapping[str, Any]) -> bool:
-    """Whether every defence has every image clean and under every attack and eps that was asked for and applies."""
+    """Whether every defence has every image, clean and under every requested attack and eps that applies to it."""
     n = settings.get("n") or len(gathered.labels)
     if any(len(seen.reached) < n for one, seen in gathered.observed.items() if not one.control):
         return False
@@ -164,7 +164,7 @@ def is_complete(gathered: GatheredRecords, settings: Mapping[str, Any]) -> bool:
 
 
 def planned_records(provenance: Mapping[str, Any]) -> dict[str, int]:
-    """How many records the run was planned to make of each item, controls included; of older folders none."""
+    """The planned number of records of each item, including controls; empty for folders of older versions."""
     planned = provenance.get("records")
     return (
         {name: count for name, count in planned.items() if isinstance(count, int)} if isinstance(planned, dict) else {}
@@ -172,7 +172,7 @@ def planned_records(provenance: Mapping[str, Any]) -> dict[str, int]:
 
 
 def total_cost(gathered: GatheredRecords) -> AttackCost:
-    """The cost of all attacks; one that was made without regard to the defence is counted once."""
+    """The cost of all attacks; an attack that does not depend on the defence is counted once."""
     once: dict[tuple[object, ...], AttackCost] = {}
     for one, observed in gathered.observed.items():
         whose = "any" if one.is_defense_agnostic else one.defense

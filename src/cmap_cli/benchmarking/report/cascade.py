@@ -1,4 +1,4 @@
-"""What a report says of attacks that skipped images: :mod:`cmap_cli.benchmarking.cascade`."""
+"""Cells and notes of a report for attacks that skipped images, see :mod:`cmap_cli.benchmarking.cascade`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cmap_cli.benchmarking.report.values import AttackRow, ThreatResult
 
 
 def vote_cell(row: AttackRow) -> Rate | str | None:
-    """The vote under an attack; of one that skipped images only the counts, which are no accuracy of the attack."""
+    """The rate of the vote under an attack; only counts if the attack skipped images, because they are no accuracy."""
     if not row.skipped:
         return row.defended.vote if row.defended else None
     right = row.defended.vote.right if row.defended else 0
@@ -17,7 +17,7 @@ def vote_cell(row: AttackRow) -> Rate | str | None:
 
 
 def cascade_note(threats: Iterable[ThreatResult]) -> str:
-    """What an attack that skipped images shows; nothing if none did."""
+    """The note about attacks that skipped images; empty if there are none."""
     rows = [row for threat in threats for row in threat.attacks]
     if not any(row.skipped for row in rows):
         return ""

@@ -20,7 +20,7 @@ class Series:
     """Accuracies from the clean images to the largest eps.
 
     Attributes:
-        name: in the legend.
+        name: name in the legend.
         look: number of its colour, dash and mark in the style sheet; 3 is the bare classifier's.
         points: (eps as spelled, eps, accuracy), ascending; clean images at eps 0.
     """
@@ -50,7 +50,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class EpsChart:
-    """Accuracy against eps in one norm; the description is for those who do not see it."""
+    """Accuracy against eps in one norm; the description is the text for screen readers."""
 
     norm: str
     caption: str
@@ -149,7 +149,7 @@ def submission_chart(report: Report) -> EpsChart | None:
 
 
 def chart_line(series: Series, largest: float) -> ChartLine:
-    """Where a series lies, the largest eps being at 1."""
+    """The positions of a series; the largest eps is at 1."""
     rates = [(value / largest, rate) for _, value, rate in series.points]
     upper, lower = [(x, 1 - rate.high) for x, rate in rates], [(x, 1 - rate.low) for x, rate in rates]
     middle = tuple((x, 1 - rate.value) for x, rate in rates)
@@ -157,7 +157,7 @@ def chart_line(series: Series, largest: float) -> ChartLine:
 
 
 def find_ticks(ticks: Sequence[tuple[str, float]]) -> tuple[Tick, ...]:
-    """The labels of the axis at their eps: 0 and the largest, and between them those with room."""
+    """The labels of the axis: 0, the largest eps, and others in between if there is room."""
     largest = ticks[-1][1]
     shown: list[Tick] = [Tick(0.0, ticks[0][0] if not ticks[0][1] else "0"), Tick(1.0, ticks[-1][0])]
     for eps, value in ticks:

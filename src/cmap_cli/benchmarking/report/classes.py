@@ -1,4 +1,4 @@
-"""The images one by one: accuracies by class, and where the defence failed."""
+"""Accuracies by class, and the images on which the defence failed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def class_results(
     undefended: Mapping[int, bool],
     name: Callable[[int], str],
 ) -> tuple[ClassResult, ...]:
-    """One row a class that has images, in the order of the labels.
+    """One row per class that has images, in the order of the labels.
 
     Args:
         gathered: the records, for the labels.
-        clean: the clean images in front of the defence.
-        attacked: each image under the worst attack on the defence.
+        clean: results of the defence on clean images.
+        attacked: result of each image under the worst attack on the defence.
         undefended: whether the bare classifier is right on each attacked image.
-        name: of a class.
+        name: function from a class number to its name.
     """
     images = defaultdict(list)
     for image in sorted(clean.outcomes.keys() | attacked.keys()):
@@ -52,7 +52,7 @@ def class_results(
 def find_failures(
     gathered: GatheredRecords, conditions: Sequence[RecordCondition], clean: Observed
 ) -> tuple[BrokenImage, ...]:
-    """The images whose vote is wrong under an attack: those that are right when clean first, then by number."""
+    """The images whose vote is wrong under an attack: first those whose clean vote is right, then by number."""
     under: dict[int, list[FailedUnder]] = defaultdict(list)
     for condition in conditions:
         for image, prediction in gathered.observed[condition].votes.items():

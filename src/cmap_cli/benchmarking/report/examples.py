@@ -1,4 +1,4 @@
-"""Which attacked images to show: where the defence failed first, then a few where it held."""
+"""Chooses the attacked images to show: first failures of the defence, then a few images that stayed correct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS, FAILURES = 24, 16
 
 
 def find_examples(path: Path, gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> tuple[Example, ...]:
-    """Up to 24 images, one attack each; the records are read once more, because they name the files with the pixels.
+    """Up to 24 images, one attack each; the records are read again, because they contain the names of the files.
 
     Args:
         path: the records.
@@ -50,9 +50,8 @@ def find_examples(path: Path, gathered: GatheredRecords, conditions: Sequence[Re
 def choose(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, RecordCondition]:
     """Images and the attack to show each under; the attacks take turns, so that all of them are seen.
 
-    First come images that fail although their clean version is recognised, then the other failures, then images that
-    held under every attack. An attack that gave the clean image back has little to show and is passed over if another
-    did not.
+    First come images that fail although their clean version is right, then the other failures, then images that are
+    right under every attack. An attack that returned the clean image is used only if there is no other attack.
     """
     if not conditions:
         return {}
@@ -77,7 +76,7 @@ def choose(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> 
 
 
 def example(record: BenchmarkRecord, undefended_clean: int | None, defended_clean: int | None) -> Example | None:
-    """The row of a record; None for one whose pixels were not kept."""
+    """The example of a record; None if its pixels were not stored."""
     if record.file is None or record.row is None or record.undefended is None:
         return None
     vote = majority(record.draws)

@@ -11,14 +11,14 @@ from cmap_cli.benchmarking.report.values import Example, Report
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """What the page shows of the images.
+    """The images that the page shows.
 
     Attributes:
-        shown: examples whose pixels are there.
-        missing: how many examples have none.
-        large: whether pictures are shown in their own size, each example in a row of its own.
-        gain: enlargement of the perturbation.
-        residual_gain: enlargement of the residual.
+        shown: examples whose pixels exist.
+        missing: number of examples without pixels.
+        large: whether pictures are shown in their own size, with one example per row.
+        gain: factor by which the perturbation is multiplied.
+        residual_gain: factor by which the residual is multiplied.
     """
 
     shown: tuple[tuple[Example, Pictures], ...]

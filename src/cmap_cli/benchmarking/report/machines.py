@@ -1,4 +1,4 @@
-"""A report for other programs: a badge of shields.io, a block for a model card."""
+"""Results for other programs: a badge for shields.io, a block for a model card."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from cmap_cli.benchmarking.report.values import Report
 from cmap_cli.runs.documents import encode
 
 BADGE_COLOURS = ((0.7, "brightgreen"), (0.5, "green"), (0.3, "yellow"), (0.1, "orange"), (0.0, "red"))
-"""Lowest robust accuracy of each colour."""
+"""The lowest robust accuracy for each colour."""
 
 
 def badge(report: Report) -> str:
-    """The JSON of a shields.io endpoint badge: robust accuracy with its interval, or that there is none."""
+    """The JSON of a shields.io endpoint badge: robust accuracy with its interval, or that it was not measured."""
     headline = report.headline
     message, colour = "not measured", "lightgrey"
     if headline is not None and headline.through_defense and report.complete:

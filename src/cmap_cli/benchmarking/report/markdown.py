@@ -28,7 +28,7 @@ def markdown_report(report: Report) -> str:
 
 
 def summary(headline: Headline) -> str:
-    """The number, and the four numbers around it."""
+    """The headline, and the four numbers beside it."""
     return squeezed(render("summary.md.j2", headline=headline))
 
 
@@ -53,5 +53,5 @@ def tables(report: Report) -> list[ReportTable]:
 
 
 def squeezed(text: str) -> str:
-    """The text with at most one empty line between two others."""
+    """The text without repeated empty lines."""
     return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -1,4 +1,4 @@
-"""report.html: one file without scripts or requests, in light and dark, for a phone, a desk and paper."""
+"""report.html: one file without scripts or requests, for light and dark screens of any width, and for printing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AttackSection(NamedTuple):
 
 
 class ThreatTables(NamedTuple):
-    """A table for each defence and ball: the headline's in full, the others to open."""
+    """A table per defence and ball: that of the headline is shown, the others can be opened."""
 
     shown: ReportTable | None
     folded: list[ReportTable]
@@ -51,7 +51,7 @@ def html_report(report: Report, folder: Path) -> str:
 
     Args:
         report: the numbers and words.
-        folder: of the run; pictures are read from the files that the records name.
+        folder: folder of the run; pictures are read from the files that the records name.
     """
     style = (files("cmap_cli") / "assets" / "report" / "page.css").read_text(encoding="utf-8")
     return render(
@@ -80,7 +80,7 @@ def html_report(report: Report, folder: Path) -> str:
 
 
 def meta(report: Report) -> list[tuple[str, object]]:
-    """What was measured, with what, when."""
+    """What was measured, with which software and device, and when."""
     settings, provenance = report.settings, report.provenance
     named = (
         ("classifier", settings.get("classifier")),
@@ -125,20 +125,20 @@ def attack_section(report: Report, norm: str, eps: str) -> AttackSection:
 
 
 def control_details(report: Report) -> list[ReportTable]:
-    """All that was measured of the controls, by defence and ball."""
+    """All measurements of the controls, by defence and ball."""
     threats = [(one, threat) for one in report.defenses for threat in one.threats]
     return [detail_table(one, threat, threat.controls, "Controls in detail") for one, threat in threats]
 
 
 def control_tables(report: Report) -> ThreatTables:
-    """The controls of the headline's defence in full, those of the others to open."""
+    """The controls: those of the headline's defence are shown, the others can be opened."""
     chosen = report.headline.defense if report.headline else None
     shown = next((control_table(one) for one in report.defenses if one.defense == chosen), None)
     return ThreatTables(shown, [control_table(one) for one in report.defenses if one.defense != chosen])
 
 
 def class_tables(report: Report) -> ThreatTables:
-    """Accuracy by class; of the headline's defence and ball, the classes with few images are folded."""
+    """Accuracy by class; for the headline's defence and ball, classes with few images are in a folded table."""
     every = by_threat(report, class_table)
     threat = report.headline_threat()
     defense = next((one for one in report.defenses if threat in one.threats), None)

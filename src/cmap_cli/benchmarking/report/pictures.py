@@ -1,4 +1,4 @@
-"""The pixels behind an example: clean, adversarial, perturbation, purified, residual, each as a picture in the page."""
+"""The pictures of an example: clean, adversarial, perturbation, purified, residual, embedded in the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cmap_cli.benchmarking.report.values import Example
 
 GAIN, RESIDUAL_GAIN = 10, 3
 SMALL, LARGEST = 128, 256
-"""Pictures whose sides are all up to the first are shown as PNG; larger ones as WebP, reduced to the second."""
+"""Pictures with sides up to SMALL are embedded as PNG, larger ones as WebP with sides of at most LARGEST."""
 QUALITY = 90
 
 Pixels = NDArray[np.float32]
@@ -24,15 +24,15 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """data: addresses of pictures; without a purified image the last two are None.
+    """Pictures as ``data:`` addresses; without a purified image ``purified`` and ``residual`` are None.
 
     Attributes:
-        clean: the original.
-        adversarial: what the attack made of it.
+        clean: the clean image.
+        adversarial: the attacked image.
         perturbation: ½ + 10 (x_adv − x); grey where nothing was changed.
-        purified: what the defence made of that.
-        residual: ½ + 3 (purified − x), what is left of the attack and what purification changed itself.
-        large: whether the image is a photograph, say, to be shown in its own size and not enlarged.
+        purified: the purified attacked image.
+        residual: ½ + 3 (purified − x): the rest of the attack and the changes by purification.
+        large: whether the image is large, such as a photograph, and shown in its own size.
     """
 
     clean: str
@@ -44,7 +44,7 @@ class Pictures:
 
 
 def read_pictures(folder: Path, example: Example) -> Pictures | None:
-    """The pictures of an example; None if its file or row is not there or is nothing that can be shown."""
+    """The pictures of an example; None if its file or row is missing or cannot be shown."""
     path = folder / example.file
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -66,7 +66,7 @@ def read_pictures(folder: Path, example: Example) -> Pictures | None:
 
 
 def encoded(pixels: Pixels) -> str:
-    """An image (C, H, W) in [0, 1] with one or three channels, clipped, reduced if it is large."""
+    """Encode an image (C, H, W) in [0, 1] with one or three channels, clipped, and reduced if it is large."""
     channels, height, width = pixels.shape
     if channels not in (1, 3):
         raise ValueError(f"an image of {channels} channels cannot be shown")

@@ -1,4 +1,4 @@
-"""Records of a benchmark (schema "cmap.record/1") read line by line into what a report needs of them."""
+"""Reads the records of a benchmark (schema "cmap.record/1") line by line and keeps what a report needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISE = "noise"
 
 @dataclass(frozen=True, slots=True)
 class RecordCondition:
-    """What one image is evaluated under; attack "clean" has neither access nor norm nor eps, noise is a control."""
+    """The condition of an evaluation; the attack "clean" has no access, norm and eps; noise is a control."""
 
     defense: str
     attack: str
@@ -33,7 +33,7 @@ class RecordCondition:
 
     @property
     def name(self) -> str:
-        """The attack as one asks for it: "autoattack@transfer"."""
+        """The name of the attack on the command line: "autoattack@transfer"."""
         return f"{self.attack}@{self.access}"
 
     @property
@@ -48,25 +48,25 @@ class RecordCondition:
 
     @property
     def on_classifier(self) -> bool:
-        """Whether the attack knows of no defence at all."""
+        """Whether the attack is made on the bare classifier."""
         on_bare = (self.is_defense_agnostic and self.access != "surrogate") or self.defense == "none"
         return on_bare and self.attack != CLEAN
 
 
 @dataclass(slots=True)
 class Observed:
-    """The images seen under one condition: a few small values each, never the record.
+    """The results under one condition: a few small values per image instead of the whole record.
 
     Attributes:
-        outcomes: what the defended classifier made of each image.
-        skipped: images that the attack was not run on, because an earlier one of its cascade has broken them.
-        votes: its vote on the images where that was wrong; None for a tie.
-        bare: whether the bare classifier was right on the same pixels.
-        unchanged: images that the attack gave back clean.
-        reported: how many the attack itself claims.
-        distances: of all images.
+        outcomes: result of the defended classifier for each image.
+        skipped: images that the attack was not run on, because an earlier attack of its cascade has broken them.
+        votes: vote on each image whose vote is wrong; None for a tie.
+        bare: whether the bare classifier is right on the same pixels.
+        unchanged: images for which the attack returned the clean image.
+        reported: number of successes that the attack itself reports.
+        distances: distances of all images.
         gradients: diagnostics of gradients in the records.
-        seconds: costs of all images, as are forward and backward.
+        seconds: seconds of all images; ``forward`` and ``backward`` are their passes.
     """
 
     outcomes: dict[int, DrawOutcome] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Observed:
     backward: list[float] = field(default_factory=list)
 
     def add(self, record: BenchmarkRecord) -> bool:
-        """Take in a record of this condition; False for an image that is there already, which is left as it is."""
+        """Add a record of this condition; returns False, without a change, if the image already has one."""
         image = record.image
         if image in self.outcomes or image in self.skipped:
             return False
@@ -106,7 +106,7 @@ class Observed:
 
     @property
     def reached(self) -> set[int]:
-        """The images that the attack was run on or need not be."""
+        """The images that the attack was run on or skipped."""
         return self.outcomes.keys() | self.skipped
 
 
@@ -117,9 +117,9 @@ class GatheredRecords:
     Attributes:
         labels: true class by image.
         keys: stable name by image.
-        observed: what was seen, by condition.
-        predicted: images without a label, for which the classifier's own prediction stands in.
-        counts: records of each item, an attack in one ball on its images; see :meth:`lacks`.
+        observed: results by condition.
+        predicted: images without a label; the classifier's prediction is used as their label.
+        counts: number of records of each item, see :meth:`lacks`.
     """
 
     labels: dict[int, int] = field(default_factory=dict)
@@ -129,11 +129,11 @@ class GatheredRecords:
     counts: Counter[str] = field(default_factory=Counter)
 
     def lacks(self, planned: Mapping[str, int]) -> bool:
-        """Whether there are fewer records of an item, which may be a control, than were planned."""
+        """Whether an item, also a control, has fewer records than planned."""
         return any(self.counts[item] < count for item, count in planned.items())
 
     def clean(self, defense: str) -> Observed:
-        """The clean images in front of a defence."""
+        """The results of a defence on clean images."""
         return self.observed.get(RecordCondition(defense, CLEAN, None, None, None, 0.0, False), Observed())
 
 
@@ -141,7 +141,7 @@ def gather_records(path: Path) -> GatheredRecords:
     """Read all records.
 
     Raises:
-        UsageError: there is none, or a line other than a cut-off last one is no record.
+        UsageError: there is no record, or a line is not a record (an incomplete last line is ignored).
     """
     gathered = GatheredRecords()
     for record in read_lines(path, BenchmarkRecord):
@@ -174,5 +174,5 @@ def condition(record: BenchmarkRecord) -> RecordCondition:
 
 
 def finite(value: float | None) -> float | None:
-    """The number, None for what JSON cannot hold."""
+    """The number, or None for NaN and infinity, which JSON does not have."""
     return value if value is not None and math.isfinite(value) else None

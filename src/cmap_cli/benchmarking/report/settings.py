@@ -11,13 +11,13 @@ MANY = 12  # values of a list: above it only its ends are shown
 
 
 def values_table(title: str, mapping: Mapping[str, Any]) -> ReportTable:
-    """Names and values; a mapping within is one row per entry."""
+    """A table of names and values; a nested mapping has one row per entry."""
     rows = [TableRow((name, text)) for name, text in flattened(mapping)]
     return ReportTable(title, ("Name", "Value"), tuple(rows))
 
 
 def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names with their values in words; names of a mapping within follow its own: "budget: steps"."""
+    """Names with their values as text; the name of a nested entry follows that of its mapping: "budget: steps"."""
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{name}: ")
@@ -26,7 +26,7 @@ def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def value_words(value: object) -> str:
-    """A value in words; of a long list only the ends."""
+    """A value as text; of a long list only the first and last entries."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

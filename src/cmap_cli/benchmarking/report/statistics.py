@@ -1,4 +1,4 @@
-"""Accuracies of a randomised classifier over re-evaluations, and how sure one can be of a count."""
+"""Accuracies of a randomised classifier over re-evaluations, and intervals of counts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Rate:
     """A count of images and its share.
 
     Attributes:
-        right: images classified right.
-        n: images in all, at least one.
+        right: number of images that are classified correctly.
+        n: number of all images, at least one.
         value: right / n.
         low: lower end of the Wilson 95 % interval.
         high: upper end.
@@ -31,13 +31,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class DrawOutcome:
-    """One image under one condition, or under the worst of several.
+    """The result of one image under one condition, or under the worst of several conditions.
 
     Attributes:
-        voted_right: the vote of the draws is the true class.
-        always_right: every draw is.
-        mean: share of draws that are.
-        draws: how many there were; the fewest, where several conditions are combined.
+        voted_right: whether the vote of the draws is the true class.
+        always_right: whether every draw is the true class.
+        mean: share of draws that are the true class.
+        draws: number of draws; the smallest number if several conditions are combined.
     """
 
     voted_right: bool
@@ -51,10 +51,10 @@ class Accuracy:
     """The three accuracies of a randomised classifier on a set of images.
 
     Attributes:
-        vote: images whose vote over the draws is right; a tie for the most frequent class counts as wrong.
-        worst_of_n: images that are right in every draw.
-        average: mean over draws and images; no count of images, hence without an interval.
-        draws: the numbers of draws met, ascending; one entry when all images had the same.
+        vote: rate of images whose vote over the draws is right; a tie for the most frequent class counts as wrong.
+        worst_of_n: rate of images that are right in every draw.
+        average: mean over draws and images; it is not a count of images and has no interval.
+        draws: the numbers of draws per image, ascending; one entry if all images have the same number.
     """
 
     vote: Rate
@@ -98,7 +98,7 @@ def rate_of_true(right: Collection[bool]) -> Rate | None:
 
 
 def majority(draws: Sequence[int]) -> int | None:
-    """The class most often predicted; None for a tie, which is then right for no label."""
+    """The most frequent class; None for a tie, which counts as wrong."""
     counts = Counter(draws).most_common(2)
     if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
         return None
@@ -113,18 +113,18 @@ def draw_outcome(draws: Sequence[int], label: int) -> DrawOutcome:
 
 @lru_cache(maxsize=4096)
 def shared_draw_outcome(voted_right: bool, right: int, draws: int) -> DrawOutcome:
-    """Few outcomes differ, so that 100,000 records need few objects."""
+    """The outcome, shared between equal ones, so that 100,000 records need few objects."""
     return DrawOutcome(voted_right, right == draws, right / draws, draws)
 
 
 def right_every_time(outcomes: Collection[DrawOutcome], submissions: int) -> float:
-    """Expected share of images that are right in each of several draws, chosen among those that were made.
+    """Expected share of images that are right in each of N draws, chosen at random from the draws that were made.
 
-    An image that is right in r of D draws is right in all of N with the probability C(r, N) / C(D, N).
+    An image that is right in r of D draws is right in all N with the probability C(r, N) / C(D, N).
 
     Args:
-        outcomes: of images, at least one.
-        submissions: N, at most the draws of each.
+        outcomes: results of the images, at least one.
+        submissions: N, at most the number of draws of each image.
     """
     chances = (
         math.comb(round(one.mean * one.draws), submissions) / math.comb(one.draws, submissions) for one in outcomes
@@ -133,12 +133,12 @@ def right_every_time(outcomes: Collection[DrawOutcome], submissions: int) -> flo
 
 
 def worst_outcome(outcomes: Sequence[DrawOutcome]) -> DrawOutcome:
-    """An image under an attacker who has the choice: right only if right everywhere, the smallest mean."""
+    """The result of an image in the worst case: right only if right under every condition; the smallest mean."""
     return reduce(worse, outcomes)
 
 
 def worse(one: DrawOutcome, other: DrawOutcome) -> DrawOutcome:
-    """The worse of two in each respect."""
+    """The worse of two results, field by field."""
     return DrawOutcome(
         one.voted_right and other.voted_right,
         one.always_right and other.always_right,
@@ -148,7 +148,7 @@ def worse(one: DrawOutcome, other: DrawOutcome) -> DrawOutcome:
 
 
 def accuracy(outcomes: Collection[DrawOutcome]) -> Accuracy | None:
-    """The accuracies over images, in whatever order; None without images."""
+    """The accuracies over images, in any order; None without images."""
     vote = rate_of_true([one.voted_right for one in outcomes])
     worst_of_n = rate_of_true([one.always_right for one in outcomes])
     if vote is None or worst_of_n is None:

@@ -1,4 +1,4 @@
-"""The tables of a report as values, which Markdown and HTML each write in their own way."""
+"""The tables of a report as values, for the templates of Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FEW = 10  # images of a class: below it a row of its own says nothing
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """The cells of a row, the first of which names it; ``strong`` for the one to look at."""
+    """The cells of a row, the first of which names it; ``strong`` if the row is emphasised."""
 
     cells: tuple[Cell, ...]
     strong: bool = False
@@ -35,7 +35,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A title, the names of the columns, the rows, and a sentence to write under them."""
+    """A title, the names of the columns, the rows, and a sentence below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -44,7 +44,7 @@ class ReportTable:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell in words: a rate with its interval and counts."""
+    """A cell as text: a rate with its interval and counts."""
     if isinstance(cell, Rate):
         return f"{percent(cell.value)} ({interval(cell)}; {cell.right}/{cell.n})"
     return "–" if cell is None else cell
@@ -61,7 +61,7 @@ def number(value: float | None, digits: int = 3) -> str | None:
 
 
 def summary_table(headline: Headline) -> ReportTable:
-    """The four numbers around the headline."""
+    """The four numbers beside the headline."""
     clean = vote(headline.clean)
     return ReportTable(
         "Summary",
@@ -74,7 +74,7 @@ def summary_table(headline: Headline) -> ReportTable:
 
 
 def defense_table(report: Report) -> ReportTable:
-    """Defences side by side: the worst case in every ball, the largest first, and clean."""
+    """Comparison of the defences: the worst case in every ball, the largest first, and clean."""
     balls = report.balls()[::-1]
     undefended = {(threat.norm, threat.eps): threat.undefended for one in report.defenses for threat in one.threats}
     rows = [TableRow(("undefended", *(undefended.get(ball) for ball in balls), report.undefended_clean))]
@@ -93,7 +93,7 @@ def defense_table(report: Report) -> ReportTable:
 
 
 def draws_table(report: Report) -> ReportTable:
-    """Vote, average and worst of N of every defence, clean as the control."""
+    """Vote, average and worst of N of every defence, under attack and on clean images."""
     rows = []
     for one in report.defenses:
         found = [("clean", one.clean)]
@@ -143,7 +143,7 @@ def attack_table(report: Report, norm: str, eps: str) -> ReportTable:
 
 
 def detail_table(defense: DefenseResult, threat: ThreatResult, attacks: Iterable[AttackRow], title: str) -> ReportTable:
-    """All that was measured of the attacks on one defence."""
+    """All measurements of the attacks on one defence."""
     return ReportTable(
         f"{title}: {defense.defense}, {threat.norm} {threat.eps}",
         (
@@ -187,7 +187,7 @@ def detail_cells(one: AttackRow, threat: ThreatResult) -> tuple[Cell, ...]:
 
 
 def control_table(defense: DefenseResult) -> ReportTable:
-    """The controls of a defence in all balls, with what is expected of each."""
+    """The controls of a defence in all balls, with the expected result of each."""
     rows = [
         TableRow(
             (
@@ -206,7 +206,7 @@ def control_table(defense: DefenseResult) -> ReportTable:
 
 
 def expected(one: AttackRow, threat: ThreatResult) -> str:
-    """What a control must show if the attacks work."""
+    """The result of a control that is expected if the attacks work."""
     if one.attack == NOISE:
         return "no lower than under any attack"
     if one.attack == "fgsm":

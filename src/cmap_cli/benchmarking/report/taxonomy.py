@@ -1,4 +1,4 @@
-"""The attacks of a report in the words of NIST AI 100-2 and MITRE ATLAS, which other tools and auditors know."""
+"""The attacks of a report in the terms of NIST AI 100-2 and MITRE ATLAS, which other tools and auditors use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUERIES = "query access"
 
 @dataclass(frozen=True, slots=True)
 class TaxonomyEntry:
-    """Where an access stands in the taxonomies; the target is the classifier with its defence."""
+    """The terms of the taxonomies for an access; the target is the classifier with its defence."""
 
     attack_class: str
     knowledge: str
@@ -49,7 +49,7 @@ PLACES: dict[Access, TaxonomyEntry] = {
 
 
 def find_taxonomy(defenses: Sequence[DefenseResult]) -> Taxonomy | None:
-    """The accesses of the attacks that count; None without attacks."""
+    """The terms for the accesses of all attacks except controls; None without attacks."""
     rows = [row for one in defenses for threat in one.threats for row in threat.attacks]
     if not rows:
         return None

@@ -16,7 +16,7 @@ SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
 @cache
 def environment() -> Environment:
-    """Templates of assets/report; values in HTML and SVG are escaped, and a name that is not given is an error."""
+    """The templates of assets/report; values in HTML and SVG are escaped, and an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("cmap_cli", "assets/report"),
         autoescape=select_autoescape(["html.j2", "svg.j2"], default=False),
@@ -41,7 +41,7 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """A template of assets/report with values."""
+    """Render a template of assets/report with values."""
     return environment().get_template(template).render(values)
 
 
@@ -51,7 +51,7 @@ def is_rate(value: object) -> bool:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown takes for nothing else, on one line."""
+    """Text on one line, with Markdown's special characters escaped."""
     return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -61,5 +61,5 @@ def place(share: float) -> str:
 
 
 def points(places: Iterable[tuple[float, float]]) -> str:
-    """Points in the unit square, as SVG's polygons spell them."""
+    """Points in the unit square in the notation of SVG polygons."""
     return " ".join(f"{x:.4f},{y:.4f}" for x, y in places)

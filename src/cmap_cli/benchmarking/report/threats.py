@@ -44,7 +44,7 @@ def ball_of(condition: RecordCondition) -> Ball:
 
 
 def attacks_on(gathered: GatheredRecords, defense: str, settings: Mapping[str, Any]) -> list[RecordCondition]:
-    """What a defence was attacked with, controls included: by ball, then as asked for, then by name."""
+    """The attacks on a defence, including controls: by ball, then in the order of the command, then by name."""
     asked = [str(name) for name in settings.get("attacks", ())]
 
     def order(condition: RecordCondition) -> tuple[str, float, str, int, str]:
@@ -57,10 +57,10 @@ def attacks_on(gathered: GatheredRecords, defense: str, settings: Mapping[str, A
 def undefended_rights(
     gathered: GatheredRecords, threat: Ball, attack: str | None = None, *, control: bool = False
 ) -> dict[int, bool]:
-    """Whether the bare classifier is right on images that were attacked without regard to a defence.
+    """Whether the bare classifier is right on images of attacks that do not depend on a defence.
 
-    These are the transfer attacks, random noise, and whatever was run with "none" as the defence. With several attacks
-    an image is right only under all of them, and must have been reached by all.
+    These are transfer attacks, random noise, and attacks with the defence "none". With several attacks an image is
+    right only if it is right under all of them; images that lack results of an attack are left out.
     """
     by_attack: dict[str, dict[int, bool]] = {}
     left_out: dict[str, set[int]] = {}
@@ -81,9 +81,9 @@ def undefended_rights(
 
 
 def worst_outcomes(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> dict[int, DrawOutcome]:
-    """Each image under the worst of the conditions, for the images that all have reached.
+    """The result of each image in the worst case over the conditions, for images with results under all of them.
 
-    An image that some of them skipped counts if another one of them has it wrong in every draw: nothing is worse.
+    An image that an attack skipped is included if it is wrong in every draw under another attack: nothing is worse.
     """
     seen = [gathered.observed[one] for one in conditions]
     found = {}
@@ -95,13 +95,13 @@ def worst_outcomes(gathered: GatheredRecords, conditions: Sequence[RecordConditi
 
 
 def reached_by_all(seen: Iterable[Collection[int]]) -> list[int]:
-    """The images that every one of the collections has."""
+    """The images that are in every collection."""
     images = [set(one) for one in seen]
     return sorted(set.intersection(*images)) if images else []
 
 
 def worst_case(gathered: GatheredRecords, conditions: Sequence[RecordCondition]) -> Accuracy | None:
-    """The accuracies in the worst case over the conditions; None without images that all have reached."""
+    """The accuracies in the worst case over the conditions; None if no image has results under all of them."""
     return accuracy(worst_outcomes(gathered, conditions).values())
 
 
@@ -137,12 +137,12 @@ def attack_row(gathered: GatheredRecords, condition: RecordCondition) -> AttackR
 
 
 def largest(distances: Sequence[float]) -> float | None:
-    """The largest distance, NaN if there is one; None of no images."""
+    """The largest distance, NaN if any is NaN; None without images."""
     return max(distances, key=lambda value: math.inf if math.isnan(value) else value, default=None)
 
 
 def gradient(observed: Observed) -> Gradient | None:
-    """Means over the images for which there is a value; the count of entries that are not finite is a sum."""
+    """Means over the images that have a value; ``not_finite`` is a sum."""
     if not observed.gradients:
         return None
 
@@ -162,7 +162,7 @@ def cost(observed: Observed) -> AttackCost:
 
 
 def resubmissions(attacked: Sequence[DrawOutcome], clean: Sequence[DrawOutcome]) -> tuple[Resubmission, ...]:
-    """Accuracy against the number of submissions, up to the fewest draws of an image; nothing for one draw."""
+    """Accuracy by number of submissions, up to the smallest number of draws; empty for one draw."""
     most = min((one.draws for one in attacked), default=0)
     if most < 2:
         return ()
@@ -176,13 +176,13 @@ def resubmissions(attacked: Sequence[DrawOutcome], clean: Sequence[DrawOutcome])
 def threat_results(
     gathered: GatheredRecords, defense: str, settings: Mapping[str, Any], name: Callable[[int], str]
 ) -> tuple[ThreatResult, ...]:
-    """A defence in every ball, by norm and eps; controls stand apart and enter no worst case.
+    """The results of a defence in every ball, by norm and eps; controls are separate and in no worst case.
 
     Args:
         gathered: the records.
-        defense: its name.
-        settings: of the run.
-        name: of a class.
+        defense: name of the defence.
+        settings: settings of the run.
+        name: function from a class number to its name.
     """
     on_defense = attacks_on(gathered, defense, settings)
     clean = gathered.clean(defense)

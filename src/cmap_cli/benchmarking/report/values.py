@@ -1,4 +1,4 @@
-"""What a report holds: schema "cmap.report/1", documented field by field in docs/reference/report.md."""
+"""The types of a report: schema "cmap.report/1"; docs/reference/report.md describes every field."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True)
 class AttackRow:
-    """One attack with one access against one defence; ``wrong`` are the numbers of the images that it broke.
+    """One attack with one access against one defence; ``wrong`` are the numbers of the images whose vote is wrong.
 
-    ``skipped`` are the images that it was not run on, because an earlier attack of the cascade had broken them. All
-    other fields are of the rest: ``defended`` and ``bare`` are None if there is none, and no accuracy of the attack.
+    ``skipped`` are the images that it was not run on, because an earlier attack of the cascade has broken them. All
+    other fields describe the other images: they are not the accuracy under the attack, and None without such images.
     """
 
     attack: str
@@ -101,7 +101,7 @@ class AccessResult:
 
 @dataclass(frozen=True, slots=True)
 class Resubmission:
-    """Shares of images that are right in each of so many submissions; ``clean`` None without clean images."""
+    """Shares of images that are right in each of N submissions; ``clean`` is None without clean images."""
 
     submissions: int
     attacked: float
@@ -110,7 +110,7 @@ class Resubmission:
 
 @dataclass(frozen=True, slots=True)
 class ThreatResult:
-    """One defence within one ball; n counts the images that every attack has reached.
+    """One defence within one ball; n is the number of images that have results of every attack.
 
     ``by_access`` holds the worst case by access; ``informed`` is the worst case over the attacks through the defence,
     ``uninformed`` over those made on the bare classifier (transfer). ``resubmissions`` has the accuracy that is left if
@@ -146,7 +146,7 @@ class DefenseResult:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The most important number of a report, and what it needs beside it."""
+    """The main result of a report, with the values that belong to it."""
 
     defense: str
     norm: str
@@ -166,7 +166,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An attacked image worth a look: where its pixels are and what was predicted."""
+    """An attacked image to show: the file of its pixels, and the predictions."""
 
     image: int
     key: str
@@ -189,7 +189,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ReportFlag:
-    """A check; ``fired`` when it found something, which ``what`` says; ``checked`` if there was anything to check."""
+    """A check: ``fired`` if it found something, ``what`` describes it, ``checked`` if there was anything to check."""
 
     name: str
     fired: bool
@@ -199,7 +199,7 @@ class ReportFlag:
 
     @property
     def state(self) -> str:
-        """In a word or two."""
+        """The state of the check in one or two words."""
         if not self.checked:
             return "not run"
         return "fired" if self.fired else "nothing found"
@@ -207,7 +207,7 @@ class ReportFlag:
 
 @dataclass(frozen=True, slots=True)
 class AccessTaxonomy:
-    """An access in the words of NIST AI 100-2 (class, knowledge, capabilities) and MITRE ATLAS (technique)."""
+    """An access in the terms of NIST AI 100-2 (class, knowledge, capabilities) and MITRE ATLAS (technique)."""
 
     access: str
     attack_class: str
@@ -218,7 +218,7 @@ class AccessTaxonomy:
 
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
-    """The attacks of a run in the words of NIST AI 100-2 and MITRE ATLAS; ``mitigation`` is what the defence is."""
+    """The attacks of a run in the terms of NIST AI 100-2 and MITRE ATLAS; ``mitigation`` is the kind of defence."""
 
     goal: str
     stage: str
@@ -252,7 +252,7 @@ class Report:
         return asdict(self)
 
     def balls(self) -> list[tuple[str, str]]:
-        """Norm and eps of every ball in which an attack counts, by norm and size."""
+        """Norm and eps of every ball that has attacks other than controls, by norm and size."""
         threats = [threat for one in self.defenses for threat in one.threats if threat.attacks]
         threats.sort(key=lambda threat: (threat.norm, threat.eps_value))
         return list(dict.fromkeys((threat.norm, threat.eps) for threat in threats))

@@ -1,4 +1,4 @@
-"""The verdict of a report: what the defence is worth, in plain words chosen from the intervals."""
+"""The verdict of a report: whether the defence improves accuracy, in sentences chosen by the intervals."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ APPROXIMATE = "an attacker with a one-step stand-in for the defence"
 def find_verdict(
     headline: Headline | None, undefended_clean: Rate | None, defenses: Sequence[DefenseResult]
 ) -> tuple[str, ...]:
-    """Up to four sentences: against who knows the defence, who does not, who has a stand-in, and on clean images.
+    """Up to four sentences: attackers who know the defence, who do not, who have a substitute for it; clean images.
 
-    Two accuracies differ where their 95 % intervals do not overlap. This is a cautious comparison, since both are
-    measured on the same images.
+    Two accuracies count as different if their 95 % intervals do not overlap. This is a cautious comparison, because
+    both are measured on the same images.
     """
     if headline is None:
         return ("No attack was evaluated: nothing is known about robustness.",)

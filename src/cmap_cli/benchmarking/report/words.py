@@ -31,7 +31,7 @@ def interval(rate: Rate) -> str:
 
 
 def listed(words: Sequence[str], joint: str = "and") -> str:
-    """Words as "a, b and c"."""
+    """A list as text: "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
 
 
@@ -49,12 +49,12 @@ def described_access(access: str, settings: Mapping[str, Any]) -> str:
 
 
 def headline_number(headline: Headline) -> str:
-    """The one number."""
+    """The headline's accuracy as text."""
     return f"Robust accuracy {percent(headline.accuracy.vote.value)}"
 
 
 def headline_facts(headline: Headline) -> str:
-    """What belongs to the number: interval, images, attacks, access, and how the draws differ."""
+    """The facts that belong to the headline: interval, images, attacks, access, and how the draws differ."""
     accuracy = headline.accuracy
     every, vote = accuracy.worst_of_n, accuracy.vote
     attacks = f"worst of {counted(len(headline.attacks), 'attack')}" if len(headline.attacks) > 1 else "one attack"
@@ -72,7 +72,7 @@ def subject(settings: Mapping[str, Any]) -> str:
 
 
 def title(report: Report) -> str:
-    """What was measured, in a line."""
+    """What was measured, in one line."""
     settings = report.settings
     names = [one.defense for one in report.defenses]
     defenses = listed([name for name in names if name != "none"] or ["the bare classifier"])
@@ -84,7 +84,7 @@ def title(report: Report) -> str:
 def headline_sentence(
     defense: str, rate: Rate, ball: str, names: Sequence[str], access: Sequence[str], settings: Mapping[str, Any]
 ) -> str:
-    """What was attacked, by whom, and what the number does not show."""
+    """What was attacked, with which access, and what the number does not show."""
     shielded = f"behind {defense}" if defense != "none" else "without a defence"
     attacks = f"the worst of {len(names)} attacks" if len(names) > 1 else f"the attack {names[0]}"
     return (
@@ -101,7 +101,7 @@ def find_warnings(
     settings: Mapping[str, Any],
     predicted: int,
 ) -> tuple[str, ...]:
-    """What a reader must know before the number, the gravest first."""
+    """Warnings that a reader must know before the result, the most serious first."""
     found = []
     if headline is None:
         found.append("No attack was evaluated yet: there is no robust accuracy.")
@@ -136,7 +136,7 @@ def find_warnings(
 
 
 def weakened(defenses: Sequence[DefenseResult]) -> list[str]:
-    """A sentence for each defence and ball in which the classifier alone has the better worst case."""
+    """A sentence for each defence and ball in which the bare classifier has a higher worst case."""
     found = []
     for one in defenses:
         for threat in one.threats:
@@ -153,7 +153,7 @@ def weakened(defenses: Sequence[DefenseResult]) -> list[str]:
 
 
 def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the numbers do not show."""
+    """Sentences about what the numbers do not show."""
     rows = [attack for defense in defenses for threat in defense.threats for attack in threat.attacks]
     tried = {row.access for row in rows}
     untried = [name for name in KNOWLEDGE if name not in tried]

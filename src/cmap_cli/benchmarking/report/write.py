@@ -26,10 +26,10 @@ def write_report(folder: Path, flags: Sequence[Flag] = ()) -> Report:
 
     Args:
         folder: the output folder of the run.
-        flags: checks beside those in benchmark.json.
+        flags: checks in addition to those in benchmark.json.
 
     Raises:
-        CmapError: a file is missing, is not what it should be, or cannot be written.
+        CmapError: a file is missing, has other contents than expected, or cannot be written.
     """
     report = build_report(folder, flags)
     save_report(folder, report)
@@ -50,5 +50,5 @@ def save_report(folder: Path, report: Report) -> None:
 
 
 def encodable(text: str) -> str:
-    """The text, "?" for bytes of a file name that were no text."""
+    """The text, with "?" for bytes of a file name that are not valid text."""
     return text.encode("utf-8", "replace").decode("utf-8")
