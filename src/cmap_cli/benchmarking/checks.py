@@ -165,7 +165,7 @@ def _chance(runs: Sequence[Measurement], classes: int, large_eps: float) -> Flag
     strongest = min(large, key=lambda run: run.accuracy)
     bound = NEAR_CHANCE / classes
     if strongest.accuracy > bound + Z * math.sqrt(bound * (1 - bound) / strongest.n):
-        what = f"images that an attack may replace entirely are still recognised: {strongest}, chance is 1 in {classes}"
+        what = f"above chance at an eps that lets an attack replace the image: {strongest}, chance is 1 in {classes}"
         return Flag("chance", True, what)
     return Flag("chance", False, f"no better than chance at a very large eps: {strongest}")
 
@@ -235,7 +235,7 @@ def certificate_flags(folder: Path, report: Report) -> Iterator[Flag]:
     records = (each for each in read_lines(folder / RECORDS_FILE, BenchmarkRecord) if each.defense == SMOOTHED)
     sigma, shape = report.settings.get("sigma"), report.provenance.get("image_shape")
     if not isinstance(sigma, int | float) or sigma <= 0:
-        raise UsageError(f"{folder / SETTINGS_FILE} does not say the noise of the defence {SMOOTHED}")
+        raise UsageError(f"{folder / SETTINGS_FILE} lacks the noise of the defence {SMOOTHED}")
     if not shape:
         yield Flag(CERTIFICATES, False, "needs images of one size", checked=False)
         return

@@ -243,7 +243,7 @@ def right_images(n: int, right: int, wrong: tuple[int, ...]) -> list[bool]:
     images = [image not in set(wrong) for image in range(n)]
     if sum(images) != right:
         raise UsageError(
-            "a report does not say which images are wrong: an older version wrote it, or the run is not complete",
+            "a report does not list which images are wrong: an older version wrote it, or the run is not complete",
             "name the folder of the run instead of its report.json",
         )
     return images

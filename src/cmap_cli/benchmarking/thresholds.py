@@ -139,7 +139,7 @@ def refuse_in_advance(gate: Gate, specs: Sequence[AttackSpec], defenses: Sequenc
     }
     if gate.fail_under and not accesses & {*THROUGH_THE_DEFENSE, *gate.accept_access}:
         raise UsageError(
-            "--fail-under judges attacks through the defence, and this run has none",
+            "--fail-under needs attacks through the defence, and this run has none",
             "add --attack pgd@white-box, or accept less with --accept-access transfer",
         )
     if lacking := [name for name in gate.require_access if name not in accesses]:

@@ -91,7 +91,7 @@ def weak_attacks(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Itera
             yield f"{name} has {value} of {reference} {noun} ({option})"
     unroll = budget.get("unroll")
     if isinstance(unroll, int) and any(each.access == "white-box" for each in attacks):
-        yield f"white-box gradients go back through the last {unroll} optimisation steps only (--unroll)"
+        yield f"white-box gradients are computed through the last {unroll} optimisation steps only (--unroll)"
 
 
 def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterator[str]:
@@ -105,7 +105,5 @@ def weak_draws(attacks: list[TriedAttack], budget: Mapping[str, Any]) -> Iterato
     ]
     if single:
         names = list(dict.fromkeys(single))
-        follow = "follows" if len(names) == 1 else "follow"
-        yield (
-            f"{', '.join(names)} {follow} gradients of one draw of a randomised defence; the reference is 20 (--eot)"
-        )
+        use = "uses" if len(names) == 1 else "use"
+        yield f"{', '.join(names)} {use} gradients of one draw of a randomised defence; the reference is 20 (--eot)"

@@ -38,7 +38,7 @@ def test_the_classifier_decides_unless_images_are_smaller(tmp_path: Path) -> Non
     assert attacked_size(mixed, IMAGENET, None) == IMAGENET
     assert attacked_size(small, IMAGENET, None) == InputSize(32, 32)
     assert attacked_size(small, None, None) == InputSize(32, 32)
-    with pytest.raises(UsageError, match="different sizes, and the classifier does not say"):
+    with pytest.raises(UsageError, match="different sizes, and the classifier declares none"):
         attacked_size(mixed, None, None)
     batch = in_size(mixed, IMAGENET).batch(0, 2)
     assert batch.x.shape == (2, 3, 224, 224)

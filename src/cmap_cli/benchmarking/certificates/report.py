@@ -165,13 +165,13 @@ def limits(settings: dict[str, Any]) -> tuple[str, ...]:
     if sigmas > 1:
         several = f" Of the {sigmas} certificates of an image one is wrong with probability {sigmas * alpha:g} at most."
     return (
-        f"Each certificate is wrong with probability {alpha:g} at most, over the noise that was drawn; all its radii "
-        f"together.{several} The bounds for the set hold for each radius and noise level on its own.",
+        f"Each certificate is wrong with probability {alpha:g} at most, over the noise that was drawn, for all radii "
+        f"together.{several} Each bound for the set holds for one radius and one noise level.",
         f"Changes are measured in ℓ2. For a change of every value, radius/√d is certified{of_pixels}.",
-        "The certificate is for the smoothed classifier, which answers with the most frequent class of many noisy "
-        "samples. With few samples it answers with another class now and then.",
-        "It covers changed images whose values are multiples of 1/2,088,960, as all 8-bit images are; other values "
-        "are rounded to that first.",
-        "The certificates are about small changes in ℓ2 only, not about rotation, blur, JPEG or other images.",
-        "Intervals are Wilson's, for images drawn like these; the bound for the set is for these images alone.",
+        "The certificate is for the smoothed classifier, which predicts the most frequent class of many noisy samples. "
+        "A vote over few samples sometimes gives another class.",
+        "It covers changed images whose values are multiples of 1/2,088,960, which includes all 8-bit images; other "
+        "values are first rounded to such multiples.",
+        "The certificates hold for small changes in ℓ2 only, not for rotation, blur, JPEG or other images.",
+        "Intervals are Wilson's, for images drawn like these; the bound for the set holds for these images only.",
     )

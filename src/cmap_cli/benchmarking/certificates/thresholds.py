@@ -70,18 +70,18 @@ def refuse_certify_thresholds(
         if each.sigma is None and len(sigmas) > 1:
             problems.append(
                 UsageError(
-                    f"--fail-under {each.spelled} does not say which of the noise levels it judges",
+                    f"--fail-under {each.spelled} names no noise level, and the run has several",
                     f"--fail-under {sigmas[0]:g}@{each.spelled}",
                 )
             )
         if each.sigma is not None and find(sigmas, each.sigma) is None:
             problems.append(
-                UsageError(f"--fail-under {each.spelled} judges a noise level that is not measured", "--sigma")
+                UsageError(f"--fail-under {each.spelled} names a noise level that is not measured", "--sigma")
             )
         if find(radii, each.radius) is None:
             problems.append(
                 UsageError(
-                    f"--fail-under {each.spelled} judges a radius that is not decided", f"--radius {each.radius:g}"
+                    f"--fail-under {each.spelled} names a radius that is not decided", f"--radius {each.radius:g}"
                 )
             )
     raise_all(problems)

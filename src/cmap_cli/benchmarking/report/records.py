@@ -154,7 +154,7 @@ def gather_records(path: Path) -> GatheredRecords:
             gathered.predicted.add(record.image)
         gathered.counts[record.item] += gathered.observed.setdefault(condition(record), Observed()).add(record)
     if not gathered.observed:
-        raise UsageError(f"{path} holds no record yet", "let `cmap benchmark` finish at least one image")
+        raise UsageError(f"{path} contains no records", "let `cmap benchmark` finish at least one image")
     return gathered
 
 

@@ -1,4 +1,4 @@
-"""Accuracies of a randomised classifier over re-evaluations, and intervals of counts."""
+"""Accuracies of a randomised classifier over re-evaluations, and confidence intervals of counts."""
 
 from __future__ import annotations
 

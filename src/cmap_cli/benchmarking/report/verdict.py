@@ -8,10 +8,10 @@ from cmap_cli.benchmarking.report.statistics import Accuracy, Rate
 from cmap_cli.benchmarking.report.values import DefenseResult, Headline
 from cmap_cli.benchmarking.report.words import percent
 
-WIDE = 0.2  # of an interval: above it nothing can be said of a difference that is not there
+WIDE = 0.2  # width of an interval above which a run cannot show that there is no difference
 INFORMED = "an attacker who knows the defence"
 UNINFORMED = "an attacker who does not know the defence"
-APPROXIMATE = "an attacker with a one-step stand-in for the defence"
+APPROXIMATE = "an attacker with a one-step substitute for the defence"
 
 
 def find_verdict(

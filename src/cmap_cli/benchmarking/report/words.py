@@ -9,15 +9,15 @@ from cmap_cli.benchmarking.report.statistics import Rate
 from cmap_cli.benchmarking.report.values import DefenseResult, Headline, Report
 
 KNOWLEDGE = {
-    "transfer": "made on the bare classifier, by someone who knows nothing of the defence",
-    "surrogate": "made through a one-step stand-in for the defence",
+    "transfer": "made on the bare classifier, by an attacker who does not know about the defence",
+    "surrogate": "made through a one-step substitute for the defence",
     "bpda": "made through the defence, its gradient replaced by an approximation (BPDA)",
     "white-box": "made through the defence, with the gradient of its own optimisation",
     "adaptive": "made against the objective of the defence itself",
     "black-box": "made with queries to the defended classifier, without gradients",
 }
 NOT_THROUGH = "No attack of this run went through the defence."
-TOLERANCE = "the pixels written are further from the clean image than eps allows"
+TOLERANCE = "the stored images are further from the clean images than eps allows"
 
 
 def percent(value: float) -> str:
@@ -44,7 +44,7 @@ def described_access(access: str, settings: Mapping[str, Any]) -> str:
     unroll = budget["unroll"]
     reach = "through all its steps" if unroll is None else f"truncated to its last {unroll} steps"
     exact = "" if budget.get("smoothing") else ", exact"
-    smoothed = ", kinks of the objective smoothed in the backward pass" if budget.get("smoothing") else ""
+    smoothed = ", with a smoothed objective in the backward pass" if budget.get("smoothing") else ""
     return f"{words}{exact}, {reach}{smoothed}"
 
 
@@ -88,9 +88,9 @@ def headline_sentence(
     shielded = f"behind {defense}" if defense != "none" else "without a defence"
     attacks = f"the worst of {len(names)} attacks" if len(names) > 1 else f"the attack {names[0]}"
     return (
-        f"{rate.right} of {rate.n} images of {subject(settings)} {shielded}, are still recognised under {attacks} "
-        f"within {ball}, made with {listed(access)} access; an upper bound, which attacks that were not run can only "
-        "lower."
+        f"{rate.right} of {rate.n} images of {subject(settings)} {shielded}, are still classified correctly under "
+        f"{attacks} within {ball}, made with {listed(access)} access. This is an upper bound: attacks that were not "
+        "run can only lower it."
     )
 
 
@@ -106,23 +106,23 @@ def find_warnings(
     if headline is None:
         found.append("No attack was evaluated yet: there is no robust accuracy.")
     elif headline.defense == "none":
-        found.append("No defence was evaluated: these are the numbers of the classifier by itself.")
+        found.append("No defence was evaluated: these are the numbers of the bare classifier.")
     elif not headline.through_defense:
         found.append(
-            f"{NOT_THROUGH} The number says how well the defence undoes perturbations that were made "
-            "without it, not what an attacker achieves who knows of it."
+            f"{NOT_THROUGH} The number shows how well the defence removes perturbations that were made without it. It "
+            "does not show what an attacker achieves who knows about the defence."
         )
     found.extend(weakened(defenses))
     if settings.get("protocol") == "paper":
         found.append(
-            "Published protocol (surrogate only): it reproduces the paper's evaluation, which is no end-to-end attack."
+            "Published protocol (surrogate only): it reproduces the paper's evaluation, without an end-to-end attack."
         )
     if not complete:
-        found.append("The run is not finished: worst cases cover only the images that every attack has reached.")
+        found.append("The run is not finished: worst cases cover only images with results of every attack.")
     if predicted:
         found.append(
-            f"{predicted} images have no label: the bare classifier's prediction on the clean image stands in for it, "
-            "so that it is never wrong when clean."
+            f"{predicted} images have no label: the bare classifier's prediction on the clean image is used instead, "
+            "so that the bare classifier is never wrong on it."
         )
     outside = {
         f"{attack.attack}@{attack.access} at eps {threat.eps}"
@@ -145,9 +145,9 @@ def weakened(defenses: Sequence[DefenseResult]) -> list[str]:
                 continue
             overlap = " The intervals overlap: chance may explain it." if defended.high >= bare.low else ""
             found.append(
-                f"{one.defense} lowers the worst case within {threat.norm} {threat.eps}: the classifier alone keeps "
-                f"{percent(bare.value)} ({interval(bare)}) of the images, with {one.defense} {percent(defended.value)} "
-                f"({interval(defended)}) are left.{overlap}"
+                f"{one.defense} lowers the worst case within {threat.norm} {threat.eps}: {percent(bare.value)} "
+                f"({interval(bare)}) of the images stay correct with the classifier alone, {percent(defended.value)} "
+                f"({interval(defended)}) with {one.defense}.{overlap}"
             )
     return found
 
@@ -160,26 +160,26 @@ def find_limits(defenses: Sequence[DefenseResult], settings: Mapping[str, Any]) 
     unchanged, images = sum(row.unchanged for row in rows), sum(row.run_on for row in rows)
     limits = [
         "Every robust accuracy is an upper bound: a stronger attack, more steps, restarts or random draws can only "
-        "lower it. Nothing here is a certificate.",
+        "lower it. It is not a certificate.",
         "CMAP is randomised and optimises at inference. RobustBench does not admit such defences, and AutoAttack's "
-        "standard version is not meant for them: the numbers do not compare with that leaderboard.",
-        "The intervals (Wilson, 95 %) cover the choice of images, not the strength of the attacks nor "
+        "standard version is not made for them: do not compare the numbers with that leaderboard.",
+        "The intervals (Wilson, 95 %) cover the choice of images. They do not cover the strength of the attacks or "
         "the choice of the classifier.",
-        "Votes and averages are over the draws stated; other latents give slightly other numbers.",
+        "Votes and averages are over the stated number of draws; other latents give slightly different numbers.",
     ]
     if unchanged:
         limits.append(
-            f"Where an attack failed, the clean image comes back; it is scored as it is, and so marked: {unchanged} of "
-            f"{images} attacked images are unchanged. That mixture is not a set of images that were all perturbed."
+            f"If an attack fails it returns the clean image, which is evaluated and marked unchanged: {unchanged} of "
+            f"{images} attacked images are unchanged, so not all of these images are perturbed."
         )
     if untried:
         limits.append(f"Not tried in this run: {listed(untried)} access.")
     if not any(row.through_defense for row in rows):
-        limits.append(f"{NOT_THROUGH} Defences of this kind have lost most of their robustness to attacks that did.")
+        limits.append(f"{NOT_THROUGH} Defences of this kind lost most of their robustness under attacks that did.")
     if "surrogate" in tried:
-        limits.append("A surrogate is a stand-in for the defence; resisting it is not white-box robustness.")
+        limits.append("A surrogate is a substitute for the defence; robustness to it is not white-box robustness.")
     if settings.get("n"):
-        limits.append(f"All is measured on {settings['n']} images of one data set with one seed.")
+        limits.append(f"All numbers are measured on {settings['n']} images of one data set with one seed.")
     return tuple(limits)
 
 

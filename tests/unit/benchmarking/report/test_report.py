@@ -260,7 +260,7 @@ def test_a_cut_off_last_line_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no record yet"), ('{"image": 1}\n', "line 1"), ("{}\n{\n{}\n", "line 1"), ("{\n{}\n", "line 1")],
+    [("", "contains no records"), ('{"image": 1}\n', "line 1"), ("{}\n{\n{}\n", "line 1"), ("{\n{}\n", "line 1")],
 )
 def test_what_are_no_records_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     write_run(tmp_path, [])
@@ -488,7 +488,7 @@ def test_checks_that_were_not_run_say_so(tmp_path: Path) -> None:
 def test_controls_stand_apart_from_attacks(tmp_path: Path) -> None:
     write_report(write_benchmark(tmp_path, n=4, pictures=False))
     text = page_text(tmp_path)
-    attacks, controls = text.index("Attacks within Linf 8/255"), text.index("Controls serve the checks")
+    attacks, controls = text.index("Attacks within Linf 8/255"), text.index("Controls are used by the checks")
     assert "noise@" not in text[attacks:controls]
     assert "noise @black-box" in text[controls:]
 
