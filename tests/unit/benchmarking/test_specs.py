@@ -95,7 +95,7 @@ def test_the_papers_protocol_is_the_published_one(defenses: Defenses) -> None:
     assert isinstance(auto, AutoAttack)
     assert (auto.version, auto.eot_iter) == ("standard", 20)
     plain = ATTACKS["pgd"].build(THREAT, "surrogate", Budget(steps=7, eot=3), defenses)
-    assert plain == PGD(THREAT, "surrogate", steps=7, eot=3)
+    assert plain == PGD(THREAT, "surrogate", steps=7, eot=3, confirmations=0)
 
 
 def test_evaluations_depend_on_the_image_and_the_draw_alone(defenses: Defenses) -> None:
