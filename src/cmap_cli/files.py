@@ -67,6 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
             folder.mkdir(parents=True)
             lock = lock_folder(folder)
             yield temporary
+            with suppress(OSError):  # file systems without permissions
+                temporary.chmod(folder.stat().st_mode & 0o666)  # as the umask says; safetensors leaves files private
             temporary.replace(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cmap_cli.errors import CmapError, OutOfSpaceError
 from cmap_cli.files import append_text, copy_file, probe, sweep_temporaries, write_bytes, write_text, write_with
@@ -50,6 +52,12 @@ def test_a_failed_write_keeps_the_old_file(number: int, tmp_path: Path) -> None:
     assert isinstance(caught.value, OutOfSpaceError) == (number != errno.EACCES)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_with(tmp_path / "x.safetensors", lambda path: save_file({"x": torch.zeros(1)}, path))
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_what_killed_processes_left_is_swept_and_younger_files_stay(tmp_path: Path) -> None:
