@@ -22,7 +22,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         cmap_cli.nonsense  # noqa: B018
 
 
-def test_the_import_is_light() -> None:
+def test_importing_the_package_is_quick_and_imports_no_torch() -> None:
     program = (
         "import sys, cmap_cli\n"
         "heavy = {'torch', 'numpy', 'PIL', 'torchvision', 'msgspec', 'typer', 'rich'} & set(sys.modules)\n"

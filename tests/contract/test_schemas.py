@@ -91,5 +91,5 @@ def test_train(invoke: Run, images: Path) -> None:
         (("download-weights", "cifar10-unet", "--offline"), "cmap.download-weights/1"),
     ],
 )
-def test_what_else_commands_print(invoke: Run, arguments: tuple[str, ...], name: str) -> None:
+def test_documents_of_other_commands(invoke: Run, arguments: tuple[str, ...], name: str) -> None:
     assert validate(json.loads(invoke(*arguments, "--json").stdout)) == name

@@ -31,7 +31,7 @@ def faults(case: Case, folder: Path, invoke: Run) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
-def test_what_is_foreign_or_damaged_is_refused_in_one_line(
+def test_foreign_and_damaged_files_are_refused_in_one_line(
     group: Callable[[], Iterator[Case]], invoke: Run, tmp_path: Path
 ) -> None:
     found = []

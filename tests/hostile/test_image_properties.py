@@ -92,7 +92,7 @@ def test_threats(norm: str, eps: str) -> None:
 
 @fuzz
 @given(text=st.text(max_size=20))
-def test_small_options(text: str) -> None:
+def test_random_text_as_shard_and_normalisation(text: str) -> None:
     for parse in (parse_shard, parse_normalisation):
         try:
             parse(text)  # type: ignore[operator]
@@ -101,7 +101,7 @@ def test_small_options(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in corpus() if name.endswith(".npz")])
-def test_the_corpus_is_no_image(name: str, tmp_path: Path) -> None:
+def test_npz_files_of_the_corpus_raise_only_errors_of_cmap(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(corpus()[name])
     read_all(tmp_path / name)
 

@@ -100,7 +100,7 @@ def test_markup_in_names_is_text(invoke: Run, name: str, tmp_path: Path, small_m
     assert name in run.stderr
 
 
-def test_what_is_printable_stays_as_it_is() -> None:
+def test_printable_text_is_unchanged() -> None:
     for text in ("photo 1.png", "σ × 8/255 − é 日本 😀", "two\n\tlines"):
         assert printable(text) == text
     assert printable("a\r\nb", lines=False) == r"a\r\nb"

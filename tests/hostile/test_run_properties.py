@@ -125,7 +125,7 @@ def test_folders_of_purify(tmp_path: Path, content: bytes, run: bytes) -> None:
 
 @fuzz
 @given(content=json_files([RUN]))
-def test_settings(tmp_path: Path, content: bytes) -> None:
+def test_random_bytes_as_run_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with only_our_errors():
         refuse_other_settings(tmp_path / "run.json", SETTINGS)

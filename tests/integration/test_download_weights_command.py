@@ -193,7 +193,7 @@ def test_from_nothing_to_verified_weights_in_use(invoke: Run, shop: Shop) -> Non
         (lambda shop: shop.served.files.pop("net.pt"), "404", 1),
     ],
 )
-def test_one_clear_error_and_the_cache_as_it_was(
+def test_a_failed_download_is_one_error_and_leaves_the_cache_unchanged(
     invoke: Run, shop: Shop, spoil: Callable[[Shop], object], message: str, code: int
 ) -> None:
     spoil(shop)

@@ -116,7 +116,9 @@ def test_a_baseline_fails_a_regression_and_junit_says_why(invoke: Run, base: Pat
     assert invoke(*REPORT, base, "--baseline", worse, "--fail-on-regression", "--quiet").returncode == 0
 
 
-def test_what_cannot_be_compared_or_written_is_said_before_the_run(invoke: Run, base: Path, tmp_path: Path) -> None:
+def test_baselines_and_files_that_cannot_be_used_are_reported_before_the_run(
+    invoke: Run, base: Path, tmp_path: Path
+) -> None:
     run = invoke("benchmark", "--n", "5", "--baseline", base, "--junit", tmp_path, "--fail-on-regression", "--json")
     problems = [each["error"] for each in json.loads(run.stdout)["errors"]]
     assert run.returncode == 2

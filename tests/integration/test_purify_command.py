@@ -309,7 +309,7 @@ def test_a_classifier_and_labels_fill_the_summary(invoke: Run, small_model: Path
     assert "another class after purification for" in unlabelled.stdout
 
 
-def test_stdout_stays_ours(cmap: Run, invoke: Run, images: Path, small_model: Path) -> None:
+def test_output_of_libraries_does_not_reach_stdout(cmap: Run, invoke: Run, images: Path, small_model: Path) -> None:
     options = ("--model", small_model, *QUICK, "--classifier", "tests.toys:talkative_classifier", "--json")
     run = cmap("purify", "in", "--out", "clean", *options, PYTHONPATH=f"{Path(__file__).parents[2]}:{PATH}")
     assert run.returncode == 0, run.stderr

@@ -9,7 +9,7 @@ import pytest
 from cmap_cli.errors import CmapError, ImageError, UsageError, WeightsError, collecting, pip_install, raise_all
 
 
-def test_nothing_wrong_raises_nothing() -> None:
+def test_without_problems_nothing_is_raised() -> None:
     raise_all([])
 
 

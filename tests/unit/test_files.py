@@ -60,7 +60,7 @@ def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> Non
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_what_killed_processes_left_is_swept_and_younger_files_stay(tmp_path: Path) -> None:
+def test_old_temporary_files_are_removed_and_recent_ones_are_kept(tmp_path: Path) -> None:
     old, young = left_over(tmp_path / "sub", 90), left_over(tmp_path, 1)
     assert sweep_temporaries(tmp_path) == 1
     assert not old.exists()
@@ -68,7 +68,7 @@ def test_what_killed_processes_left_is_swept_and_younger_files_stay(tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
-def test_what_a_killed_process_was_writing_is_swept_at_once_and_what_a_living_one_writes_never(tmp_path: Path) -> None:
+def test_temporary_files_are_removed_at_once_if_their_process_is_dead_and_never_if_it_lives(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from cmap_cli.files import write_with\n"
         "def write(temporary):\n"

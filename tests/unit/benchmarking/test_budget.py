@@ -63,7 +63,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10", "ten minutes", "-5m", "0s", "1d"])
-def test_what_is_no_duration(text: str) -> None:
+def test_texts_that_are_no_durations_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration"):
         parse_duration(text)
 
@@ -94,7 +94,7 @@ def test_as_many_images_are_begun_as_there_can_be_time_for(costs: CostModel) -> 
     assert with_possible_images(costs, settings, {"eot": 2}, 700) == {"eot": 2}
 
 
-def test_more_time_buys_no_less(costs: CostModel) -> None:
+def test_more_time_never_gives_a_smaller_plan(costs: CostModel) -> None:
     plans = [plan_time(costs, BenchmarkSettings(), (), seconds, seconds) for seconds in (500, 2000, 20000, 1e6)]
     for less, more in itertools.pairwise(plans):
         assert more["attack_steps"] >= less["attack_steps"]
@@ -130,7 +130,7 @@ def test_the_planned_run_costs_what_was_planned(costs: CostModel, prepared: Prep
     assert ready.settings["n"] == chosen["n"] == len(ready.campaign.dataset)
 
 
-def test_what_a_plan_buys(prepared: PreparedBenchmark) -> None:
+def test_a_plan_lists_weak_budgets_and_widths_of_the_interval(prepared: PreparedBenchmark) -> None:
     assert any(sentence.startswith("pgd has 10 of 100 steps") for sentence in weak_plan(prepared))
     none, half = widths(16)
     assert (round(none), round(half)) == (19, 44)

@@ -134,7 +134,7 @@ def test_differences_that_chance_explains_do_not_fire() -> None:
     assert fired(masking_flags(many, 10, 0.5)) == {"larger-eps"}  # the same difference over more images
 
 
-def test_what_could_not_be_checked_is_said() -> None:
+def test_checks_that_lack_attacks_say_what_they_need() -> None:
     flags = masking_flags([change(diagnostics=None)], 10, 0.5)
     assert not any(flag.checked or flag.fired for flag in flags)
     assert all(flag.what.startswith("needs ") for flag in flags)

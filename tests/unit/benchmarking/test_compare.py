@@ -100,7 +100,7 @@ def test_other_images_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> No
         compare(runs[0], tmp_path)
 
 
-def test_what_is_missing_or_attacked_otherwise_is_a_problem(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_missing_conditions_and_other_budgets_are_problems(runs: tuple[Path, Path], tmp_path: Path) -> None:
     fewer = write_benchmark(tmp_path / "fewer", n=30, attacks=ATTACKS[:1], defenses=("cmap",), pictures=False)
     found = compare(runs[0], fewer)
     assert "pgd@white-box, Linf 8/255, cmap is missing in" in " ".join(found.problems)
@@ -133,7 +133,7 @@ def test_names_in_the_picture_are_escaped(runs: tuple[Path, Path], tmp_path: Pat
     assert "ring a <b> & c" in "".join(ElementTree.parse(tmp_path / "c.svg").getroot().itertext())
 
 
-def test_the_command_is_a_gate(invoke: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_exit_code_of_compare(invoke: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
     base, new = map(str, runs)
     plain = invoke("compare", base, new)
     assert plain.returncode == 0, plain.stderr

@@ -36,7 +36,7 @@ def test_a_row_is_the_clean_and_the_attacked_image(tmp_path: Path) -> None:
     ],
     ids=["no x_adv", "no row", "huge row", "other shape", "no images", "no floats", "a number", "not finite"],
 )
-def test_what_no_attack_wrote_is_refused(tensors: dict[str, Tensor], row: int, tmp_path: Path) -> None:
+def test_files_that_no_attack_has_written_are_refused(tensors: dict[str, Tensor], row: int, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(tensors, path)
     with pytest.raises(UsageError, match=r"a.safetensors is damaged or of another program"):

@@ -49,7 +49,7 @@ def test_access_is_the_attacks_own_unless_it_is_given() -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_which_attack_there_is_on_which_defence() -> None:
+def test_attacks_that_are_possible_on_a_defence() -> None:
     assert AttackSpec("pgd", "transfer").applies_to("none")
     assert not AttackSpec("pgd", "bpda").applies_to("none")
     assert not AttackSpec("pgd", "white-box").applies_to("jpeg")
@@ -57,7 +57,7 @@ def test_which_attack_there_is_on_which_defence() -> None:
     assert not AttackSpec("disruption", "adaptive").applies_to("onestep")
 
 
-def test_controls_go_with_what_they_check() -> None:
+def test_controls_depend_on_the_attacks_that_they_check() -> None:
     specs = parse_attacks(["pgd@bpda", "pgd@white-box", "autoattack@transfer"], [], None, ["cmap"])
     assert names(controls(specs)) == ["noise@transfer", "fgsm@bpda", "fgsm@white-box"]
     assert all(spec.control for spec in controls(specs))

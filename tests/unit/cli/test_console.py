@@ -18,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_an_earlier_run_did_says_nothing_about_the_speed(
+def test_finished_work_of_an_earlier_run_is_not_used_for_the_time_left(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -32,7 +32,9 @@ def test_what_an_earlier_run_did_says_nothing_about_the_speed(
     assert lines == ["52/100 iterations", "60/100 iterations, 11 to 16 min left"]
 
 
-def test_a_fresh_run_is_told_from_its_start(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_of_a_new_run_is_computed_from_its_start(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
     reporter = progress.Reporter(10, "images", None)

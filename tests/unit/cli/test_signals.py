@@ -62,7 +62,7 @@ def test_a_signal_is_an_interruption(
     assert hint == "hint: the same command continues from there"
 
 
-def test_errors_without_a_signal_are_what_they_are(
+def test_errors_without_a_signal_keep_their_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(**_: object) -> None:

@@ -30,7 +30,7 @@ def test_classify_keeps_candidates_with_their_image() -> None:
     torch.testing.assert_close(logits[1, 2], BrightnessClassifier()(samples[1, 2][None])[0])
 
 
-def test_each_selection_takes_what_it_says() -> None:
+def test_best_mean_medoid_and_vote_select_their_candidates() -> None:
     candidates = purification()
     logits = classify(BrightnessClassifier(), candidates.samples)
     level = {how: float(select(candidates, how, logits)[0, 0, 0, 0]) for how in ("best", "mean", "medoid", "vote")}

@@ -139,7 +139,7 @@ def test_cosine_falls_from_lr_to_almost_nothing() -> None:
     assert PurifyConfig(lr=3.0).lr_at(150) == 3.0
 
 
-def test_it_refuses_what_cannot_work() -> None:
+def test_models_inputs_and_settings_that_do_not_fit_are_refused() -> None:
     x = images()
     with pytest.raises(ValueError, match="frozen"):
         Purifier(torch.nn.Conv2d(3, 3, 1), QUICK)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def test_denoising_alone_is_the_closed_form() -> None:
     assert not torch.equal(noise[:, 0], noise[:, 1])
 
 
-def test_presets_of_a_model_come_with_it() -> None:
+def test_a_model_can_have_presets_of_its_own() -> None:
     photo = load_model("photo-unet")
     assert (preset_for("fast", photo).method, preset_for("paper", photo)) == ("denoise", PurifyConfig())
     optimising = resolve_config("fast", photo, method="optimise", steps=2)

@@ -322,7 +322,7 @@ def test_labels_of_class_folders_can_be_replaced() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet100:val", "x.npz", "x.csv"])
-def test_labels_are_only_for_pictures(name: str) -> None:
+def test_a_labels_file_is_refused_for_data_sets_with_labels(name: str) -> None:
     pictures(f"val/{WNIDS[0]}/a.png")
     labels = write("x.csv", f"file,label\nval/{WNIDS[0]}/a.png,1\n")
     np.savez("x.npz", x=np.zeros((1, 4, 4, 3)), y=np.zeros(1, int))
@@ -356,7 +356,7 @@ def test_array_files(file: str, channels_first: bool, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("file", ["some.npz", "some.safetensors"])
-def test_which_array_and_which_labels(file: str) -> None:
+def test_the_default_array_and_a_named_array_have_the_labels_y(file: str) -> None:
     images = {name: np.full((2, 4, 4, 3), i / 10, np.float32) for i, name in enumerate(("x", "x_adv"))}
     save_arrays(file, **images, y=np.array([5, 6]))
     assert load_dataset(file).batch(0, 1).x.unique().tolist() == pytest.approx([0.1])
@@ -442,7 +442,7 @@ def test_splits_are_of_what_has_them() -> None:
         load_dataset("data", split="train")
 
 
-def test_what_is_wrong_with_several_arguments_is_said_at_once() -> None:
+def test_problems_of_several_arguments_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         load_dataset("gone", n=-1, image_size=(0, 5))
     assert [text[:12] for text in problems(caught.value)] == ["--n -1 is no", "images canno", "no data set,"]
@@ -451,7 +451,7 @@ def test_what_is_wrong_with_several_arguments_is_said_at_once() -> None:
 # --- reading
 
 
-def test_nothing_is_read_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_read_only_when_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(*(f"data/{i}.png" for i in range(9)))
     Path("data/6.png").write_bytes(Path("data/6.png").read_bytes()[:60])
     read: list[str] = []

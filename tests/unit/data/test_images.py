@@ -334,7 +334,7 @@ def test_damage_of_every_kind_is_an_image_error(name: str, tmp_path: Path) -> No
             assert name in str(error)
 
 
-def test_what_is_not_a_readable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_that_are_no_readable_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello, this is not a picture")
     (tmp_path / "folder.png").mkdir()
@@ -369,7 +369,9 @@ def test_rounding_to_eight_bits() -> None:
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".tif", ".bmp", ".npy", ".npz", ".safetensors"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("transparent", [False, True])
-def test_what_is_written_is_read_back(suffix: str, channels: Literal[1, 3], transparent: bool, tmp_path: Path) -> None:
+def test_written_images_are_read_back_unchanged(
+    suffix: str, channels: Literal[1, 3], transparent: bool, tmp_path: Path
+) -> None:
     path = tmp_path / f"new/deep/x{suffix}"
     pixels = gradient()[:channels]
     alpha = gradient()[1] if transparent else None
@@ -421,7 +423,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert path.read_bytes() == b"old"
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_names_path_and_reason(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     for path, pixels, message in (

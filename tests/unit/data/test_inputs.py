@@ -174,7 +174,7 @@ def test_standard_input_that_is_not_text() -> None:
         ("gone.npz:c", "cannot be found"),
     ],
 )
-def test_what_is_typed_wrong(argument: str, message: str) -> None:
+def test_wrong_arguments_are_refused_with_a_hint(argument: str, message: str) -> None:
     Path("empty").mkdir()
     Path("text").mkdir()
     Path("text/a.txt").write_text("hello")
@@ -186,7 +186,7 @@ def test_what_is_typed_wrong(argument: str, message: str) -> None:
         assert "many.npz:a" in caught.value.hint
 
 
-def test_all_that_is_typed_wrong_is_said_at_once() -> None:
+def test_all_wrong_arguments_are_reported_at_once() -> None:
     with pytest.raises(UsageError, match=r"'a.png' cannot be found; 'b.png' cannot be found"):
         discover(["a.png", "b.png"])
 
@@ -299,7 +299,7 @@ def test_the_size_of_a_png_takes_no_decoding(monkeypatch: pytest.MonkeyPatch) ->
     assert loads == []
 
 
-def test_what_cannot_be_listed_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     picture("in/a.png")
     picture("in/locked/b.png")
     scandir = os.scandir

@@ -44,7 +44,7 @@ def test_the_format_follows_that_of_lossless_pictures(
 
 @pytest.mark.parametrize("content", [b"", b"BM", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X\xff\xff\xff\xff"])
 @pytest.mark.parametrize("name", ["a.bmp", "a.webp"])
-def test_short_files_get_some_format(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_format_for_a_truncated_file_is_a_lossless_one(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert lossless_suffix(Source(tmp_path / name, None, None, PurePosixPath(name))) in (".png", ".bmp")
 

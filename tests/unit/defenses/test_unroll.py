@@ -116,7 +116,7 @@ def test_the_exact_gradient_from_the_inverse_is_that_of_finite_differences() -> 
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_what_enters_through_the_start_is_in_the_gradient(smoothing: float) -> None:
+def test_the_gradient_includes_the_latents_at_the_start(smoothing: float) -> None:
     purifier, x = Purifier(gaussian(), dataclasses.replace(INVERSE, steps=1, lr=1e-9, denoise_level=0.0)), images()
     directions = gaussian().principal_directions()[0]
     projected = (weights(x).sum(1).flatten(1) @ directions.T @ directions).reshape(x.shape)
@@ -183,7 +183,7 @@ def test_networks_with_fused_attention_have_a_gradient() -> None:
     assert gradient(Purifier(Attention(), PLAIN), images(torch.float32)).abs().min() > 0
 
 
-def test_it_refuses_what_cannot_work() -> None:
+def test_values_out_of_range_are_refused() -> None:
     purifier, x = Purifier(IsotropicGaussian(), PLAIN), images()
     with pytest.raises(ValueError, match="unroll must be at least 1"):
         purify_unrolled(purifier, x, generators(), unroll=0)

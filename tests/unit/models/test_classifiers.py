@@ -130,7 +130,7 @@ def test_functions_return_classifiers() -> None:
         ("model.onnx", "does not exist"),
     ],
 )
-def test_what_is_no_classifier_is_explained(name: str, message: str, tmp_path: Path) -> None:
+def test_objects_that_are_no_classifiers_are_refused_with_a_reason(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(CmapError, match=message):
         load_classifier(name, weights_dir=tmp_path)
 

@@ -95,7 +95,7 @@ def test_without_the_package_the_error_says_what_to_install(invoke: Run, monkeyp
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_installed_is_listed(name: str, invoke: Run) -> None:
+def test_classifiers_of_installed_packages_are_listed_as_present(name: str, invoke: Run) -> None:
     needs_weights(name)
     listed = invoke("list", "classifiers").stdout.splitlines()
     assert any(line.startswith(f"| {name} | ") and line.endswith("Apache-2.0; here |") for line in listed)

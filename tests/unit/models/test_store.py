@@ -104,7 +104,7 @@ def test_damaged_models_are_one_error(tmp_path: Path, make: Callable[[], Any], s
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_safetensors_file_is_one_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_safetensors_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(gaussian(), path)
     content = path.read_bytes()

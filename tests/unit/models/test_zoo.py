@@ -130,7 +130,7 @@ def test_files_with_their_own_code_purify_like_the_network_they_hold(tmp_path: P
     torch.testing.assert_close(ours.samples, Purifier(reference, config)(x, image_generators(x, 0)).samples)
 
 
-def test_what_a_file_does_not_declare_is_asked_for(tmp_path: Path) -> None:
+def test_a_program_file_without_a_description_is_refused_with_a_hint(tmp_path: Path) -> None:
     exported(tmp_path / "silent.pt2", None)
     with pytest.raises(WeightsError, match="does not declare sigma_min, sigma_max, image_shape") as caught:
         load_model(str(tmp_path / "silent.pt2"))
@@ -244,6 +244,6 @@ def test_bundled_models_are_what_the_manifest_says() -> None:
         ("DECLARED", "is a str, not a function"),
     ],
 )
-def test_what_is_no_consistency_model_is_explained(factory: str, message: str) -> None:
+def test_objects_that_are_no_consistency_models_are_refused_with_a_reason(factory: str, message: str) -> None:
     with pytest.raises(CmapError, match=message):
         load_model(f"tests.unit.models.test_zoo:{factory}")

@@ -101,7 +101,7 @@ def test_a_result_is_never_replaced_by_that_of_another_image(tmp_path: Path, mon
             results.claim_places([other], ".png")
 
 
-def test_what_another_shard_has_done_is_done_and_its_file_is_left_alone(tmp_path: Path) -> None:
+def test_images_of_another_shard_are_not_done_again_and_its_file_is_not_changed(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).touch()
     with ResultFolder(tmp_path, {"steps": 1}, shard=Shard(1, 2)) as first:

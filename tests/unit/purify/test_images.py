@@ -68,7 +68,7 @@ def test_lists_keep_their_kinds_and_order(purify: Purify) -> None:
     assert purify([]) == []
 
 
-def test_kinds_agree(purify: Purify) -> None:
+def test_images_arrays_and_tensors_give_the_same_result(purify: Purify) -> None:
     array = pixels(8, 8, 3)
     of_picture = np.asarray(purify(Image.fromarray(array)))
     np.testing.assert_array_equal(purify(array), of_picture)
@@ -102,7 +102,9 @@ def test_memory_and_files_agree(images: Path, small_model: Path, tmp_path: Path)
         ([torch.zeros(2, 3, 8, 8)], r"images\[0\] is not a single image", "PIL"),
     ],
 )
-def test_what_is_no_image_in_0_1_is_refused_with_a_hint(purify: Purify, images: Any, message: str, hint: str) -> None:
+def test_values_outside_0_1_and_other_objects_are_refused_with_a_hint(
+    purify: Purify, images: Any, message: str, hint: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         purify(images)
     assert re.search(hint, caught.value.hint)

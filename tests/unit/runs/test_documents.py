@@ -40,7 +40,7 @@ def test_documents_come_back_whatever_the_file_name(name: str, indent: int | Non
         b'{"source":"\\ud8"}',
     ],
 )
-def test_bad_bytes_are_one_sentence(content: bytes, tmp_path: Path) -> None:
+def test_invalid_bytes_give_an_error_of_one_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"x\.json is damaged") as caught:

@@ -8,7 +8,7 @@ import pytest
 from cmap_cli.runs.forecast import Forecast, Span, TaskTimes, measured
 
 
-def test_before_the_work_it_is_the_measurement() -> None:
+def test_before_any_task_the_forecast_is_that_of_the_measurement() -> None:
     left = Forecast({"a": measured(2.0), "b": measured(1.0)}, {"a": 3, "b": 4}).left()
     assert left.low < 10 < left.high
 
@@ -63,7 +63,7 @@ def test_sums_have_the_mean_and_the_deviation_of_the_tasks(counts: tuple[int, ..
     assert finished.deviation == pytest.approx(statistics.stdev(tasks))
 
 
-def test_the_first_short_task_does_not_decide() -> None:
+def test_one_slow_short_task_does_not_determine_the_forecast() -> None:
     forecast = Forecast({"short": measured(1.0), "long": measured(100.0)}, {"short": 2, "long": 10})
     forecast.finish("short", 10.0)
     assert forecast.left().low < 1000 < forecast.left().high

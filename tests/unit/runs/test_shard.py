@@ -126,7 +126,7 @@ def test_one_folder_is_gathered_and_left_as_by_one_process(tmp_path: Path) -> No
     assert (again.count, again.listed, again.missing) == (4, None, ())
 
 
-def test_what_is_missing_is_named_and_taken_in_later(tmp_path: Path) -> None:
+def test_missing_images_are_named_and_included_by_a_later_merge(tmp_path: Path) -> None:
     part_of_a_run(tmp_path, Shard(1, 3), "ab")
     part_of_a_run(tmp_path, Shard(2, 3), "c", finished=False)
     merged = merge_folder(tmp_path)

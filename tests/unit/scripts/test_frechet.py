@@ -80,7 +80,7 @@ def test_the_root_is_symmetric_and_squares_to_the_matrix() -> None:
     torch.testing.assert_close(root, root.T, rtol=0, atol=1e-12)
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_too_few_vectors_and_other_features_are_refused() -> None:
     with pytest.raises(ValueError, match="2 or more"):
         moments(normal(1, D))
     with pytest.raises(ValueError, match="6 and 5 features"):

@@ -107,7 +107,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(here: Path, monkeypatch
     assert any(not torch.equal(before[key], base[key]) for key in base)
 
 
-def test_it_learns_and_says_so(here: Path) -> None:
+def test_adaptation_raises_accuracy_and_the_card_lists_it(here: Path) -> None:
     done = train("data.npz", "adapted", SETTINGS, images_seen=400)
     card = (here / "adapted" / "README.md").read_text()
     found = card.partition("by sigma: ")[2].partition("\n")[0]
@@ -126,7 +126,7 @@ def test_it_learns_and_says_so(here: Path) -> None:
     assert torch.allclose(loaded.module(x), done.model(x), atol=0.05)  # type: ignore[operator]
 
 
-def test_what_cannot_be_trained_is_named(here: Path) -> None:
+def test_classifiers_and_settings_that_cannot_be_used_are_refused(here: Path) -> None:
     for changes, text in (
         ({"classifier": "tests.toys:brightness_classifier"}, "cannot be trained"),
         ({"sigma": (0.0,)}, "--sigma 0 is not above 0"),

@@ -150,7 +150,7 @@ def test_levels_are_those_of_the_recipe(photos: PhotoSet) -> None:
     assert 60 < float(spread.max()) <= 80
 
 
-def test_schedules() -> None:
+def test_stages_and_learning_rates_of_iterations() -> None:
     assert [RECIPE.stage_at(iteration).side for iteration in (0, 5, 6, 11)] == [16, 16, 24, 24]
     assert [RECIPE.images_until(iteration) for iteration in (0, 3, 6, 8)] == [0, 12, 24, 28]
     longer = dataclasses.replace(RECIPE, iterations=100)

@@ -38,7 +38,7 @@ def test_a_plan_ends_in_time_and_uses_it(settings: CertifySettings, speed: float
     )
 
 
-def test_more_time_buys_more() -> None:
+def test_more_time_gives_more_images_and_samples() -> None:
     plans = [plan_certify_time(ONE, 500, 160.0, left, left) for left in (60.0, 300.0, 1200.0, 10_000.0)]
     assert plans == sorted(plans, key=lambda each: (each["samples"], each["n"]))
     assert plans[0]["n"] >= 10
@@ -47,7 +47,7 @@ def test_more_time_buys_more() -> None:
     assert widths == sorted(widths, reverse=True)
 
 
-def test_what_the_user_gives_is_not_chosen() -> None:
+def test_settings_of_the_user_are_not_changed() -> None:
     given = CertifySettings(sigma=(0.25,), radius=(0.25,), n=30)
     assert "n" not in plan_certify_time(given, 30, 160.0, 600.0, 600.0)
     both = CertifySettings(sigma=(0.25,), radius=(0.25,), n=30, samples=300)

@@ -68,7 +68,7 @@ def test_a_radius_out_of_reach_costs_no_samples() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 5, 64])
-def test_pieces_do_not_matter(most: int) -> None:
+def test_a_certificate_does_not_depend_on_batches_of_samples(most: int) -> None:
     for plan in (SEQUENTIAL, COHEN):
         for p in (0.5, 0.7, 0.95):
             classes = draw(p, 11)

@@ -68,5 +68,5 @@ def test_the_class_is_chosen_by_other_samples_than_the_bound() -> None:
     assert image_certificate((first,), 3, SIGMA, 0.001) is None
 
 
-def test_what_is_left_of_a_probability() -> None:
+def test_the_least_probability_at_a_distance() -> None:
     assert needed_after(norm.cdf(1.2), 0.25, 0.25) == pytest.approx(norm.cdf(0.2))

@@ -79,7 +79,7 @@ def only_threat(report: Report, defense: int = 0) -> ThreatResult:
     return threat
 
 
-def test_known_answers(tmp_path: Path) -> None:
+def test_accuracies_of_records_with_known_results(tmp_path: Path) -> None:
     report = build_report(write_run(tmp_path, known(), n=4, defenses=["cmap"], attacks=["pgd@transfer", "pgd@bpda"]))
     threat = only_threat(report)
     transfer, bpda = threat.attacks
@@ -117,7 +117,7 @@ def test_the_bare_classifier_is_judged_on_transfer_images_of_the_same_attack(tmp
     assert bpda.bare.right == 4
 
 
-def test_controls_count_in_nothing_but_are_there(tmp_path: Path) -> None:
+def test_controls_are_listed_but_part_of_no_accuracy(tmp_path: Path) -> None:
     threat = only_threat(build_report(write_run(tmp_path, known())))
     assert [one.attack for one in threat.controls] == ["noise"]
     assert threat.controls[0].defended.vote.right == 0
@@ -226,7 +226,7 @@ def test_the_classifier_by_itself_is_a_defence_called_none(tmp_path: Path) -> No
     assert any("No defence" in warning for warning in report.warnings)
 
 
-def test_what_is_made_once_costs_once(tmp_path: Path) -> None:
+def test_the_cost_of_an_attack_made_once_for_all_defences_is_counted_once(tmp_path: Path) -> None:
     records = [
         attacked(0, f"pgd@{access}", [1], defense=defense, seconds=2.0, forward=10, backward=5)
         for access in ("transfer", "white-box")
@@ -262,7 +262,7 @@ def test_a_cut_off_last_line_is_left_out(tmp_path: Path) -> None:
     ("text", "message"),
     [("", "contains no records"), ('{"image": 1}\n', "line 1"), ("{}\n{\n{}\n", "line 1"), ("{\n{}\n", "line 1")],
 )
-def test_what_are_no_records_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+def test_files_without_valid_records_are_refused(tmp_path: Path, text: str, message: str) -> None:
     write_run(tmp_path, [])
     (tmp_path / "records.jsonl").write_text(text)
     with pytest.raises(CmapError, match=message):

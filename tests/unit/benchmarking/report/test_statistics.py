@@ -56,7 +56,7 @@ def test_a_tie_is_wrong_whatever_the_label() -> None:
     assert not draw_outcome([1, 2], label=2).voted_right
 
 
-def test_three_accuracies() -> None:
+def test_vote_worst_of_n_and_average() -> None:
     found = accuracy(
         [draw_outcome(draws, label=1) for draws in ([1, 1, 1, 1], [1, 1, 1, 2], [1, 1, 2, 2], [2, 2, 2, 2])]
     )
@@ -82,7 +82,7 @@ def test_the_worst_case_takes_the_worst_in_each_respect() -> None:
     assert worst_outcome([other]) == other
 
 
-def test_an_image_survives_submissions_as_drawing_without_replacement_says() -> None:
+def test_accuracy_over_submissions_is_that_of_drawing_without_replacement() -> None:
     outcomes = [draw_outcome([1] * right + [0] * (5 - right), 1) for right in (5, 3, 0)]
     assert right_every_time(outcomes, 1) == pytest.approx((1 + 3 / 5 + 0) / 3)
     assert right_every_time(outcomes, 2) == pytest.approx((1 + 3 / 10 + 0) / 3)  # 3 pairs of 10 are right

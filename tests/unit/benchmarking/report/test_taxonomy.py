@@ -34,6 +34,6 @@ def test_without_a_defence_the_target_is_the_bare_classifier(tmp_path: Path) -> 
         assert [(one.access, one.knowledge) for one in taxonomy.access] == [("transfer", knowledge)]
 
 
-def test_controls_alone_have_no_place(tmp_path: Path) -> None:
+def test_controls_alone_have_no_taxonomy(tmp_path: Path) -> None:
     records = [clean(0, [1]), attacked(0, "noise@transfer", [2], control=True)]
     assert build_report(write_run(tmp_path, records)).taxonomy is None

@@ -55,7 +55,7 @@ def test_a_defence_can_be_harmful(tmp_path: Path) -> None:
     assert clean_too == "On clean images cmap lowers accuracy from 100.0 % to 80.0 %."
 
 
-def test_nothing_is_known_where_nothing_was_tried(tmp_path: Path) -> None:
+def test_without_an_attack_the_verdict_says_that_nothing_is_known(tmp_path: Path) -> None:
     first, _ = verdict(tmp_path, {"pgd@transfer": 70})
     assert first == "Nothing is known about an attacker who knows the defence: no attack of this run went through cmap."
     (only,) = verdict(tmp_path, {})
@@ -67,7 +67,7 @@ def test_without_attacks_on_the_bare_classifier_nothing_is_compared(tmp_path: Pa
     assert "50 of 100 images (50.0 %) stay correct; the bare classifier was not attacked" in first
 
 
-def test_a_classifier_by_itself(tmp_path: Path) -> None:
+def test_the_verdict_without_a_defence(tmp_path: Path) -> None:
     records = [clean(0, [1], "none"), attacked(0, "pgd@transfer", [1], "none")]
     (only,) = build_report(write_run(tmp_path, records, n=1)).verdict
     assert only == "Without a defence, 1 of 1 images (100.0 %) stay correct under attack."

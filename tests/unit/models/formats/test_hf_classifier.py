@@ -34,12 +34,14 @@ def weights() -> dict[str, torch.Tensor]:
         ({"other": {"num_layers": 10**30}}, "num_layers is 10"),
     ],
 )
-def test_claims_are_refused(weights: dict[str, torch.Tensor], change: dict[str, Any], message: str) -> None:
+def test_configurations_that_do_not_fit_the_weights_are_refused(
+    weights: dict[str, torch.Tensor], change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(WeightsError, match=message):
         build_network({**CONFIG, **change}, weights)
 
 
-def test_what_fits_is_built(weights: dict[str, torch.Tensor]) -> None:
+def test_a_configuration_that_fits_the_weights_gives_the_network(weights: dict[str, torch.Tensor]) -> None:
     network, classes = build_network(CONFIG, weights)
     assert classes == ("a", "b")
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())

@@ -194,7 +194,9 @@ def test_shortcut_of_the_bottleneck_is_projected_and_normalised_before_the_last_
     ],
     ids=["dm-wrn", "dm-preact-resnet18", "cifar-resnet50", "wrn"],
 )
-def test_what_the_stem_sees(make: Callable[[], nn.Module], stem: str, normalisation: Normalisation) -> None:
+def test_the_stem_gets_normalised_images(
+    make: Callable[[], nn.Module], stem: str, normalisation: Normalisation
+) -> None:
     network = make().eval()
     seen: list[Tensor] = []
     network.get_submodule(stem).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -279,7 +281,7 @@ def test_unwrapping_leaves_the_document_as_it_was() -> None:
         ({0: torch.zeros(3)}, "a dictionary of 0"),
     ],
 )
-def test_junk_is_refused(junk: object, found: str) -> None:
+def test_files_that_are_no_state_dicts_are_refused(junk: object, found: str) -> None:
     with pytest.raises(WeightsError, match=f"the checkpoint holds {found}") as caught:
         unwrap(junk)
     assert "state_dict, model_state_dict, model, net" in caught.value.hint

@@ -104,7 +104,7 @@ def test_a_server_without_ranges_sends_all_again(served: Served, tmp_path: Path)
         (hostile.fails_first(99, 403), "it answers 403"),
     ],
 )
-def test_what_goes_wrong_is_said_and_leaves_nothing_too_long(
+def test_a_failed_download_is_explained_and_leaves_no_file_of_full_length(
     served: Served, tmp_path: Path, behaviour: object, message: str
 ) -> None:
     served.behaviour["file"] = behaviour  # type: ignore[assignment]
