@@ -23,7 +23,7 @@ from cmap_cli.benchmarking.budget import (
     widths,
     with_possible_images,
 )
-from cmap_cli.benchmarking.cost import CostModel, PassSeconds, forecast_of
+from cmap_cli.benchmarking.cost import CostModel, PassSeconds, forecast_of, timed_pass
 from cmap_cli.benchmarking.plan import with_settings
 from cmap_cli.benchmarking.settings import BenchmarkSettings
 from cmap_cli.benchmarking.setup import PreparedBenchmark, prepare_benchmark
@@ -147,3 +147,25 @@ def test_a_recorded_plan(tmp_path: Path) -> None:
     assert recorded_plan(tmp_path, 600) == {"n": 7}
     with pytest.raises(UsageError, match="was planned for 600 s, not for 60 s"):
         recorded_plan(tmp_path, 60)
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [
+        ([1.5, 0.02, 9.0], (0.01, 2)),  # the first starts threads
+        ([0.06, 0.05, 0.3, 0.04], (0.02, 4)),  # one has to wait for a core
+        ([3.0, 0.1], (1.5, 1)),  # a large network is timed once
+    ],
+)
+def test_the_quickest_of_several_passes_is_taken(
+    monkeypatch: pytest.MonkeyPatch, passes: list[float], expected: tuple[float, int]
+) -> None:
+    now, left = [0.0], iter(passes)
+    monkeypatch.setattr("cmap_cli.benchmarking.cost.time.perf_counter", lambda: now[0])
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(1)
+        now[0] += next(left)
+
+    assert (timed_pass(run, 2), len(runs)) == (pytest.approx(expected[0]), expected[1])
