@@ -9,7 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from benchmarks.access_levels import table
 
+from cmap_cli.benchmarking.compare import rights
+from cmap_cli.benchmarking.report.build import build_report
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +83,18 @@ def test_the_python_examples_run_as_they_stand(
 def test_the_readme_is_short_and_accepts_no_licence() -> None:
     assert len(README.splitlines()) <= 120
     assert "--accept-licence" not in README
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in (ROOT / "docs/lab/records").iterdir() if each.is_dir()))
+def test_kept_records_make_their_reports_and_the_tables_of_the_page(name: str, invoke: Run, tmp_path: Path) -> None:
+    for file in ("benchmark.json", "records.jsonl"):
+        (tmp_path / file).write_bytes((ROOT / "docs/lab/records" / name / file).read_bytes())
+    run = invoke("benchmark", "--report-only", str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    assert "Robust accuracy" in run.stdout + run.stderr
+    page = (ROOT / "docs/lab/results.md").read_text(encoding="utf-8")
+    for line in table(dict(rights(build_report(tmp_path)))).splitlines():
+        assert line in page
 
 
 def test_links_lead_somewhere() -> None:
