@@ -7,7 +7,8 @@ from typing import Any
 
 from cmap_cli.errors import CmapError, UsageError
 
-HINT = "give the name of one, or package.module:factory; CMAP_DEBUG=1 shows where it happened"
+DEBUG = "CMAP_DEBUG=1 shows where it happened"
+HINT = f"give the name of one, or package.module:factory; {DEBUG}"
 
 
 def call_factory(name: str, wanted: str) -> Any:
@@ -32,7 +33,7 @@ def call_factory(name: str, wanted: str) -> Any:
     except CmapError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function raises
-        raise UsageError(f"calling {name} raised {exception_text(error)}", HINT) from error
+        raise UsageError(f"calling {name} raised {exception_text(error)}", DEBUG) from error
 
 
 def exception_text(error: BaseException) -> str:
