@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks.access_levels import table
 
+from cmap_cli.benchmarking.certificates.tsv import read_tsv
 from cmap_cli.benchmarking.compare import rights
 from cmap_cli.benchmarking.report.build import build_report
 from tests.conftest import Run
@@ -95,6 +96,13 @@ def test_kept_records_make_their_reports_and_the_tables_of_the_page(name: str, i
     page = (ROOT / "docs/lab/results.md").read_text(encoding="utf-8")
     for line in table(dict(rights(build_report(tmp_path)))).splitlines():
         assert line in page
+
+
+def test_kept_certificates_make_the_figure_of_the_page() -> None:
+    rows = read_tsv(ROOT / "docs/lab/records/certify-adapted-sigma-0.25.tsv")
+    certified = sum(row.correct and row.radius >= 0.25 for row in rows)
+    page = (ROOT / "docs/lab/certificates.md").read_text(encoding="utf-8")
+    assert f"{certified} of {len(rows)} ({certified / len(rows):.1%})".replace("%", " %") in page
 
 
 def test_links_lead_somewhere() -> None:
