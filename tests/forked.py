@@ -1,7 +1,8 @@
 """``cmap`` as a process of its own that is forked from one with PyTorch imported: it starts in 0.1 s instead of 3.
 
 For tests of signals, kills, terminals and pipes. What Python does before the first line of a program (closed streams,
-encodings of the environment) needs ``python -m cmap_cli``.
+encodings of the environment) needs ``python -m cmap_cli``. The processes are not forked from the tests themselves, as
+tests/hostile/kills.py does: pytest-xdist runs tests beside threads, which a fork would not copy.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ MEETING = timedelta(minutes=10)
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others; those that die are noticed at once, by their closed connections."""
 
-SEVERITY = (0, 3, 1, 2, 130)
+SEVERITY = (0, 3, 1, 2, 129, 130, 143)
 """Exit codes, the worst last."""
 
 

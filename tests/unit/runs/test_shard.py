@@ -66,14 +66,8 @@ def test_torchrun_and_shard_exclude_each_other(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_worst_exit_code_wins() -> None:
-    assert [worst_exit_code(codes) for codes in ([0, 0], [0, 3], [3, 1], [1, 2, 3], [2, 130], [0, 77])] == [
-        0,
-        3,
-        1,
-        2,
-        130,
-        77,
-    ]
+    groups = ([0, 0], [0, 3], [3, 1], [1, 2, 3], [2, 130], [2, 143, 0], [0, 77])
+    assert [worst_exit_code(codes) for codes in groups] == [0, 3, 1, 2, 130, 143, 77]
 
 
 def test_a_lock_is_for_one_process_and_falls_with_it(tmp_path: Path) -> None:
