@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 LOCK = Path(__file__).parents[1] / "requirements-dev.txt"
-NO_NETWORK = re.compile(r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|NameResolutionError|Could not connect")
-"""In what pip-audit says when it does not reach the service."""
+NO_NETWORK = re.compile(
+    r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|NameResolutionError|SSLError|Could not connect"
+)
+"""In what pip-audit says when it does not reach the service, or does not trust the server that answers."""
 
 
 @dataclass(frozen=True)

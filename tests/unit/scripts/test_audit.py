@@ -18,6 +18,8 @@ VULNERABLE = {
 SKIPPED = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.14.1)"}
 UNREACHABLE = "Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Failed to resolve 'example.org'"
 
+UNTRUSTED = "requests.exceptions.SSLError: certificate verify failed: self-signed certificate in certificate chain"
+
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
@@ -39,6 +41,7 @@ def audit() -> ModuleType:
         (0, [SKIPPED, SKIPPED], "", (0, 1), "and 1 more\n0 packages audited"),
         (0, [], "", (0, 1), "0 packages audited"),
         (1, None, UNREACHABLE, (0, 1), "not audited: requests.exceptions.ConnectionError"),
+        (1, None, UNTRUSTED, (0, 1), "not audited: requests.exceptions.SSLError"),
         (1, None, "No module named pip_audit", (1, 1), "pip-audit failed: No module named pip_audit"),
         (1, [SOUND], "something else", (1, 1), "pip-audit failed: something else"),
     ],
